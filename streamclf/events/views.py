@@ -127,7 +127,10 @@ def action_of(event: InViewWithLabel) -> ActionKey:
 
 
 def view_keys(event: InView) -> dict[str, str]:
-    """Return `region` and `model_name` of an event for the JSON of another system, each only if it is set."""
+    """Return those of `region` and `model_name` that are set, for the JSON of another system.
+
+    `event` may also be the key of a view or of an action.
+    """
     keys = {"region": event.region, "model_name": event.model_name}
     return {key: value for key, value in keys.items() if value is not None}
 

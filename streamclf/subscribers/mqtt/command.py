@@ -117,8 +117,8 @@ class MqttOutlet:
         self._broker.publish(self._topics.overdue(time.monotonic()), self._stop)
         for action, preview in found:
             self._broker.publish(self._topics.first_picture(action, preview), self._stop)
-        if (obsolete := self._topics.obsolete()) and self._broker.publish(obsolete, self._stop):
-            self._topics.forget_obsolete()
+        if (obsolete := self._topics.obsolete.messages()) and self._broker.publish(obsolete, self._stop):
+            self._topics.obsolete.confirm()
         if self._published_online is not self._is_online:
             self._published_online = self._is_online
             self._broker.publish([self._topics.online(self._is_online)], self._stop)

@@ -5,47 +5,59 @@ https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery
     homeassistant/sensor/NODE/label/config                   the most probable label
     homeassistant/binary_sensor/NODE/connectivity/config     whether the stream is live
     homeassistant/binary_sensor/NODE/active_LABEL/config     each action
-    homeassistant/event/NODE/action/config                   the starts and ends of all actions
+    homeassistant/event/NODE/action/config                   the starts and ends of all actions of a view
     homeassistant/image/NODE/picture/config                  the picture of the latest clip
+
+Label and actions exist for each view of the stream. Those of a region or of a named model have its names in their ids.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
 from engines.printable import printable
 from streamclf import __version__
+from streamclf.events.views import UNNAMED, ActionKey, ViewKey
 from streamclf.subscribers.mqtt.device_class import device_class_of
+from streamclf.subscribers.mqtt.view_topics import (
+    action_topic,
+    entity_name,
+    entity_of,
+    event_topic,
+    label_topic,
+    slug,
+)
 
 DISCOVERY_PREFIX: Final = "homeassistant"
 MAX_STATE_CHARS: Final = 255
 """Home Assistant refuses a longer state."""
 PictureMode: TypeAlias = Literal["", "bytes", "link"]
 """The form in which pictures of clips are published: not at all, as bytes, or as links."""
-_OUTSIDE_TOPIC = re.compile(r"[^A-Za-z0-9_-]")
-_LIKE_A_HASH = re.compile(r"_[0-9a-f]{7}\Z")
 
 
 def describe_stream(
-    prefix: str, stream: str, name: str, labels: Collection[str], pictures: PictureMode = ""
+    prefix: str, stream: str, name: str, views: Mapping[ViewKey, Collection[str]], pictures: PictureMode = ""
 ) -> dict[str, bytes]:
-    """Return the payload of each discovery topic of a stream, whose device is called `name`, with these actions."""
+    """Return the payload of each discovery topic of a stream, whose device is called `name`.
+
+    `views` has the labels of the actions of each view.
+    """
     node, common = _node(prefix, stream), _common(prefix, stream, name)
     payloads = {}
-    for (component, entity), own in _entities(f"{prefix}/{stream}", labels, pictures).items():
+    for (component, entity), own in _entities(f"{prefix}/{stream}", views, pictures).items():
         config = {**own, "unique_id": f"{node}_{entity}", **_availability(prefix, stream, entity), **common}
         payloads[_topic(prefix, stream, component, entity)] = orjson.dumps(config)
     return payloads
 
 
-def discovery_topics(prefix: str, stream: str, labels: Collection[str], pictures: PictureMode = "") -> set[str]:
+def discovery_topics(
+    prefix: str, stream: str, views: Mapping[ViewKey, Collection[str]], pictures: PictureMode = ""
+) -> set[str]:
     """Return the topics of `describe_stream`."""
-    return {_topic(prefix, stream, *each) for each in _entities(f"{prefix}/{stream}", labels, pictures)}
+    return {_topic(prefix, stream, *each) for each in _entities(f"{prefix}/{stream}", views, pictures)}
 
 
 def picture_topics(base: str, pictures: PictureMode) -> set[str]:
@@ -59,28 +71,11 @@ def event_type(label: str) -> str:
     return printable(label)
 
 
-def slug(label: str) -> str:
-    """Convert `label` to one level of a topic. A changed label gets seven digits of its hash to stay unique.
-
-    So does a label that ends like such a hash: it could be the slug of another label.
-    """
-    plain = _OUTSIDE_TOPIC.sub("_", label)
-    if plain == label and len(label) <= 64 and not _LIKE_A_HASH.search(label):
-        return label
-    return f"{plain[:56]}_{hashlib.sha256(label.encode(errors='surrogatepass')).hexdigest()[:7]}"
-
-
-def _entities(base: str, labels: Collection[str], pictures: PictureMode) -> dict[tuple[str, str], dict[str, Any]]:
+def _entities(
+    base: str, views: Mapping[ViewKey, Collection[str]], pictures: PictureMode
+) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the keys of each entity that no other entity has, by component and entity."""
-    label_topic = f"{base}/label"
     entities: dict[tuple[str, str], dict[str, Any]] = {
-        ("sensor", "label"): {
-            "name": "Label",
-            "icon": "mdi:eye",
-            "state_topic": label_topic,
-            "value_template": f"{{{{ value_json.label[:{MAX_STATE_CHARS}] }}}}",
-            "json_attributes_topic": label_topic,
-        },
         ("binary_sensor", "connectivity"): {
             "name": "Connectivity",
             "device_class": "connectivity",
@@ -91,17 +86,34 @@ def _entities(base: str, labels: Collection[str], pictures: PictureMode) -> dict
             "payload_off": "offline",
         },
     }
-    for label in labels:
-        entities["binary_sensor", f"active_{slug(label)}"] = _action(label, f"{base}/active/{slug(label)}")
-    if labels:  # an event entity has at least one type
-        entities["event", "action"] = {
-            "name": "Action",
-            "icon": "mdi:gesture-tap",
-            "state_topic": f"{base}/event",
-            "event_types": list(dict.fromkeys(event_type(label) for label in labels)),
-        }
+    for view, labels in views.items():
+        entities |= _entities_of_view(base, view, labels)
     if pictures:
         entities["image", "picture"] = _picture(base, pictures)
+    return entities
+
+
+def _entities_of_view(base: str, view: ViewKey, labels: Collection[str]) -> dict[tuple[str, str], dict[str, Any]]:
+    topic = label_topic(base, view)
+    entities: dict[tuple[str, str], dict[str, Any]] = {
+        ("sensor", entity_of(view, "label")): {
+            "name": "Label" if view == UNNAMED else entity_name(view, "label"),
+            "icon": "mdi:eye",
+            "state_topic": topic,
+            "value_template": f"{{{{ value_json.label[:{MAX_STATE_CHARS}] }}}}",
+            "json_attributes_topic": topic,
+        },
+    }
+    for label in labels:
+        entity = entity_of(view, f"active_{slug(label)}")
+        entities["binary_sensor", entity] = _action(label, action_topic(base, ActionKey(*view, label)), view)
+    if labels:  # an event entity has at least one type
+        entities["event", entity_of(view, "action")] = {
+            "name": "Action" if view == UNNAMED else entity_name(view, "action"),
+            "icon": "mdi:gesture-tap",
+            "state_topic": event_topic(base, view),
+            "event_types": list(dict.fromkeys(event_type(label) for label in labels)),
+        }
     return entities
 
 
@@ -116,10 +128,10 @@ def _picture(base: str, pictures: PictureMode) -> dict[str, Any]:
     return {"name": "Picture", "icon": "mdi:image", **source, "json_attributes_topic": about}
 
 
-def _action(label: str, topic: str) -> dict[str, Any]:
+def _action(label: str, topic: str, view: ViewKey) -> dict[str, Any]:
     device_class, icon = device_class_of(label)
     config = {
-        "name": printable(label),
+        "name": entity_name(view, printable(label)),
         "icon": icon,
         "state_topic": topic,
         "value_template": "{{ value_json.state }}",

@@ -15,25 +15,31 @@ Retained topics describe the present, so an old event must not switch anything o
 outage: an event older than a minute goes to `action` only. A running action has an update each second, which switches
 it on. The end of an action always switches it off.
 
+A stream with regions or named models has `label`, `active` and `event` for each of its views, see `view_topics`.
+
 Statuses list a stream's configured actions, so each is described before it happens. Heartbeats list the configured
 streams. The outlet removes the retained messages of a stream or an action that is no longer configured, also if that
-changed while the outlet did not run: its memory holds the streams and labels whose messages it has published.
+changed while the outlet did not run: its memory holds the streams, views and labels whose messages it has published.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 import orjson
 
+from streamclf.client.stream_views import listed_views
 from streamclf.config.outlet_options import MQTT_PREFIX, MQTT_PREFIX_RULE, EventType
 from streamclf.errors import UsageError
 from streamclf.events.types import Action, Clip, Lost, Prediction, Status, StreamEvent, published_json
+from streamclf.events.views import MAX_VIEWS, UNNAMED, ActionKey, ViewKey, action_of, view_of
 from streamclf.subscribers.clip_pictures import ClipPictures
-from streamclf.subscribers.mqtt.discovery import describe_stream, event_type, slug
-from streamclf.subscribers.mqtt.message import MqttMessage, origin
+from streamclf.subscribers.mqtt.discovery import describe_stream
+from streamclf.subscribers.mqtt.message import MqttMessage
+from streamclf.subscribers.mqtt.obsolete import ObsoleteTopics
+from streamclf.subscribers.mqtt.payloads import event_payload, label_payload, label_text, off_payload, switch_payload
 from streamclf.subscribers.mqtt.picture_messages import PictureMessages
 from streamclf.subscribers.mqtt.published_stream import (
     PublishedStream,
@@ -41,14 +47,18 @@ from streamclf.subscribers.mqtt.published_stream import (
     restore_options,
     restore_streams,
     retained_topics,
+    store_stream,
 )
+from streamclf.subscribers.mqtt.view_topics import action_topic, event_topic, label_topic
 
 STALE_S: Final = 60.0
 AWAY_S: Final = 10.0
 """A stream that is live again within this time stays available: cameras reconnect, and automations must not notice."""
 MAX_STREAMS: Final = 1024
 MAX_LABELS: Final = 64
-"""The limit of one stream. Each label becomes an entity in Home Assistant."""
+"""The limit of one stream without a list of its actions. Each label becomes an entity in Home Assistant."""
+MAX_ACTIONS: Final = 256
+"""The limit of all views of one stream together."""
 _MAX_REMOVED: Final = MAX_STREAMS * MAX_LABELS
 
 
@@ -83,10 +93,8 @@ class Topics:
         self._configured: set[str] | None = None
         self._configured_at: datetime | None = None
         """The time of the heartbeat that listed the configured streams."""
-        self._obsolete: set[str] = restore_obsolete(memory)
-        """Topics whose retained message has to be removed."""
-        self._removed: set[str] = set()
-        """Obsolete topics so far, so that each old event of a removed stream does not remove them again."""
+        self.obsolete = ObsoleteTopics(restore_obsolete(memory), most=_MAX_REMOVED)
+        """The topics of streams, views and actions that are no longer configured."""
         self._leave_former_topics(memory)
         self.unlisted = 0
         """Events without an entity in Home Assistant: of actions that are not listed, or beyond the limits."""
@@ -95,10 +103,11 @@ class Topics:
         """Mark the topics that an earlier process used with other options."""
         prefix, discovery, pictures = restore_options(memory, self._prefix, self._discovery, self._pictures.mode)
         for name, stream in self._streams.items():
-            self._obsolete |= retained_topics(prefix, name, stream.actions, discovery=discovery, pictures=pictures)
-            self._obsolete -= self._topics(name, stream.actions)
+            views = stream.labels_by_view
+            former = retained_topics(prefix, name, views, discovery=discovery, pictures=pictures)
+            self.obsolete.mark_former(former, self._topics(name, views))
         if prefix != self._prefix:
-            self._obsolete.add(f"{prefix}/status")
+            self.obsolete.mark_former([f"{prefix}/status"], set())
 
     @property
     def status_topic(self) -> str:
@@ -111,11 +120,8 @@ class Topics:
             "prefix": self._prefix,
             "discovery": self._discovery,
             "pictures": self._pictures.mode,
-            "obsolete": sorted(self._obsolete),
-            "streams": {
-                name: {"name": stream.name, "label": stream.label, "actions": dict(stream.actions)}
-                for name, stream in self._streams.items()
-            },
+            "obsolete": self.obsolete.waiting,
+            "streams": {name: store_stream(stream) for name, stream in self._streams.items()},
         }
 
     def configure(self, streams: Collection[str], at: datetime) -> None:
@@ -124,15 +130,7 @@ class Topics:
         self._configured_at = at
         for name, stream in list(self._streams.items()):
             if name not in self._configured and (stream.seen is None or stream.seen <= at):
-                self._remove(name, stream.actions)
-
-    def obsolete(self) -> list[MqttMessage]:
-        """Make the messages that remove retained ones; call `forget_obsolete` once the broker has confirmed them."""
-        return [MqttMessage(topic=topic, payload=b"", retain=True) for topic in sorted(self._obsolete)]
-
-    def forget_obsolete(self) -> None:
-        """Note that no obsolete message is left on the broker."""
-        self._obsolete.clear()
+                self._remove(name, stream.labels_by_view)
 
     def overdue(self, now_s: float) -> list[MqttMessage]:
         """Make the messages that are due by the monotonic time `now_s`: of streams that have been away for long."""
@@ -167,14 +165,15 @@ class Topics:
 
         An action that was off is published as off again.
         """
-        if f"{self._prefix}/{name}/label" not in stream.retained:
-            stream.label = None
-        for label, is_on in stream.actions.items():
-            topic = self._action_topic(name, label)
+        for view in stream.views:
+            if label_topic(self._base(name), view) not in stream.retained:
+                stream.views[view] = None
+        for action, is_on in stream.actions.items():
+            topic = action_topic(self._base(name), action)
             if topic not in stream.retained and is_on:
-                stream.actions[label] = None
+                stream.actions[action] = None
             elif topic not in stream.retained and is_on is False:
-                stream.retained[topic] = orjson.dumps({"state": "OFF", "label": label})
+                stream.retained[topic] = off_payload(action)
 
     def messages(self, item: StreamEvent | Lost, age_s: float) -> Iterator[MqttMessage]:
         """Make the messages of `item`, which was published `age_s` ago, in order."""
@@ -205,7 +204,7 @@ class Topics:
 
     def _current(self, messages: Iterator[MqttMessage]) -> Iterator[MqttMessage]:
         for message in messages:
-            self._mark_current(message.topic)
+            self.obsolete.mark_current(message.topic)
             yield message
 
     def _is_configured(self, item: StreamEvent) -> bool:
@@ -220,30 +219,28 @@ class Topics:
     def _remove_unknown(self, item: StreamEvent) -> None:
         """Mark the topics of an old event's stream: an earlier process may have been killed before it removed them."""
         stream = self._streams.get(item.stream)
-        labels = set(stream.actions) if stream else set()
+        views = {view: set(labels) for view, labels in stream.labels_by_view.items()} if stream else {UNNAMED: set()}
         if isinstance(item, Status):
-            labels.update(item.actions or ())
-        elif isinstance(item, Action):
-            labels.add(item.label)
-        self._remove(item.stream, labels)
+            for action in _listed_actions(item) or ():
+                views.setdefault(action.view, set()).add(action.label)
+        else:
+            views.setdefault(view_of(item), set()).update([item.label] if isinstance(item, Action) else [])
+        self._remove(item.stream, views)
 
-    def _remove(self, name: str, labels: Collection[str]) -> None:
+    def _remove(self, name: str, views: Mapping[ViewKey, Collection[str]]) -> None:
         self._streams.pop(name, None)
-        self._mark_obsolete(self._topics(name, labels))
+        self.obsolete.mark(self._topics(name, views))
 
-    def _mark_obsolete(self, topics: set[str]) -> None:
-        if len(self._removed) < _MAX_REMOVED:
-            self._obsolete |= topics - self._removed
-            self._removed |= topics
+    def _base(self, stream: str) -> str:
+        return f"{self._prefix}/{stream}"
 
-    def _mark_current(self, topic: str) -> None:
-        self._obsolete.discard(topic)
-        self._removed.discard(topic)
-
-    def _topics(self, name: str, labels: Collection[str]) -> set[str]:
-        return retained_topics(self._prefix, name, labels, discovery=self._discovery, pictures=self._pictures.mode)
+    def _topics(self, name: str, views: Mapping[ViewKey, Collection[str]]) -> set[str]:
+        return retained_topics(self._prefix, name, views, discovery=self._discovery, pictures=self._pictures.mode)
 
     def _state_messages(self, stream: PublishedStream, item: StreamEvent, *, is_stale: bool) -> Iterator[MqttMessage]:
+        if not isinstance(item, Status) and not self._note_view(stream, view_of(item)):
+            self.unlisted += 1
+            return
         match item:
             case Status():
                 yield from self._configuration(stream, item)
@@ -262,27 +259,36 @@ class Topics:
                         yield from self._liveness(stream, item.stream, is_live=True)
                     yield from self._label_message(stream, item)
 
+    def _note_view(self, stream: PublishedStream, view: ViewKey) -> bool:
+        """Add the view of an event; return False for one that is not listed, or beyond the limit."""
+        if view not in stream.views:
+            if (stream.is_listed and stream.views) or len(stream.views) >= MAX_VIEWS:
+                return False
+            stream.views[view] = None
+        return True
+
     def _configuration(self, stream: PublishedStream, item: Status) -> Iterator[MqttMessage]:
-        """Follow the name and the actions that a status lists. An action that has not happened is off."""
+        """Follow the name, the views and the actions that a status lists. An action that has not happened is off."""
         stream.name = item.name or item.stream
-        if item.actions is None:
+        listed = _listed_actions(item)
+        views = listed_views(item)
+        if listed is None or views is None:
             yield from self._describe(item.stream, stream)
             return
         stream.is_listed = True
-        listed = dict.fromkeys(item.actions[:MAX_LABELS])
-        gone = {label: is_on for label, is_on in stream.actions.items() if label not in listed}
-        if gone:
-            before = self._topics(item.stream, stream.actions)
-            for label in gone:
-                del stream.actions[label]
-                stream.retained.pop(self._action_topic(item.stream, label), None)
-            self._mark_obsolete(before - self._topics(item.stream, stream.actions))
-        new = [label for label in listed if label not in stream.actions]
-        stream.actions.update(dict.fromkeys(new, False))
+        before = self._topics(item.stream, stream.labels_by_view) if stream.views else set()
+        stream.views = {view: stream.views.get(view) for view in sorted(views, key=lambda view: view.sort_key)}
+        new = [action for action in listed if action not in stream.actions]
+        known = [action for action in stream.actions if action in listed]
+        stream.actions = {action: stream.actions.get(action, False) for action in (*known, *new)}
+        gone = before - self._topics(item.stream, stream.labels_by_view)
+        for topic in gone:
+            stream.retained.pop(topic, None)
+            stream.described.pop(topic, None)
+        self.obsolete.mark(gone)
         yield from self._describe(item.stream, stream)
-        for label in new:
-            body = orjson.dumps({"state": "OFF", "label": label})
-            yield self._retain(stream, self._action_topic(item.stream, label), body)
+        for action in new:
+            yield self._retain(stream, action_topic(self._base(item.stream), action), off_payload(action))
 
     def _liveness(self, stream: PublishedStream, name: str, *, is_live: bool) -> Iterator[MqttMessage]:
         stream.is_away = not is_live
@@ -296,19 +302,20 @@ class Topics:
         yield self._retain(stream, f"{self._prefix}/{name}/availability", b"online" if is_live else b"offline")
 
     def _label_message(self, stream: PublishedStream, item: Prediction) -> Iterator[MqttMessage]:
-        label, probability = item.top[0]
-        if label == stream.label:
+        view = view_of(item)
+        label = label_text(item)
+        if label == stream.views[view]:
             return
-        stream.label = label
-        body = {"label": label, "probability": probability, "model": item.model, **origin(item)}
-        yield self._retain(stream, f"{self._prefix}/{item.stream}/label", orjson.dumps(body))
+        stream.views[view] = label
+        yield self._retain(stream, label_topic(self._base(item.stream), view), label_payload(item))
 
     def _action_message(self, stream: PublishedStream, item: Action, *, is_stale: bool) -> Iterator[MqttMessage]:
-        if item.label not in stream.actions:
+        action = action_of(item)
+        if action not in stream.actions:
             if stream.is_listed or len(stream.actions) >= MAX_LABELS:
                 self.unlisted += 1
                 return
-            stream.actions[item.label] = None
+            stream.actions[action] = None
         yield from self._describe(item.stream, stream)
         if not is_stale and item.phase != "update":
             yield self._event_message(item)
@@ -316,44 +323,43 @@ class Topics:
         if is_on and is_stale:
             return
         # A start is published even if the action is on already, because it has a new start time.
-        if stream.actions[item.label] is not is_on or item.phase == "start":
+        if stream.actions[action] is not is_on or item.phase == "start":
             yield self._switch_message(stream, item, is_on)
 
     def _switch_message(self, stream: PublishedStream, item: Action, is_on: bool) -> MqttMessage:
-        stream.actions[item.label] = is_on
-        body = {
-            "state": "ON" if is_on else "OFF", "label": item.label, "probability": item.probability,
-            "peak": item.peak, "started_s": item.started_s, "at_s": item.at_s, **origin(item),
-        }  # fmt: skip
-        return self._retain(stream, self._action_topic(item.stream, item.label), orjson.dumps(body))
+        action = action_of(item)
+        stream.actions[action] = is_on
+        return self._retain(stream, action_topic(self._base(item.stream), action), switch_payload(item))
 
     def _retain(self, stream: PublishedStream, topic: str, payload: bytes) -> MqttMessage:
         stream.retained[topic] = payload
-        self._mark_current(topic)
+        self.obsolete.mark_current(topic)
         return MqttMessage(topic=topic, payload=payload, retain=True)
 
-    def _action_topic(self, stream: str, label: str) -> str:
-        return f"{self._prefix}/{stream}/active/{slug(label)}"
-
     def _event_message(self, item: Action) -> MqttMessage:
-        body = {
-            "event_type": event_type(item.label), "phase": item.phase, "label": item.label,
-            "probability": item.probability, "peak": item.peak, "started_s": item.started_s, "at_s": item.at_s,
-            **origin(item),
-        }  # fmt: skip
-        return MqttMessage(topic=f"{self._prefix}/{item.stream}/event", payload=orjson.dumps(body))
+        return MqttMessage(topic=event_topic(self._base(item.stream), view_of(item)), payload=event_payload(item))
 
     def _describe(self, name: str, stream: PublishedStream) -> Iterator[MqttMessage]:
         """Make the messages of discovery that are new or have changed."""
-        now = (stream.name, *stream.actions)
+        now = (stream.name, *stream.views, *stream.actions)
         if not self._discovery or stream.described_as == now:
             return
         stream.described_as = now
         for topic, payload in self._descriptions(name, stream).items():
             if stream.described.get(topic) != payload:
                 stream.described[topic] = payload
-                self._mark_current(topic)
+                self.obsolete.mark_current(topic)
                 yield MqttMessage(topic=topic, payload=payload, retain=True)
 
     def _descriptions(self, name: str, stream: PublishedStream) -> dict[str, bytes]:
-        return describe_stream(self._prefix, name, stream.name, stream.actions, self._pictures.mode)
+        return describe_stream(self._prefix, name, stream.name, stream.labels_by_view, self._pictures.mode)
+
+
+def _listed_actions(status: Status) -> list[ActionKey] | None:
+    """Return the actions that a status lists; None if it lists none."""
+    if status.views is not None:
+        found = [ActionKey(*view.key, label) for view in status.views for label in view.actions]
+        return list(dict.fromkeys(found))[:MAX_ACTIONS]
+    if status.actions is None:
+        return None
+    return [ActionKey(*UNNAMED, label) for label in dict.fromkeys(status.actions[:MAX_LABELS])]

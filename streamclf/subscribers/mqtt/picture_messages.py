@@ -8,6 +8,7 @@ from datetime import timezone
 import orjson
 
 from streamclf.events.types import TIME_FORMAT, Action, Clip
+from streamclf.events.views import view_keys
 from streamclf.subscribers.clip_pictures import ClipPictures, picture_path
 from streamclf.subscribers.mqtt.discovery import PictureMode
 from streamclf.subscribers.mqtt.message import MqttMessage, origin
@@ -41,6 +42,7 @@ class PictureMessages:
             "began": f"{clip.began.astimezone(timezone.utc):{TIME_FORMAT}}Z",
             "file": clip.file,
             "picture": path,
+            **view_keys(clip),
             **origin(clip),
         }
         jpeg = self._pictures.read(path)
@@ -63,7 +65,8 @@ class PictureMessages:
         jpeg = None if self._pictures is None else self._pictures.draw_first(action, preview)
         if jpeg is None or self.mode == "link":
             return
-        body = {"label": action.label, "probability": action.probability, "action": action.offset, **origin(action)}
+        body = {"label": action.label, "probability": action.probability, "action": action.offset}
+        body |= view_keys(action) | origin(action)
         about = f"{base}/picture/about"
         stream.retained[about], stream.picture = orjson.dumps(body), None
         yield MqttMessage(topic=about, payload=stream.retained[about], retain=True)

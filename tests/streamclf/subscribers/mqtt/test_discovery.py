@@ -7,9 +7,13 @@ import unicodedata
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from streamclf.events.views import UNNAMED, ViewKey
 from streamclf.subscribers.mqtt.device_class import DEFAULT_ICON, device_class_of
-from streamclf.subscribers.mqtt.discovery import MAX_STATE_CHARS, describe_stream, discovery_topics, slug
+from streamclf.subscribers.mqtt.discovery import MAX_STATE_CHARS, describe_stream, discovery_topics
+from streamclf.subscribers.mqtt.view_topics import entity_of, slug, view_base
 
 # The keys of https://www.home-assistant.io/integrations/{sensor,binary_sensor,event}.mqtt/ that concern a description.
 _SHARED = {
@@ -45,7 +49,7 @@ ODD_LABELS = [
 
 def described(labels: list[str], name: str = "Door") -> dict[tuple[str, str], dict[str, Any]]:
     found = {}
-    for topic, payload in describe_stream("home/cams", "door", name, labels).items():
+    for topic, payload in describe_stream("home/cams", "door", name, {UNNAMED: labels}).items():
         discovery, component, node, entity, config = topic.split("/")
         assert (discovery, config) == ("homeassistant", "config")
         for level in (node, entity):
@@ -83,7 +87,8 @@ def test_no_two_labels_share_a_topic_or_an_id() -> None:
     ids = [config["unique_id"] for config in configs.values()]
     assert len(set(ids)) == len(ids)
     assert len({config["state_topic"] for config in actions}) == len(labels)
-    assert discovery_topics("home/cams", "door", labels) == set(describe_stream("home/cams", "door", "Door", labels))
+    views = {UNNAMED: labels, ViewKey("gate"): labels}
+    assert discovery_topics("home/cams", "door", views) == set(describe_stream("home/cams", "door", "Door", views))
     types = configs["event", "action"]["event_types"]
     assert len(set(types)) == len(types)
 
@@ -111,3 +116,21 @@ def test_the_words_of_a_label_choose_its_device_class(label: str, device_class: 
     assert found == device_class
     assert icon.startswith("mdi:")
     assert (icon == DEFAULT_ICON) == (label in ("normal", "scar", ""))
+
+
+@given(
+    st.lists(
+        st.builds(
+            ViewKey,
+            *[st.none() | st.sampled_from(["a", "b", "a_b", "active", "label", "region", "model", "x" * 64])] * 2,
+        ),
+        min_size=2, max_size=2, unique=True,
+    )
+)  # fmt: skip
+def test_no_two_views_share_a_topic_or_an_entity(views: list[ViewKey]) -> None:
+    one, other = (describe_stream("p", "door", "Door", {view: ODD_LABELS[:4]}) for view in views)
+    assert {*one} & {*other} <= {"homeassistant/binary_sensor/p_door/connectivity/config"}
+    states = [{config["state_topic"] for config in map(json.loads, each.values())} for each in (one, other)]
+    assert states[0] & states[1] <= {"p/door/availability"}
+    assert view_base("p/door", views[0]) != view_base("p/door", views[1])
+    assert entity_of(views[0], "label") != entity_of(views[1], "label")

@@ -15,9 +15,9 @@ from streamclf.clips.links import linked_path
 from streamclf.config.picture_keys import PictureKeys
 from streamclf.errors import UsageError
 from streamclf.events.types import Action, Lost, Prediction, Status, Window
+from streamclf.events.views import MAX_VIEWS, ViewDescription
 from streamclf.net.signer import Signer
 from streamclf.subscribers.clip_pictures import ClipPictures
-from streamclf.subscribers.mqtt.discovery import slug
 from streamclf.subscribers.mqtt.home_assistant import (
     AWAY_S,
     MAX_LABELS,
@@ -26,23 +26,24 @@ from streamclf.subscribers.mqtt.home_assistant import (
     Topics,
 )
 from streamclf.subscribers.mqtt.message import MqttMessage
+from streamclf.subscribers.mqtt.view_topics import slug
 from streamclf.subscribers.outlet_report import OutletReport
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
 
 
-def action(phase: Any, label: str = "wave", stream: str = "door", offset: int = 7) -> Action:
+def action(phase: Any, label: str = "wave", stream: str = "door", offset: int = 7, **view: Any) -> Action:
     return Action(
         stream=stream, epoch=EPOCH, offset=offset, previous=0, time=NOW, label=label, phase=phase,
-        started_s=1.0, at_s=2.0, probability=0.9, peak=0.95,
+        started_s=1.0, at_s=2.0, probability=0.9, peak=0.95, **view,
     )  # fmt: skip
 
 
-def prediction(label: str, stream: str = "door") -> Prediction:
+def prediction(label: str, stream: str = "door", **more: Any) -> Prediction:
     return Prediction(
         stream=stream, epoch=EPOCH, offset=8, previous=7, time=NOW, model="gestures@1",
-        window=Window(start_s=1.0, end_s=3.5, frames=32), top=((label, 0.91), ("still", 0.04)),
+        window=Window(start_s=1.0, end_s=3.5, frames=32), top=((label, 0.91), ("still", 0.04)), **more,
     )  # fmt: skip
 
 
@@ -117,22 +118,22 @@ def test_an_event_entity_gets_starts_and_ends_as_they_happen() -> None:
 def test_an_action_that_is_no_longer_configured_loses_its_retained_messages() -> None:
     topics = Topics("streamclf", memory={})
     messages(topics, status("live", actions=("wave", "a/b")))
-    assert topics.obsolete() == []
+    assert topics.obsolete.messages() == []
     later = configs(topics.messages(status("live", actions=("wave",)), 0.0))
     assert later["event/streamclf_door/action"]["event_types"] == ["wave"]
-    gone = {m.topic: (m.payload, m.retain) for m in topics.obsolete()}
+    gone = {m.topic: (m.payload, m.retain) for m in topics.obsolete.messages()}
     assert gone == {
         f"streamclf/door/active/{slug('a/b')}": (b"", True),
         f"homeassistant/binary_sensor/streamclf_door/active_{slug('a/b')}/config": (b"", True),
     }
     # Its last event, and one of a label that is not listed, make no entity.
-    topics.forget_obsolete()
+    topics.obsolete.confirm()
     assert [topic for topic, *_ in messages(topics, action("end", "a/b"))] == ["streamclf/door/action"]
-    assert topics.obsolete() == []
+    assert topics.obsolete.messages() == []
     messages(topics, status("live", actions=("wave", "a/b")))
-    assert topics.obsolete() == []
+    assert topics.obsolete.messages() == []
     messages(topics, status("live", actions=()))
-    assert "homeassistant/event/streamclf_door/action/config" in {m.topic for m in topics.obsolete()}
+    assert "homeassistant/event/streamclf_door/action/config" in {m.topic for m in topics.obsolete.messages()}
 
 
 def test_a_stream_that_is_no_longer_configured_loses_its_retained_messages() -> None:
@@ -142,41 +143,41 @@ def test_a_stream_that_is_no_longer_configured_loses_its_retained_messages() -> 
     kept = json.loads(json.dumps(topics.memory()))
     for earlier in (topics, Topics("streamclf", memory=kept)):  # also if the outlet did not run meanwhile
         earlier.configure(["yard"], NOW + timedelta(seconds=1))
-        assert {m.topic for m in earlier.obsolete()} == retained
+        assert {m.topic for m in earlier.obsolete.messages()} == retained
         assert earlier.memory()["streams"] == {}
         # Another process continues if this one is killed before the broker has confirmed.
         again = Topics("streamclf", memory=json.loads(json.dumps(earlier.memory())))
-        assert {m.topic for m in again.obsolete()} == retained
-        earlier.forget_obsolete()
+        assert {m.topic for m in again.obsolete.messages()} == retained
+        earlier.obsolete.confirm()
         # Late events of the removed stream describe nothing, and do not remove the topics again and again.
         late = status("offline", time=NOW + timedelta(seconds=2))
         assert messages(earlier, late, prediction("wave")) == []
-        assert earlier.obsolete() == []
+        assert earlier.obsolete.messages() == []
     # So does an outlet that is to publish other streams from now on.
     other = Topics("streamclf", streams=("yard",), memory=kept)
     other.configure(["yard", "door"], NOW)
-    assert {m.topic for m in other.obsolete()} == retained
+    assert {m.topic for m in other.obsolete.messages()} == retained
     # A process without the memory removes what the journal's events show.
     fresh = Topics("streamclf", memory={})
     fresh.configure(["yard"], NOW + timedelta(seconds=1))
     assert messages(fresh, status("live", actions=("wave",))) == []
-    assert {m.topic for m in fresh.obsolete()} >= retained
+    assert {m.topic for m in fresh.obsolete.messages()} >= retained
     # The stream is configured again: its status is newer than the heartbeat that did not list it.
-    fresh.forget_obsolete()
+    fresh.obsolete.confirm()
     back = status("live", actions=("wave",), time=NOW + timedelta(seconds=3))
     assert "streamclf/door/availability" in {topic for topic, *_ in messages(fresh, back)}
     fresh.configure(["yard"], NOW + timedelta(seconds=2))  # an older heartbeat that is handled after it
-    assert fresh.obsolete() == []
+    assert fresh.obsolete.messages() == []
     fresh.configure(["yard", "door"], NOW + timedelta(seconds=4))
-    assert fresh.obsolete() == []
+    assert fresh.obsolete.messages() == []
 
 
 def test_other_options_remove_what_the_former_ones_published() -> None:
     first = Topics("old", memory={})
     retained = {m.topic for m in first.messages(status("live", actions=("wave",)), 0.0) if m.retain}
     kept = json.loads(json.dumps(first.memory()))
-    assert {m.topic for m in Topics("new", memory=kept).obsolete()} >= retained | {"old/status"}
-    without = {m.topic for m in Topics("old", discovery=False, memory=kept).obsolete()}
+    assert {m.topic for m in Topics("new", memory=kept).obsolete.messages()} >= retained | {"old/status"}
+    without = {m.topic for m in Topics("old", discovery=False, memory=kept).obsolete.messages()}
     assert without == {topic for topic in retained if topic.startswith("homeassistant/")}
     for wrong in ({"prefix": 3}, {"discovery": "x"}, {"obsolete": [3]}, {"obsolete": 1}):
         with pytest.raises(UsageError, match="remove the file"):
@@ -351,14 +352,119 @@ def test_pictures_go_with_their_stream_and_with_the_option(tmp_path: Path) -> No
         "homeassistant/image/streamclf_door/picture/config",
     }
     kept = json.loads(json.dumps(topics.memory()))
-    assert {m.topic for m in Topics("streamclf", memory=kept).obsolete()} == own
+    assert {m.topic for m in Topics("streamclf", memory=kept).obsolete.messages()} == own
     link = {"link": "http://host:8080", "link_token": "a-token-of-the-page-0123456789"}
-    assert {m.topic for m in with_pictures(tmp_path, kept, **link).obsolete()} == {"streamclf/door/picture"}
-    assert with_pictures(tmp_path, kept).obsolete() == []
+    assert {m.topic for m in with_pictures(tmp_path, kept, **link).obsolete.messages()} == {"streamclf/door/picture"}
+    assert with_pictures(tmp_path, kept).obsolete.messages() == []
     topics.configure(["yard"], NOW + timedelta(seconds=1))
-    assert {m.topic for m in topics.obsolete()} > own
-    topics.forget_obsolete()
+    assert {m.topic for m in topics.obsolete.messages()} > own
+    topics.obsolete.confirm()
     store_picture(tmp_path)
     assert list(topics.messages(clip_event(), 0.0)) == []  # a late clip of the removed stream
     with pytest.raises(UsageError, match="remove the file"):
         Topics("streamclf", memory=kept | {"pictures": "film"})
+
+
+GATE, HANDS = (
+    ViewDescription(region="gate", actions=("wave",)),
+    ViewDescription(region="gate", model_name="hands", actions=("wave", "covered")),
+)
+
+
+def in_view(view: ViewDescription) -> dict[str, Any]:
+    return {"region": view.region, "model_name": view.model_name}
+
+
+def test_each_view_has_entities_of_its_own() -> None:
+    topics = Topics("streamclf", memory={})
+    whole = ViewDescription(actions=("wave",))
+    listed = status("live", name="Door", actions=("wave", "covered"), views=(whole, GATE, HANDS))
+    found = list(topics.messages(listed, 0.0))
+    described = configs(found)
+    plain = configs(Topics("streamclf", memory={}).messages(status("live", name="Door", actions=("wave",)), 0.0))
+    assert {topic: described[topic] for topic in plain} == plain, "the unnamed view keeps its entities and ids"
+    waves = [each for each in described.values() if each["state_topic"].endswith("/active/wave")]
+    assert [(each["name"], each["state_topic"]) for each in waves] == [
+        ("wave", "streamclf/door/active/wave"),
+        ("gate wave", "streamclf/door/region/gate/active/wave"),
+        ("gate hands wave", "streamclf/door/region/gate/model/hands/active/wave"),
+    ]
+    assert len({each["unique_id"] for each in described.values()}) == len(described) == 1 + 3 + 4 + 3
+    assert not any(char in topic for topic in described for char in "+#")
+    events = [topics_of for topics_of in described.values() if "event_types" in topics_of]
+    assert [(each["name"], each["event_types"]) for each in events] == [
+        ("Action", ["wave"]), ("gate action", ["wave"]), ("gate hands action", ["wave", "covered"]),
+    ]  # fmt: skip
+
+
+def test_equal_labels_of_two_views_are_switched_apart() -> None:
+    topics = Topics("streamclf", memory={})
+    messages(topics, status("live", actions=("wave",), views=(GATE, HANDS)))
+    found = messages(topics, action("start", **in_view(GATE)), prediction("wave", **in_view(GATE)))
+    assert [(topic, json.loads(body).get("model_name")) for topic, body, retain in found if retain] == [
+        ("streamclf/door/region/gate/active/wave", None),
+        ("streamclf/door/region/gate/label", None),
+    ]
+    found = messages(topics, action("start", **in_view(HANDS)), prediction("wave", **in_view(HANDS)))
+    assert [(topic, json.loads(body)["model_name"]) for topic, body, retain in found if retain] == [
+        ("streamclf/door/region/gate/model/hands/active/wave", "hands"),
+        ("streamclf/door/region/gate/model/hands/label", "hands"),
+    ]
+    found = messages(topics, action("end", **in_view(GATE)))
+    states = {topic: json.loads(body)["state"] for topic, body, retain in found if retain}
+    assert states == {"streamclf/door/region/gate/active/wave": "OFF"}
+    whole = [json.loads(body) for topic, body, _ in found if topic == "streamclf/door/action"]
+    assert [(each["region"], each["phase"]) for each in whole] == [("gate", "end")]
+    assert "streamclf/door/region/gate/event" in [topic for topic, _, _ in found]
+
+
+def test_a_view_that_is_removed_loses_its_retained_messages_also_while_the_outlet_did_not_run() -> None:
+    listed = status("live", actions=("wave", "covered"), views=(GATE, HANDS))
+    topics = Topics("streamclf", memory={})
+    retained = {m.topic for m in topics.messages(listed, 0.0) if m.retain}
+    retained |= {m.topic for m in topics.messages(prediction("wave", **in_view(HANDS)), 0.0) if m.retain}
+    of_hands = {topic for topic in retained if "hands" in topic}
+    assert len(of_hands) == 2 + 4 + 1
+    kept = json.loads(json.dumps(topics.memory()))
+    for each in (topics, Topics("streamclf", memory=kept)):
+        messages(each, status("live", actions=("wave",), views=(GATE,)))
+        assert {m.topic for m in each.obsolete.messages()} == of_hands
+        assert messages(each, prediction("wave", **in_view(HANDS)), action("start", **in_view(HANDS)))[:-1] == []
+        assert each.unlisted == 2, "late events of the removed view publish nothing retained again"
+        each.obsolete.confirm()
+        messages(each, status("live", actions=("wave",)))  # without views
+        of_gate = {topic for topic in retained - of_hands if "gate" in topic} | {"streamclf/door/region/gate/label"}
+        assert {m.topic for m in each.obsolete.messages()} == of_gate
+    again = Topics("streamclf", memory=kept)
+    messages(again, listed)
+    assert again.obsolete.messages() == []
+
+
+def test_memory_of_earlier_versions_is_read_and_written_for_a_stream_without_names() -> None:
+    old = {"prefix": "streamclf", "discovery": True, "pictures": "", "obsolete": [],
+           "streams": {"door": {"name": "Door", "label": "wave", "actions": {"wave": True}}}}  # fmt: skip
+    assert Topics("streamclf", memory=old).memory() == old
+    for wrong in ("a/b", 5, ["x"]):
+        views = [{"region": wrong, "model_name": None, "label": None, "actions": {}}]
+        stream = {"label": None, "actions": {}, "views": views}
+        with pytest.raises(UsageError, match="unknown form"):
+            Topics("streamclf", memory={"streams": {"door": stream}})
+
+
+def test_the_views_of_one_stream_are_limited() -> None:
+    topics = Topics("streamclf", memory={})
+    for number in range(MAX_VIEWS + 20):
+        messages(topics, action("start", region=f"r{number}"), prediction("wave", region=f"r{number}"))
+    assert topics.unlisted == 40
+    assert len(topics.memory()["streams"]["door"]["views"]) == MAX_VIEWS
+
+
+def test_a_model_with_several_labels_publishes_all_that_apply() -> None:
+    topics = Topics("streamclf", memory={})
+    messages(topics, status("live"))
+    steps: list[tuple[str, ...]] = [("wave", "still"), ("still", "wave"), (), ("still",)]
+    found = [messages(topics, prediction("wave", labels=labels)) for labels in steps]
+    assert [[json.loads(body)["label"] for _, body, _ in each] for each in found] == [
+        ["still, wave"], [], ["none"], ["still"],
+    ]  # fmt: skip
+    assert json.loads(found[0][0][1])["labels"] == ["wave", "still"]
