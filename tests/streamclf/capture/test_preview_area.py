@@ -66,7 +66,7 @@ class NoPackets:
 
 
 def test_a_film_that_the_service_encodes_is_rotated_mirrored_and_masked(tmp_path: Path) -> None:
-    clips = ClipFeed("door", ClipsConfig(folder=tmp_path), lambda draft: None, PICTURE)
+    clips = ClipFeed("door", ClipsConfig(folder=tmp_path), lambda draft: None, picture=PICTURE)
     source: Any = NoPackets()
     clips.connect(source)
     clips.add_frame(frame())
