@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.sources import Resize
 from training.builtin.camera_events.data import CameraEventsData
 from training.builtin.gestures.data import SyntheticGesturesData
@@ -83,6 +84,11 @@ class MixedData(DataSection):
         """Return the policy of the first part that reads video files; it holds for all parts."""
         policies = [part.data.resize_policy for part in self.parts]
         return next((policy for policy in policies if policy is not None), None)
+
+    @property
+    def area(self) -> PictureArea:
+        """Return the part of the picture of the first part that has one; evaluation uses it for all clips."""
+        return next((part.data.area for part in self.parts if part.data.area != WHOLE), WHOLE)
 
     @property
     def volume_crop(self) -> tuple[int, int, int] | None:

@@ -15,6 +15,7 @@ from engines.bundle import ModelSpec
 from streamclf.classifier.film_events import FilmEvent
 from streamclf.classifier.offline import FileResult, file_chunks, read_short_clip
 from streamclf.classifier.window_classifier import WindowResult
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.sources import Frame, Source
 from streamclf.sources.resize import Box, visible_boxes
 from streamclf.windows.assembler import WindowAssembler
@@ -98,21 +99,26 @@ def explain_film(
     hop: int,
     on_frame: FrameHook | None = None,
     on_explained: Callable[[Explanation], None] | None = None,
+    area: PictureArea = WHOLE,
 ) -> list[Explanation]:
     """Read the film again and explain its windows with the numbers `chosen`. Raises `SourceError`.
 
-    `on_explained` is called with each explanation when the newest frame that was read is the window's last one.
+    `area` is the part of the picture that was classified; the heat is that of this part. `on_explained` is called with
+    each explanation when the newest frame that was read is the window's last one.
     """
-    frame_size = _FrameSize(on_frame)
+    part_size = _PartSize(area, on_frame)
     explanations = []
-    windows = _short_window(spec, path, frame_size) if result.short_clip else _windows(spec, path, hop, frame_size)
+    if result.short_clip:
+        windows = _short_window(spec, path, part_size, area)
+    else:
+        windows = _windows(spec, path, hop, part_size, area)
     waiting = set(chosen)
     with closing(windows):
         for number, variants in windows:
             if number not in waiting or number >= len(result.windows):
                 continue
-            _, area = visible_boxes(frame_size.size, (spec.height, spec.width), spec.resize)
-            explanation = _explanation(explainer, number, result.windows[number], variants, area)
+            _, visible = visible_boxes(part_size.size, (spec.height, spec.width), spec.resize)
+            explanation = _explanation(explainer, number, result.windows[number], variants, visible)
             explanations.append(explanation)
             if on_explained is not None:
                 on_explained(explanation)
@@ -122,27 +128,28 @@ def explain_film(
     return explanations
 
 
-class _FrameSize:
-    """A hook that keeps the size (height, width) of the newest frame."""
+class _PartSize:
+    """A hook that keeps the size (height, width) of the newest frame's part."""
 
-    def __init__(self, on_frame: FrameHook | None) -> None:
+    def __init__(self, area: PictureArea, on_frame: FrameHook | None) -> None:
+        self._area = area
         self.size = (1, 1)
         self._on_frame = on_frame
 
     def __call__(self, source: Source, frame: Frame) -> None:
-        self.size = (frame.height, frame.width)
+        self.size = frame.size_of(self._area)
         if self._on_frame is not None:
             self._on_frame(source, frame)
 
 
 def _windows(
-    spec: ModelSpec, path: Path, hop: int, on_frame: FrameHook
+    spec: ModelSpec, path: Path, hop: int, on_frame: FrameHook, area: PictureArea
 ) -> Generator[tuple[int, Sequence[U8]], None, None]:
     """Yield (number, its only form) of each window, as `classify_file` numbers them."""
     assembler = WindowAssembler(chunks=spec.chunks, hop=hop, slots=spec.chunks)
     pixels: dict[int, U8] = {}
     number = 0
-    with closing(file_chunks(spec, path, on_frame=on_frame)) as chunks:
+    with closing(file_chunks(spec, path, on_frame=on_frame, area=area)) as chunks:
         for meta, chunk in chunks:
             slot, window = assembler.place(meta)
             pixels[slot] = chunk
@@ -166,8 +173,10 @@ class _Stacked(Sequence[U8]):
         return np.stack([self._pixels[slot] for slot in self._slots])
 
 
-def _short_window(spec: ModelSpec, path: Path, on_frame: FrameHook) -> Generator[tuple[int, Sequence[U8]], None, None]:
-    yield 0, read_short_clip(spec, path, on_frame=on_frame).windows(str(path))
+def _short_window(
+    spec: ModelSpec, path: Path, on_frame: FrameHook, area: PictureArea
+) -> Generator[tuple[int, Sequence[U8]], None, None]:
+    yield 0, read_short_clip(spec, path, on_frame=on_frame, area=area).windows(str(path))
 
 
 def _explanation(

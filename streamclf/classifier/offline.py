@@ -14,6 +14,7 @@ from engines.bundle import ModelSpec
 from streamclf.classifier.prediction import TOP_K
 from streamclf.classifier.short_clip import ShortClip
 from streamclf.classifier.window_classifier import ShortClipFill, WindowClassifier, WindowResult
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.config.source import SourceConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Source, open_source
@@ -58,14 +59,15 @@ def file_stream(path: Path) -> SourceConfig:
 
 
 def file_chunks(
-    spec: ModelSpec, path: Path, *, on_frame: FrameHook | None = None
+    spec: ModelSpec, path: Path, *, on_frame: FrameHook | None = None, area: PictureArea = WHOLE
 ) -> Generator[tuple[ChunkMeta, U8], None, None]:
     """Yield the chunks of a file, each with its own (t, H, W, 3) uint8 RGB. Raises `SourceError`.
 
-    The file stays open until the generator ends: close it if you do not read it to its end.
+    `area` is the part of the picture that they show. The file stays open until the generator ends: close it if you do
+    not read it to its end.
     """
     with open_source(file_stream(path)) as source:
-        yield from _chunks(spec, source, on_frame)
+        yield from _chunks(spec, source, on_frame, area)
 
 
 def classify_file(
@@ -75,15 +77,17 @@ def classify_file(
     hop: int = 1,
     on_frame: FrameHook | None = None,
     on_window: Callable[[WindowResult], None] | None = None,
+    area: PictureArea = WHOLE,
 ) -> FileResult:
     """Classify the windows of a file. Raises `SourceError`. The engine's bank needs `offline_bank_slots`.
 
     `on_frame` is called with each frame as it is read, `on_window` with each window, at most a batch of chunks later.
-    The frames of a clip shorter than a window are read twice.
+    The frames of a clip shorter than a window are read twice. `area` is the part of the picture that is classified.
 
     A clip shorter than a window is classified as `python -m training evaluate` does.
     """
-    results, windows = iter_file_windows(engine, path, hop=hop, on_frame=on_frame), list[WindowResult]()
+    results = iter_file_windows(engine, path, hop=hop, on_frame=on_frame, area=area)
+    windows = list[WindowResult]()
     with closing(results):
         while True:
             try:
@@ -97,7 +101,7 @@ def classify_file(
 
 
 def iter_file_windows(
-    engine: Engine, path: Path, *, hop: int = 1, on_frame: FrameHook | None = None
+    engine: Engine, path: Path, *, hop: int = 1, on_frame: FrameHook | None = None, area: PictureArea = WHOLE
 ) -> Generator[WindowResult, None, str | None]:
     """Yield the windows of a file as it is read; return a fault of the file, in one line. Raises `SourceError`.
 
@@ -105,18 +109,20 @@ def iter_file_windows(
     """
     has_window = False
     with open_source(file_stream(path)) as source:
-        for window in _iter_long(engine, source, hop, on_frame):
+        for window in _iter_long(engine, source, hop, on_frame, area):
             has_window = True
             yield window
         warning = source.warning
     if not has_window:
-        yield read_short_clip(engine.spec, path, on_frame=on_frame).classify(engine, str(path))
+        yield read_short_clip(engine.spec, path, on_frame=on_frame, area=area).classify(engine, str(path))
     return warning
 
 
-def read_short_clip(spec: ModelSpec, path: Path, *, on_frame: FrameHook | None = None) -> ShortClip:
+def read_short_clip(
+    spec: ModelSpec, path: Path, *, on_frame: FrameHook | None = None, area: PictureArea = WHOLE
+) -> ShortClip:
     """Read a file that is shorter than a window. Raises `SourceError`."""
-    clip = ShortClip(spec)
+    clip = ShortClip(spec, area)
     with open_source(file_stream(path)) as source:
         for frame in source:
             if on_frame is not None:
@@ -139,16 +145,18 @@ def iter_array_windows(engine: Engine, source: ArraySource, *, hop: int = 1) -> 
         yield clip.classify(engine, "frames")
 
 
-def _iter_long(engine: Engine, source: Source, hop: int, on_frame: FrameHook | None = None) -> Iterator[WindowResult]:
+def _iter_long(
+    engine: Engine, source: Source, hop: int, on_frame: FrameHook | None = None, area: PictureArea = WHOLE
+) -> Iterator[WindowResult]:
     """Yield the windows of a source; a clip shorter than a window has none."""
     classifier = WindowClassifier(engine, hop)
-    with closing(_chunks(engine.spec, source, on_frame)) as chunks:
+    with closing(_chunks(engine.spec, source, on_frame, area)) as chunks:
         while batch := list(islice(chunks, engine.max_batch)):
             yield from classifier.classify(batch)
 
 
 def _chunks(
-    spec: ModelSpec, source: Source, on_frame: FrameHook | None = None
+    spec: ModelSpec, source: Source, on_frame: FrameHook | None, area: PictureArea
 ) -> Generator[tuple[ChunkMeta, U8], None, None]:
     yield from read_chunks(
         source,
@@ -157,5 +165,6 @@ def _chunks(
         height=spec.height,
         width=spec.width,
         resize=spec.resize,
+        area=area,
         on_frame=on_frame,
     )

@@ -11,6 +11,7 @@ from engines.bundle import ModelSpec
 from streamclf.classifier.offline import MAX_WINDOWS, FileResult, file_stream
 from streamclf.classifier.short_clip import ShortClip
 from streamclf.classifier.window_classifier import WindowClassifier, WindowResult
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, open_source
 from streamclf.windows.chunks import ChunkBuilder, FrameHook, ListSink
@@ -21,14 +22,19 @@ if TYPE_CHECKING:
 
 
 def classify_with_groups(
-    groups: Sequence[EngineGroup], path: Path, *, hop: int = 1, on_frame: FrameHook | None = None
+    groups: Sequence[EngineGroup],
+    path: Path,
+    *,
+    hop: int = 1,
+    on_frame: FrameHook | None = None,
+    area: PictureArea = WHOLE,
 ) -> dict[str, FileResult]:
     """Classify the windows of a file with all models of `groups`; return the results by the name of the model.
 
     The results are those of `classify_file` with each model. Raises `SourceError`. The banks need
     `offline_bank_slots`. Only if the film is shorter than a window of a model, it is read again.
     """
-    readers = [_GroupReader(group, hop, path) for group in groups]
+    readers = [_GroupReader(group, hop, path, area) for group in groups]
     with open_source(file_stream(path)) as source:
         if len(readers) == 1:
             source.set_frame_selector(readers[0].sampler)  # with several, each frame may be needed
@@ -40,7 +46,7 @@ def classify_with_groups(
         warning = source.warning
     for reader in readers:
         reader.finish()
-    _classify_short(groups, readers, path, on_frame)
+    _classify_short(groups, readers, path, on_frame, area)
     return {
         name: FileResult(windows=windows, short_clip=windows[0].short_clip, warning=warning)
         for reader in readers
@@ -49,11 +55,15 @@ def classify_with_groups(
 
 
 def _classify_short(
-    groups: Sequence[EngineGroup], readers: Sequence[_GroupReader], path: Path, on_frame: FrameHook | None
+    groups: Sequence[EngineGroup],
+    readers: Sequence[_GroupReader],
+    path: Path,
+    on_frame: FrameHook | None,
+    area: PictureArea,
 ) -> None:
     """Read the film again for the models whose windows are longer than it."""
     clips = [
-        (reader, name, group, ShortClip(group[name].spec))
+        (reader, name, group, ShortClip(group[name].spec, area))
         for group, reader in zip(groups, readers, strict=True)
         for name, windows in reader.windows.items()
         if not windows
@@ -73,12 +83,14 @@ def _classify_short(
 class _GroupReader:
     """The chunks of a film for one group, and the windows that each of its models has classified."""
 
-    def __init__(self, group: EngineGroup, hop: int, path: Path) -> None:
+    def __init__(self, group: EngineGroup, hop: int, path: Path, area: PictureArea) -> None:
         spec = group.spec
         self.windows: dict[str, list[WindowResult]] = {name: [] for name in group}
         self.sampler = ChunkSampler(spec.fps, spec.frames_per_chunk)
         self._sink = ListSink(spec.chunk_shape)
-        self._builder = ChunkBuilder(self.sampler, self._sink, height=spec.height, width=spec.width, resize=spec.resize)
+        self._builder = ChunkBuilder(
+            self.sampler, self._sink, height=spec.height, width=spec.width, resize=spec.resize, area=area
+        )
         self._classifier = WindowClassifier(
             _Joined(group, next(iter(group))), hop, heads=[group[name] for name in group]
         )

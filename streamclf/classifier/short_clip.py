@@ -9,6 +9,7 @@ import numpy as np
 from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.window_classifier import WindowEngine, WindowResult, classify_window
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import SourceError
 from streamclf.sources import Frame
 from streamclf.units import NS
@@ -25,13 +26,15 @@ class ShortClip:
     Only the longest segment is kept. It is shorter than a window, as is all that the caller pushes before a window.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, area: PictureArea = WHOLE) -> None:
         self._spec = spec
         self._steps = STRETCH_STEPS if spec.whole_clips == "stretch" else 1
         frames = spec.frames_per_chunk * self._steps
         sampler = ChunkSampler(spec.fps * self._steps, frames)
         self._sink = SegmentSink(sampler, (frames, spec.height, spec.width, 3))
-        self._builder = ChunkBuilder(sampler, self._sink, height=spec.height, width=spec.width, resize=spec.resize)
+        self._builder = ChunkBuilder(
+            sampler, self._sink, height=spec.height, width=spec.width, resize=spec.resize, area=area
+        )
         self._clip: Segment | None = None
         self._last_ns, self._interval_ns = 0, NS
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from engines.backends.names import Backend, Precision
-from streamclf.cli.options import Json, JsonObject, parse_path
+from streamclf.cli.options import FlipOption, Json, JsonObject, MaskOption, RegionOption, RotateOption, parse_path
 
 
 def classify(
@@ -46,6 +46,10 @@ def classify(
         int, typer.Option(min=1, max=500, help="With --explain: the most windows of each film to explain.")
     ] = 12,
     hop: Annotated[int, typer.Option(min=1, help="Chunks between two windows.")] = 1,
+    region: RegionOption = None,
+    mask: MaskOption = None,
+    rotate: RotateOption = 0,
+    flip: FlipOption = None,
     backend: Annotated[Backend, typer.Option(help="Library that runs the model.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Number format of the computation.")] = "auto",
 ) -> int:
@@ -54,6 +58,7 @@ def classify(
     Prints a table for each file, or one JSON line. A file that cannot be read is reported, the others are classified,
     and the exit code is 1.
     """
+    from streamclf.commands.area_options import parse_area
     from streamclf.commands.classify import run_classify
     from streamclf.commands.classify_outputs import ClassifyOutputs
 
@@ -65,7 +70,8 @@ def classify(
         labels=labels,
         explain_windows=explain_windows if explain else 0,
     )
-    return run_classify(files, outputs, models=model, hop=hop, backend=backend, precision=precision)
+    area = parse_area(region=region, masks=mask, rotate=rotate, flip=flip)
+    return run_classify(files, outputs, models=model, hop=hop, backend=backend, precision=precision, area=area)
 
 
 def compile_model(

@@ -107,6 +107,28 @@ LinkTokenFile = Annotated[
 ]
 LinkValid = Annotated[str, typer.Option(help="Time for which a link works without a login, like 1d.")]
 
+RegionOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LEFT,TOP,RIGHT,BOTTOM",
+        help="Classify this part of the picture, in shares from 0 to 1, like 0.2,0.1,0.8,0.9.",
+        show_default=False,
+    ),
+]
+MaskOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LEFT,TOP,RIGHT,BOTTOM|X,Y,X,Y,X,Y…",
+        help="Paint a rectangle or a polygon black, in shares from 0 to 1; may be given several times.",
+        show_default=False,
+    ),
+]
+RotateOption = Annotated[int, typer.Option(help="Turn the picture clockwise first: 90, 180 or 270 degrees.")]
+FlipOption = Annotated[
+    Literal["horizontal", "vertical"] | None,
+    typer.Option(help="Mirror the rotated picture: left and right, or top and bottom.", show_default=False),
+]
+
 
 def split_values(values: list[str] | None) -> list[str] | None:
     """Return the parts of options like `action,status`, given once or several times."""

@@ -14,10 +14,14 @@ from engines.arrays import U8
 from streamclf.classifier.explanation import Explanation, explanation_at
 from streamclf.classifier.offline import FileResult, file_stream, ranked
 from streamclf.classifier.window_classifier import WindowResult
+from streamclf.config.picture_area import WHOLE, PictureArea
+from streamclf.config.picture_shapes import EVERYTHING
 from streamclf.errors import SourceError
 from streamclf.render.film_writer import FilmWriter, GifWriter, SoundError
-from streamclf.render.heat import draw_heat, heat_on_frame
+from streamclf.render.heat import draw_heat, heat_in_region
 from streamclf.render.overlay import OverlayState, draw
+from streamclf.render.overlay_views import draw_rectangles
+from streamclf.render.palette import label_bgr
 from streamclf.sources import Frame, Resize, Source, open_source
 from streamclf.sources.film_sound import FilmSound
 from streamclf.units import NS
@@ -47,13 +51,15 @@ def write_annotated(
     *,
     heat: DrawnHeat | None = None,
     on_frame: FrameHook | None = None,
+    area: PictureArea = WHOLE,
 ) -> str | None:
     """Write the file `output`, .mp4 or .gif, whole or not at all. Raises `SourceError`.
 
     An .mp4 has the film's sound, copied or as AAC. Returns what is missing of it, in one line; None if nothing is.
-    `on_frame` is called with each frame of the source.
+    `on_frame` is called with each frame of the source. `area` is the part of the picture that was classified: the film
+    shows the whole picture, rotated, mirrored and masked, with a rectangle around a region.
     """
-    drawing = _Drawing(source.stem, result, labels, heat, on_frame)
+    drawing = _Drawing(source.stem, result, labels, heat, on_frame, area)
     kind = output.suffix.lower()
     partial = output.with_name(f".{output.stem}-{os.getpid()}{kind}")
     try:
@@ -114,7 +120,9 @@ class _Drawing:
         labels: Sequence[str],
         heat: DrawnHeat | None,
         on_frame: FrameHook | None,
+        area: PictureArea,
     ) -> None:
+        self._area, self._picture = area, area.without_region
         self._name, self._result, self._labels, self._heat, self._on_frame = name, result, labels, heat, on_frame
 
     def frames(self, frames: Source, kind: str) -> Iterator[tuple[float, U8]]:
@@ -159,13 +167,17 @@ class _Drawing:
             history=[ranked(window, self._labels)[0] for window in windows],
             note=None if hot is None else f"heat: {self._labels[hot.explanation.label]}",
         )
-        scale = min(1.0, MAX_SIDE[kind] / max(frame.height, frame.width))
-        size = max(1, round(frame.height * scale)), max(1, round(frame.width * scale))
-        image = np.ascontiguousarray(frame.to_rgb(*size)[..., ::-1])
+        height, width = frame.size_of(self._picture)
+        scale = min(1.0, MAX_SIDE[kind] / max(height, width))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        image = np.ascontiguousarray(frame.to_rgb(*size, area=self._picture)[..., ::-1])
+        region = self._area.region or EVERYTHING
         if hot is not None and self._heat is not None:
-            heat = hot.explanation.heat.maps[hot.step]
-            mapped = heat_on_frame(heat, self._heat.picture, (frame.height, frame.width), self._heat.resize, size)
-            image = draw_heat(image, mapped)
+            heat, part = hot.explanation.heat.maps[hot.step], frame.size_of(self._area)
+            image = draw_heat(image, heat_in_region(heat, self._heat.picture, part, self._heat.resize, size, region))
+        if self._area.region is not None:
+            colour = {"": label_bgr(state.top[0][0])} if state.top else {}
+            draw_rectangles(image, {"": region}, colour, max(0.75, min(size) / 400))
         return draw(image, state)
 
 

@@ -31,6 +31,7 @@ from streamclf.commands.film_progress import FilmProgress
 from streamclf.commands.report.builder import ReportBuilder
 from streamclf.commands.report.page import OCCLUSION_TEXT
 from streamclf.commands.true_labels import TrueLabels
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import UsageError
 from streamclf.runtime.logs import configure_logging
 from streamclf.sources import Frame, Source
@@ -46,11 +47,12 @@ def run_classify(
     hop: int,
     backend: Backend,
     precision: Precision,
+    area: PictureArea = WHOLE,
 ) -> int:
     """Classify each film of `files` and of the folders in it; return the exit code, 1 if one failed.
 
     A film that cannot be read is named, and the others are still classified. Raises `UsageError` for an output, a
-    model or a hop that cannot be used, before anything is read.
+    model or a hop that cannot be used, before anything is read. `area` is the part of each picture to classify.
     """
     configure_logging("classify", "warning")
     found = find_films(files)
@@ -60,7 +62,7 @@ def run_classify(
         if hop > each.spec.chunks:
             raise UsageError(f"--hop {hop}: at most {each.spec.chunks} (chunks in a window of {each.spec.id})")
     if len(bundles) > 1:
-        return classify_with_several(found, outputs, bundles, hop=hop, backend=backend, precision=precision)
+        return classify_with_several(found, outputs, bundles, hop=hop, backend=backend, precision=precision, area=area)
     (bundle,) = bundles
     if outputs.explain_windows:
         check_size(bundle.spec)
@@ -78,7 +80,7 @@ def run_classify(
         engine = _open(bundle, backend=backend, precision=precision)
         stack.callback(engine.close)
         progress = stack.enter_context(FilmProgress(file_sizes(found.films), passes=outputs.passes))
-        run = _Run(engine, outputs, progress, hop=hop, truth=truth, table=table)
+        run = _Run(engine, outputs, progress, hop=hop, truth=truth, table=table, area=area)
         return run.classify(found, title=_title(files, found))
 
 
@@ -94,9 +96,10 @@ class _Run:
         hop: int,
         truth: TrueLabels | None,
         table: EventTable | None,
+        area: PictureArea,
     ) -> None:
         self._engine, self._outputs, self._progress = engine, outputs, progress
-        self._hop, self._truth, self._table = hop, truth, table
+        self._hop, self._truth, self._table, self._area = hop, truth, table, area
         self._occlusion = None
         if outputs.explain_windows:
             self._occlusion = Occlusion(engine, on_step=progress.tick)
@@ -126,6 +129,7 @@ class _Run:
             title=title,
             max_batch=self._engine.max_batch,
             method=method,
+            area=self._area,
         )
         report.data.faults += found.faults
         report.data.has_truth = self._truth is not None
@@ -145,7 +149,9 @@ class _Run:
         """Classify a film and make its outputs. Raises `SourceError`."""
         report, spec = self._report, self._engine.spec
         add_window = None if report is None else report.add_window
-        result = classify_file(self._engine, path, hop=self._hop, on_frame=self._watch, on_window=add_window)
+        result = classify_file(
+            self._engine, path, hop=self._hop, on_frame=self._watch, on_window=add_window, area=self._area
+        )
         events = find_events(result.windows, spec)
         notes = [] if result.warning is None else [f"warning: {result.warning}"]
         explanations = [] if self._occlusion is None else self._explain(self._occlusion, path, result, events)
@@ -153,7 +159,8 @@ class _Run:
             self._progress.begin_pass("drawing")
             heat = DrawnHeat(explanations=explanations, picture=(spec.height, spec.width), resize=spec.resize)
             film = self._outputs.film
-            note = write_annotated(path, film, result, spec.labels, heat=heat, on_frame=self._progress.watch)
+            watch = self._progress.watch
+            note = write_annotated(path, film, result, spec.labels, heat=heat, on_frame=watch, area=self._area)
             notes += [] if note is None else [f"warning: {note}"]
         truth = None if self._truth is None else self._truth.find(path)
         if self._table is not None:
@@ -183,6 +190,7 @@ class _Run:
             hop=self._hop,
             on_frame=self._watch,
             on_explained=None if report is None else partial(report.add_explanation, path),
+            area=self._area,
         )
 
     def _watch(self, source: Source, frame: Frame) -> None:

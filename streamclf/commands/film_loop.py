@@ -12,6 +12,7 @@ from streamclf.errors import SourceError
 from streamclf.redact import redact
 from streamclf.runtime.interrupts import describe_work
 from streamclf.sources.film_files import FoundFilms
+from streamclf.sources.picture_part import RegionTooSmallError
 
 
 def classify_all(
@@ -30,7 +31,7 @@ def classify_all(
             classify_film(path)
             done += 1
         except SourceError as error:
-            fault = redact(str(error))
+            fault = redact(f"{path}: {error}" if isinstance(error, RegionTooSmallError) else str(error))
             on_fault(fault)
             with progress.paused():
                 complain(fault)

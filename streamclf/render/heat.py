@@ -37,6 +37,27 @@ def heat_on_frame(
     return mapped
 
 
+def heat_in_region(
+    heat: F32,
+    picture: tuple[int, int],
+    part: tuple[int, int],
+    resize: Resize,
+    size: tuple[int, int],
+    region: tuple[float, float, float, float],
+) -> F32:
+    """Map a heat map of the model's picture to the region of a frame that it was made of; sizes are (height, width).
+
+    `part`: the size of the region in the frame's pixels. `size`: that of the result, which shows the whole frame.
+    `region`: (left, top, right, bottom) in shares of the frame. The rest of the frame has no heat.
+    """
+    left, right = (round(share * size[1]) for share in region[::2])
+    top, bottom = (round(share * size[0]) for share in region[1::2])
+    mapped: F32 = np.zeros(size, np.float32)
+    if left < right and top < bottom:
+        mapped[top:bottom, left:right] = heat_on_frame(heat, picture, part, resize, (bottom - top, right - left))
+    return mapped
+
+
 def _axis(
     scale: float, seen: float, seen_side: float, placed: float, placed_side: float, fine: float
 ) -> tuple[float, float]:

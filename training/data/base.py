@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.sources import Resize
 from training.data.dataset import DataSet
 from training.data.shape import Shape
@@ -49,6 +50,11 @@ class DataSection(Section, ABC):
     def resize_policy(self) -> Resize | None:
         """Return how frames of another shape become the model's; None where no video files are read."""
         return None
+
+    @property
+    def area(self) -> PictureArea:
+        """Return the part of each film's picture that the model sees."""
+        return WHOLE
 
     @property
     def volume_crop(self) -> tuple[int, int, int] | None:

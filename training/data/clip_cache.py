@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.printable import printable
+from streamclf.config.picture_area import WHOLE
 from training.data.decode import DecodeSpec, decode_clip
 from training.data.file_names import unreadable_reason
 from training.data.pool import map_in_processes
@@ -134,9 +135,10 @@ class _Key:
 def _key(path: Path, spec: DecodeSpec) -> _Key:
     if reason := unreadable_reason(path):
         return _Key(reason=reason)
-    digest = hashlib.sha256(
-        json.dumps([VERSION, av.__version__, cv2.__version__, asdict(spec)], sort_keys=True).encode()
-    )
+    facts = {key: value for key, value in asdict(spec).items() if key != "area"}
+    if spec.area != WHOLE:  # so that older caches stay valid
+        facts["area"] = spec.area.model_dump(mode="json")
+    digest = hashlib.sha256(json.dumps([VERSION, av.__version__, cv2.__version__, facts], sort_keys=True).encode())
     try:
         with path.open("rb") as file:
             while block := file.read(1 << 20):

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from engines.arrays import U8
 from engines.printable import printable
 from streamclf.classifier.offline import file_stream
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import SourceError
 from streamclf.sources import Resize, open_source
 from streamclf.windows.chunks import ChunkBuilder
@@ -34,6 +35,7 @@ class DecodeSpec:
     height: int
     width: int
     resize: Resize
+    area: PictureArea = WHOLE
 
     @property
     def frame_bytes(self) -> int:
@@ -65,7 +67,7 @@ def decode_clip(path: Path, spec: DecodeSpec) -> DecodedClip:
         raise DataError(f"{printable(path)}: {reason}")
     sampler = ChunkSampler(spec.fps * spec.steps, spec.frames_per_chunk * spec.steps)
     sink = SegmentSink(sampler, (spec.frames_per_chunk * spec.steps, spec.height, spec.width, 3))
-    builder = ChunkBuilder(sampler, sink, height=spec.height, width=spec.width, resize=spec.resize)
+    builder = ChunkBuilder(sampler, sink, height=spec.height, width=spec.width, resize=spec.resize, area=spec.area)
     try:
         with open_source(file_stream(path)) as source:
             for frame in source:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from engines.arrays import F32, I64, U8
 from engines.printable import printable
+from streamclf.config.picture_area import PictureArea
 from streamclf.sources import Resize
 from training.data.base import ClipSection, given_path
 from training.data.clip_cache import StoredClip, read_array, store_clips
@@ -28,7 +29,7 @@ MAX_COMPARED = 20_000
 """The search for near-duplicates compares this many clips of each split, the first ones."""
 
 
-class ClipsData(ClipSection):
+class ClipsData(ClipSection, PictureArea):
     """Video files: a CSV list, a folder of classes, or UCF101's lists; see `training.data.clip_lists`."""
 
     kind: Literal["clips"] = "clips"
@@ -54,6 +55,11 @@ class ClipsData(ClipSection):
         if self.fold and self.fold >= (self.folds or 1):
             raise ValueError(f"fold={self.fold}: folds count from 0 to folds - 1 (folds={self.folds})")
         return self
+
+    @property
+    def area(self) -> PictureArea:
+        """Return the part of each film's picture that the model sees."""
+        return PictureArea(rotate=self.rotate, flip=self.flip, mask=self.mask, region=self.region)
 
     @property
     def resize_policy(self) -> Resize | None:
@@ -162,6 +168,7 @@ class _Decoder:
             height=size[0],
             width=size[1],
             resize=self._data.resize,
+            area=self._data.area,
         )
         paths = [self._folder / row.path for row in rows]
         stored = store_clips(paths, spec, self._data.cache, workers=self._data.workers)

@@ -19,6 +19,7 @@ from engines.opening import open_engine
 from engines.printable import printable
 from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import StreamclfError
 from streamclf.sources import Resize
 from streamclf.windows.clip_layout import STRETCH_STEPS
@@ -57,6 +58,7 @@ class ClipReader:
     windows: WindowsRecipe
     resize: Resize
     volume_crop: tuple[int, int, int] | None = None
+    area: PictureArea = WHOLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +167,7 @@ def _open_run(run: Path, windows: int | None) -> EvaluationTarget:
         windows=chosen,
         resize=recipe.resize,
         volume_crop=recipe.data.volume_crop,
+        area=recipe.data.area,
     )
     return EvaluationTarget(reader=reader, predictor=_TorchPredictor(model), close=lambda: None)
 
@@ -248,6 +251,7 @@ def read_clips(reader: ClipReader, data: Path, split: str | None, counts: ReadCo
         height=shape.height,
         width=shape.width,
         resize=reader.resize,
+        area=reader.area,
     )
     for number, (row, truth) in enumerate(zip(rows, classes, strict=True), start=1):
         try:

@@ -14,6 +14,7 @@ from streamclf.classifier.window_classifier import WindowResult
 from streamclf.commands.report.film_summary import ExplainedStill, detail_for, summarise_film
 from streamclf.commands.report.page import ReportData, write_report
 from streamclf.commands.report.stills import BestStills, RecentPictures, explained_still
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.sources import Frame, Source
 
 MAX_EXPLAINED_STILLS = 60
@@ -24,11 +25,19 @@ class ReportBuilder:
     """Collect the report of a run, and write it to `path` at the end."""
 
     def __init__(
-        self, path: Path, spec: ModelSpec, *, films: int, title: str, max_batch: int, method: str | None
+        self,
+        path: Path,
+        spec: ModelSpec,
+        *,
+        films: int,
+        title: str,
+        max_batch: int,
+        method: str | None,
+        area: PictureArea = WHOLE,
     ) -> None:
         """Begin a report of `films` films. `max_batch`: by how many chunks windows come late. `method`: of heat."""
         self._path, self._spec, self._detail = path, spec, detail_for(films)
-        self._pictures = RecentPictures(spec, max_batch=max_batch)
+        self._pictures = RecentPictures(spec, max_batch=max_batch, area=area)
         self._stills = BestStills(spec, self._pictures)
         self._explained: list[ExplainedStill] = []
         self._explained_count = 0

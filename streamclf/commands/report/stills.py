@@ -15,6 +15,7 @@ from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.explanation import Explanation
 from streamclf.classifier.window_classifier import WindowResult
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.render.heat import draw_heat, heat_on_frame
 from streamclf.sources import Frame, Source
 from streamclf.units import NS
@@ -47,14 +48,16 @@ class Still:
 class _Picture:
     time_s: float
     frame: tuple[int, int]
-    """The size (height, width) of the film's frame."""
+    """The size (height, width) of the part of the film's frame."""
     rgb: U8
 
 
 class RecentPictures:
     """Small pictures of the newest part of a film, long enough to find the middle of a window that is just complete."""
 
-    def __init__(self, spec: ModelSpec, *, max_batch: int) -> None:
+    def __init__(self, spec: ModelSpec, *, max_batch: int, area: PictureArea = WHOLE) -> None:
+        """`area` is the part of the film that the model sees, and that the pictures show."""
+        self._area = area
         self._every_ns = round(NS * spec.window_s / PER_WINDOW)
         late = math.ceil(max_batch * spec.chunk_s / (spec.window_s / PER_WINDOW))  # windows come a batch later
         self._pictures: deque[_Picture] = deque(maxlen=PER_WINDOW + late + 2)
@@ -67,9 +70,10 @@ class RecentPictures:
         if frame.skipped or frame.pts_ns < self._due_ns:
             return
         self._due_ns = frame.pts_ns + self._every_ns
-        scale = min(1.0, SIDE / max(frame.height, frame.width))
-        rgb = frame.to_rgb(max(1, round(frame.height * scale)), max(1, round(frame.width * scale)))
-        self._pictures.append(_Picture(time_s=frame.pts_ns / NS, frame=(frame.height, frame.width), rgb=rgb))
+        height, width = frame.size_of(self._area)
+        scale = min(1.0, SIDE / max(height, width))
+        rgb = frame.to_rgb(max(1, round(height * scale)), max(1, round(width * scale)), area=self._area)
+        self._pictures.append(_Picture(time_s=frame.pts_ns / NS, frame=(height, width), rgb=rgb))
 
     def clear(self) -> None:
         """Forget the pictures, before another film."""

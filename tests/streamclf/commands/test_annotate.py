@@ -9,12 +9,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from support.clips import read_number, write_clip
+from support.clips import read_number, write_clip, write_flat
 from support.sound import flash_and_beep_s, write_film_with_sound
 
 from streamclf.classifier.offline import FileResult
 from streamclf.classifier.window_classifier import WindowResult
 from streamclf.commands.annotate import write_annotated
+from streamclf.config.picture_area import PictureArea
 from streamclf.errors import SourceError
 
 LABELS = ("dark", "bright")
@@ -183,3 +184,20 @@ def test_a_rotated_film_is_upright(tmp_path: Path) -> None:
         frame = next(container.decode(video=0))
     assert (frame.height, frame.width) == (640, 360)  # 320 x 180, enlarged so that text can be read
     assert read_number(np.rot90(frame.to_ndarray(format="rgb24"), k=-1)) == 0
+
+
+def test_the_film_shows_the_whole_picture_turned_and_masked_with_the_region(tmp_path: Path) -> None:
+    film = write_flat(tmp_path / "film.mp4", (90, 90, 90), width=640, height=360, frames=25)
+    area = PictureArea(rotate=90, mask=[[0, 0, 0.5, 0.2]], region=[0.25, 0.5, 0.75, 0.75])
+    write_annotated(film, tmp_path / "out.mp4", result(1), LABELS, area=area)
+    write_annotated(film, tmp_path / "plain.mp4", result(1), LABELS, area=area.without_region)
+    images = []
+    for name in ("out", "plain"):
+        with av.open(str(tmp_path / f"{name}.mp4")) as container:
+            images.append([frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)][10])
+    assert images[0].shape == (640, 360, 3)
+    assert images[0][64:126, :178].max() < 20, "the mask"
+    changed = np.abs(images[0] - images[1]).max(axis=2) > 60
+    ys, xs = np.nonzero(changed)
+    assert (ys.min(), ys.max(), xs.min(), xs.max()) == pytest.approx((320, 480, 90, 270), abs=6), "the rectangle"
+    assert not changed[330:470, 100:260].any()

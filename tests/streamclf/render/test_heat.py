@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamclf.render.heat import draw_heat, heat_on_frame
+from streamclf.render.heat import draw_heat, heat_in_region, heat_on_frame
 from streamclf.sources.resize import Resize, render_bgr, visible_boxes
 
 
@@ -55,3 +55,12 @@ def test_no_heat_leaves_the_image_as_it_is() -> None:
     drawn = draw_heat(image, heat)
     assert (drawn[5:] == image[5:]).all()
     assert (drawn[:5, :5] != image[:5, :5]).any()
+
+
+def test_heat_of_a_region_lies_in_the_region() -> None:
+    heat = np.zeros((4, 4), np.float32)
+    heat[0, 3] = 1
+    mapped = heat_in_region(heat, (32, 32), (80, 160), "stretch", (100, 200), (0.5, 0.25, 1, 0.75))
+    assert mapped[25:29, 188:].min() > 0.9
+    assert mapped[:25].max() == mapped[75:].max() == mapped[:, :100].max() == 0
+    assert (heat_in_region(heat, (32, 32), (80, 160), "stretch", (9, 9), (0, 0, 0.01, 1)) == 0).all()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.clips import write_clip
 
+from streamclf.config.picture_area import WHOLE, PictureArea
 from training.data import clip_cache
 from training.data.clip_cache import store_clips
 from training.data.decode import DecodedClip, DecodeSpec, decode_clip
@@ -93,3 +95,13 @@ def test_cache_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(DataError, match=r"cache: cannot be written .*data\.cache"):
         store_clips([], SPEC, tmp_path / "cache", workers=1)
+
+
+def test_another_part_of_the_picture_is_another_clip_and_the_whole_one_keeps_its_key(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", frames=10)
+    whole, region, turned = (
+        store_clips([path], replace(SPEC, area=area), tmp_path / "cache", workers=1)[0].frames
+        for area in (WHOLE, PictureArea(region=(0, 0, 0.5, 1)), PictureArea(rotate=180))
+    )
+    assert whole == store_clips([path], SPEC, tmp_path / "cache", workers=1)[0].frames
+    assert len({whole, region, turned}) == 3
