@@ -19,10 +19,10 @@ def builtin_models() -> list[str]:
     return sorted(path.parent.name for path in BUNDLES.glob(f"*/{SPEC_FILE}"))
 
 
-def find_bundle(model: str) -> Bundle:
+def find_bundle(model: str, key: str = "model") -> Bundle:
     """Load and verify the built-in bundle named `model`, or the bundle in the directory `model`.
 
-    Raises `UsageError` if there is none, and `BundleError` if it is damaged.
+    Raises `UsageError`, which names `key`, if there is none, and `BundleError` if it is damaged.
     """
     if model in builtin_models():
         return load_bundle(BUNDLES / model)
@@ -31,7 +31,7 @@ def find_bundle(model: str) -> Bundle:
         near = difflib.get_close_matches(model, builtin_models(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(
-            f"model={model:.{MAX_SHOWN_CHARS}}: no such directory; {hint}give a bundle's directory, or a built-in "
+            f"{key}={model:.{MAX_SHOWN_CHARS}}: no such directory; {hint}give a bundle's directory, or a built-in "
             f"model: {', '.join(builtin_models())}"
         )
     return load_bundle(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
@@ -15,19 +14,18 @@ from streamclf.capture.freshness import FrameRateLimit, StaleFrameFilter
 from streamclf.capture.frozen import FrozenDetector
 from streamclf.capture.preview import Previewer, PreviewProducer
 from streamclf.capture.status_reporter import StatusProducer, StatusReporter
-from streamclf.errors import RingError, SourceError, SourceRefusedError, SourceWaitingError
+from streamclf.capture.view import ViewSet
+from streamclf.errors import SourceError, SourceRefusedError, SourceWaitingError
 from streamclf.net.backoff import Backoff
 from streamclf.producer.link_protocol import CAPTURE_PREFIX
 from streamclf.redact import register_secret, register_url
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED, ChildControl
-from streamclf.runtime.jobs import CaptureJob
+from streamclf.runtime.control_channel import ControlMessage
+from streamclf.runtime.jobs import CaptureChange, CaptureJob
 from streamclf.runtime.liveness import Liveness
 from streamclf.runtime.profiling import open_stages
 from streamclf.sources import Source, open_source
-from streamclf.windows.chunks import ChunkBuilder
-from streamclf.windows.ring import RingWriter
-from streamclf.windows.ring_progress import ProgressWaiter
-from streamclf.windows.sampling import ChunkMeta, ChunkSampler
+from streamclf.windows.sampling import ChunkMeta
 
 if TYPE_CHECKING:
     from streamclf.capture.clip_feed import ClipFeed
@@ -51,6 +49,17 @@ MAX_PAUSE_S = 60.0
 """Files have no time-outs, and a disk may be at the other end of a network; playlists grow only every few seconds."""
 
 
+class ChangeSource(Protocol):
+    """The part of `streamclf.runtime.child.ChildControl` from which changes come."""
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether a change waits."""
+
+    def pop_changes(self) -> list[ControlMessage]:
+        """Return the changes that have arrived since the last call, oldest first."""
+
+
 class CaptureProducer(StatusProducer, PreviewProducer, Protocol):
     """The part of `streamclf.producer.link.EventProducer` that capture needs."""
 
@@ -65,34 +74,25 @@ class Capture:
         stop: threading.Event,
         liveness: Liveness | None = None,
         clips: ClipFeed | None = None,
+        changes: ChangeSource | None = None,
     ) -> None:
+        """Open the views of `job`. Later ones come with `changes`."""
         self._job = job
+        self._changes = changes
         self._clips = clips
         self._stop = stop
         self._liveness = liveness or Liveness()
         self._previews = Previewer(producer, job.stream, job.picture)
-        (view,) = job.views
-        self._view = view
-        progress = None if view.progress_fd is None else ProgressWaiter(view.progress_fd, stop)
-        detect = [self._detect_frozen] if job.source.frozen_after_s else []
-        self._ring = RingWriter(view.ring_fd, progress=progress, on_commit=[*detect, self._wake_reader])
-        shape = (view.frames_per_chunk, view.height, view.width, 3)
-        if self._ring.chunk_shape != shape:
-            raise RingError(
-                f"stream {job.stream}: the ring holds {self._ring.chunk_shape}, the job needs {shape}; "
-                "restart the whole service"
-            )
-        self._sampler = ChunkSampler(view.fps, view.frames_per_chunk, first_segment=self._ring.next_segment)
+        self._frozen_detector = FrozenDetector()
+        self._stages = open_stages(f"capture-{job.stream}")
+        self._views = ViewSet(job.views, job.stream, stop, self._stages, self._detect_frozen)
         # Any time may pass between two frames of a file, so silence is a stall only for live sources.
         self._status = StatusReporter(
             job.stream,
             producer,
-            self._sampler,
+            self._counters,
             silence_is_stall=not job.source.ends,
-            more_counters=None if clips is None else lambda: clips.counters,
         )
-        self._stages = open_stages(f"capture-{job.stream}")
-        self._frozen_detector = FrozenDetector()
         self._is_frozen = self._has_warned = False
         self._backoff = Backoff()
 
@@ -100,6 +100,7 @@ class Capture:
         """Return the process's exit code. Raises `SourceError` for a file that cannot be played, now or ever."""
         with self._status:
             while not self._stop.is_set():
+                self._apply_changes()
                 began_s, refused = time.monotonic(), False
                 try:
                     if self._play():
@@ -138,24 +139,25 @@ class Capture:
                 return False
             if source.live:
                 raise SourceError(f"{self._job.stream}: the stream ended; a live source does not")
-        self._ring.wait_until_read()
+        for view in self._views:
+            view.wait_until_read()
         self._status.on_end("end of the file", finished=True)
         if self._clips is not None:
             self._stop.wait(CLIP_LINGER_S)
         return True
 
     def _read(self, source: Source) -> None:
-        view = self._view
-        builder = ChunkBuilder(self._sampler, self._ring, height=view.height, width=view.width, resize=view.resize)
-        source.set_frame_selector(_PreviewOrSampler(self._sampler, self._previews))
+        for view in self._views:
+            view.connect()
+        source.set_frame_selector(_PreviewOrViews(self._views, self._previews))
         if self._clips is not None:
             self._clips.connect(source)
         self._status.on_connect(source)
         stale_filter = StaleFrameFilter(source.max_stale_s)
         rate_limit = FrameRateLimit(self._stop) if source.live else None
-        is_first = True
         try:
             for frame in self._stages.through("decode", source):
+                self._apply_changes()
                 if rate_limit and rate_limit.wait_if_over(frame.captured_ns):
                     self._status.count(held=1)
                 if not stale_filter.passes(frame):
@@ -164,10 +166,8 @@ class Capture:
                 self._status.on_frame(frame, source)
                 if self._clips is not None:
                     self._clips.add_frame(frame)
-                if placements := builder.sample(frame, discontinuity=is_first):
-                    with self._stages("convert"):
-                        builder.render(placements)
-                is_first = False
+                for view in self._views:
+                    view.add(frame)
                 self._previews.update(frame)
                 if frame.discontinuity:
                     self._warn(source)
@@ -183,14 +183,20 @@ class Capture:
             self._has_warned = True
             log.warning("%s", source.warning)
 
-    def _wake_reader(self, chunk: ChunkMeta, pixels: U8) -> None:
-        # A full pipe already holds enough bytes to wake the classifier; a broken one means that it is being restarted.
-        # Capture waits for neither.
-        with self._stages("ring"), contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._view.wake_fd, b"\1")
+    def _apply_changes(self) -> None:
+        """Apply the changes that the supervisor has sent. The source stays open."""
+        if self._changes is None or not self._changes.has_changes:
+            return
+        for message in self._changes.pop_changes():
+            self._views.apply(CaptureChange.model_validate_json(message.body), message.fds)
+
+    def _counters(self) -> dict[str, int]:
+        return self._views.counters | (self._clips.counters if self._clips else {})
 
     def _detect_frozen(self, chunk: ChunkMeta, pixels: U8) -> None:
-        """Check sampled frames only, so that a higher frame rate costs no more."""
+        """Check the sampled frames of one view only, so that a higher frame rate or another view costs no more."""
+        if not self._job.source.frozen_after_s:
+            return
         for frame in pixels:
             frozen_s = self._frozen_detector.update(frame, chunk.captured_ns)
         was_frozen, self._is_frozen = self._is_frozen, frozen_s > self._job.source.frozen_after_s
@@ -198,21 +204,21 @@ class Capture:
             self._status.set_frozen(frozen_s if self._is_frozen else None)
 
 
-class _PreviewOrSampler:
-    """Select the frames that sampling may need, and all frames while somebody watches the preview.
+class _PreviewOrViews:
+    """Select the frames that a view may need, and all frames while somebody watches the preview.
 
     A preview needs every frame, because the time of the next preview is not known in advance.
     """
 
-    def __init__(self, sampler: ChunkSampler, previews: Previewer) -> None:
-        self._sampler = sampler
+    def __init__(self, views: ViewSet, previews: Previewer) -> None:
+        self._views = views
         self._previews = previews
 
     def may_need(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
-        return self._previews.wanted or self._sampler.may_need(before_ns, at_ns, after_ns, longest_ns)
+        return self._previews.wanted or self._views.may_need(before_ns, at_ns, after_ns, longest_ns)
 
     def may_need_previous(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
-        return self._sampler.may_need_previous(before_ns, at_ns, shortest_ns)
+        return self._views.may_need_previous(before_ns, at_ns, shortest_ns)
 
 
 def main(job: CaptureJob, control: ChildControl) -> int:
@@ -248,7 +254,7 @@ def main(job: CaptureJob, control: ChildControl) -> int:
         target=_exit_if_blocked, args=(control.stop_event, done, producer.close), name="leave", daemon=True
     ).start()
     try:
-        return Capture(job, producer, control.stop_event, control.liveness, clips).run()
+        return Capture(job, producer, control.stop_event, control.liveness, clips, control).run()
     except SourceError as error:
         log.debug("%s", error)  # the stream's last status has the reason, and the hub logs it
         return EXIT_FAILED

@@ -15,7 +15,6 @@ from streamclf.events.drafts import Draft
 from streamclf.redact import redact
 from streamclf.sources import Frame, Source
 from streamclf.units import NS
-from streamclf.windows.sampling import ChunkSampler
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +39,14 @@ class StatusReporter:
         self,
         stream: str,
         producer: StatusProducer,
-        sampler: ChunkSampler,
+        more_counters: Callable[[], dict[str, int]],
         *,
         silence_is_stall: bool,
-        more_counters: Callable[[], dict[str, int]] | None = None,
     ) -> None:
-        """Add the counters of `sampler` and `more_counters` to each event.
-
-        `silence_is_stall`: a stream without frames is stalled.
-        """
+        """Add `more_counters` to each event. `silence_is_stall`: a stream without frames is stalled."""
         self._more_counters = more_counters
         self._stream = stream
         self._producer = producer
-        self._sampler = sampler
         self._silence_is_stall = silence_is_stall
         self._lock = threading.Lock()
         self._state = StreamStateMachine(time.monotonic_ns())
@@ -155,15 +149,8 @@ class StatusReporter:
     def _post(self, report: StatusReport | None) -> None:
         if report is None:
             return
-        body, sampler = report.body, self._sampler
-        body["counters"] |= {
-            "chunks": sampler.completed,
-            "sampled": sampler.sampled,
-            "dropped_partial": sampler.dropped_partial,
-            "dropped_corrupt": sampler.dropped_corrupt,
-        }
-        if self._more_counters is not None:
-            body["counters"] |= self._more_counters()
+        body = report.body
+        body["counters"] |= self._more_counters()
         self._producer.post(Draft(type="status", stream=self._stream, body=body))
 
 

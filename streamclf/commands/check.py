@@ -34,8 +34,8 @@ def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]
     Raises `ConfigError` with key and remedy for a configuration that cannot work at all.
     """
     config = load_config(path)
-    spec = preflight(config).spec
-    disk = describe_disk(config, spec)
+    checked = preflight(config)
+    disk = describe_disk(checked)
     endpoints = [*_check_endpoints(config)]
     runs = any(is_taken for _, is_taken in endpoints) and is_running(config)
     problems = [text for text, is_taken in endpoints if not (is_taken and runs)]
@@ -49,7 +49,10 @@ def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]
         elif connect:
             lines.append(f"{place}: {found}")
     outlets = "".join(f", {each.full_name}" for each in config.outlets.all)
-    summary = f"{len(config.streams)} stream(s){outlets}, {spec.id}, events on {config.publish.events}"
+    models = ", ".join(
+        f"{name} ({bundle.spec.id})" if name else bundle.spec.id for name, bundle in checked.bundles.items()
+    )
+    summary = f"{len(config.streams)} stream(s){outlets}, {models}, events on {config.publish.events}"
     if problems:
         lines += [*problems, f"{path}: {len(problems)} problem(s): {summary}"]
     else:

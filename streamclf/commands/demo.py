@@ -23,6 +23,7 @@ from streamclf.commands.demo_source import DemoSource, choose_source
 from streamclf.config.outlets import OutletsConfig
 from streamclf.config.publish import PublishConfig
 from streamclf.config.service import ServiceConfig
+from streamclf.config.views import UNNAMED
 from streamclf.errors import BusError, OutputError, UsageError
 from streamclf.events.positions import START
 from streamclf.events.types import Prediction, Received, Status
@@ -30,7 +31,8 @@ from streamclf.render.live_screen import live_screen
 from streamclf.render.terminal_table import LiveTable
 from streamclf.runtime.logs import LEVEL_VARIABLE, configure_logging
 from streamclf.runtime.signals import stop_on_signals
-from streamclf.supervisor.shared_children import Ready
+from streamclf.supervisor.checked_config import CheckedConfig
+from streamclf.supervisor.hub_process import Ready
 from streamclf.supervisor.supervisor import Supervisor
 
 LOOPBACK_ANY_PORT = "tcp://127.0.0.1:*"
@@ -63,7 +65,7 @@ def run_demo(
         os.environ.setdefault(LEVEL_VARIABLE, "warning")  # log lines of child processes would break the table
         configure_logging("demo")
         subscriber = _SubscriberThread(view, source, page, opens_browser=not is_plain and has_screen())
-        supervisor = Supervisor(config, bundle, on_ready=subscriber.start)
+        supervisor = Supervisor(CheckedConfig(config, {UNNAMED: bundle}), on_ready=subscriber.start)
         subscriber.on_closed_output = supervisor.request_stop
         with stop_on_signals(supervisor.request_stop), view:
             code = supervisor.run(seconds)

@@ -9,7 +9,7 @@ from pathlib import Path
 from streamclf.runtime.logs import configure_logging, set_log_options
 from streamclf.runtime.signals import reload_on_hangup, stop_on_signals
 from streamclf.supervisor.config_watch import ConfigFile
-from streamclf.supervisor.shared_children import Ready
+from streamclf.supervisor.hub_process import Ready
 from streamclf.supervisor.supervisor import Supervisor
 from streamclf.supervisor.systemd import Notifier
 
@@ -28,8 +28,7 @@ def run_service(
     file = ConfigFile(path)
     initial = file.read()
     supervisor = Supervisor(
-        initial.config,
-        initial.bundle,
+        initial,
         on_ready=partial(_log_ready, keys=initial.config.publish.keys is not None),
         file=file,
         notifier=Notifier(),

@@ -86,7 +86,9 @@ class CaptureChange(_Message):
     descriptors: int = 0
     add: ViewJob | None = None
     remove: str | None = None
-    """A view to end. A chunk that is not complete is dropped."""
+    """A view to end, before another one is added. A chunk that is not complete is dropped."""
+    update: dict[str, PictureArea] = {}
+    """New areas by view. Each begins a new segment: no window shows two areas."""
 
 
 class ClassifierJob(LinkedJob):

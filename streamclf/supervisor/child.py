@@ -29,7 +29,7 @@ PARKED_S = (60.0, 120.0, 300.0, 600.0, 900.0)
 """Time until a parked child is started again: the cause of its crashes may have been repaired outside."""
 STABLE_S = 600.0
 """After a run of this length, a child's crashes are forgotten: the next parking takes the first of `PARKED_S`."""
-MAX_LINE_BYTES = 4096
+MAX_LINE_BYTES = 65536
 CAN_DETECT_STOPS = hasattr(os, "waitid")
 """Whether this system reports that a child is stopped. If not (macOS before 3.13), only liveness shows it."""
 
@@ -58,9 +58,8 @@ class Child:
     """A module that runs in a Python process of its own (`spawn`, never `fork`).
 
     It gets its job and later changes on its standard input. Threads call `notify` with its end, with stops and
-    continuations by signals, and, where it `reports_ready`, with its first line of output, or for an outlet, with each
-    line. While it is `stopping` at
-    the supervisor's request, its exit is not a crash.
+    continuations by signals, and, where it `reports`, with each line of its output. While it is `stopping` at the
+    supervisor's request, its exit is not a crash.
     """
 
     name: str
@@ -69,10 +68,13 @@ class Child:
     stream: str | None = None
     """The stream that it serves alone. It is the process's last argument, so that `ps` shows it."""
     outlet: str | None = None
-    """The outlet that it runs, in the same way. It reports its state: each line of its output is an event."""
+    """The outlet that it runs, in the same way."""
+    models: str | None = None
+    """The name of the models that it classifies with, in the same way."""
     job: Job | None = None
     """Set before the first start, and again whenever the next run gets another job."""
-    reports_ready: bool = False
+    reports: bool = False
+    """Whether it reports its state: each line of its output is an event."""
     pass_fds: Sequence[int] = ()
     run: int = 0
     stopping: bool = False
@@ -93,12 +95,12 @@ class Child:
         self.stopping, self.kill_reason = False, ""
         self.started_s = time.monotonic()
         control = self._control = ControlSender()
-        shown_name = self.stream or self.outlet
+        shown_name = self.stream or self.outlet or self.models
         with without_interrupts():
             process = self._process = subprocess.Popen(
                 [sys.executable, "-m", self.module, *([shown_name] if shown_name else [])],
                 stdin=control.child_end.fileno(),
-                stdout=subprocess.PIPE if self.reports_ready or self.outlet else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if self.reports else subprocess.DEVNULL,
                 pass_fds=self.pass_fds,
             )
         control.child_end.close()
@@ -178,10 +180,6 @@ class Child:
         with stdout:
             while line := stdout.readline(MAX_LINE_BYTES):
                 self.notify(ChildEvent(kind="line", child=self.name, run=run, line=line))
-                if not self.outlet:
-                    break
-            while stdout.read(MAX_LINE_BYTES):  # a full pipe would block the child
-                pass
 
     def _wait(self, process: subprocess.Popen[bytes], run: int) -> None:
         control = self._control

@@ -11,9 +11,9 @@ from engines.errors import EngineError
 from streamclf.errors import ConfigError, StreamclfError
 from streamclf.events.configuration_status import MAX_REASON_CHARS, ConfigurationStatus
 from streamclf.redact import redact
-from streamclf.supervisor.config_watch import CheckedConfig, ConfigFile, check_reload
-from streamclf.supervisor.machine_limits import check_memory, raise_descriptor_limit
-from streamclf.supervisor.stream_plan import Geometry
+from streamclf.supervisor.checked_config import CheckedConfig
+from streamclf.supervisor.config_watch import ConfigFile, check_reload
+from streamclf.supervisor.machine_limits import check_machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,7 @@ class ReadConfig:
         if self.config is None:
             raise ConfigError(self.error)
         check_reload(running.config.publish, self.config.config.publish)
-        geometry, streams = Geometry.of(self.config.bundle.spec), self.config.config.streams
-        is_same = geometry == Geometry.of(running.bundle.spec)
-        added = streams.keys() - running.config.streams.keys() if is_same else streams
-        raise_descriptor_limit(len(streams))
-        check_memory(len(added), geometry)
+        check_machine(self.config, running)
         return self.config
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from engines.bundle import Bundle
 from streamclf.config.file_version import file_signature, version_text
 from streamclf.config.publish import PublishConfig
 from streamclf.config.service import ServiceConfig, load_config
 from streamclf.errors import ConfigError
+from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.preflight import preflight
 
 log = logging.getLogger("service")
@@ -19,48 +18,8 @@ log = logging.getLogger("service")
 RESTART_KEYS = ("events", "replay", "journal", "keys", "allow", "memory_limit")
 """Keys of `publish` that only a restart can change: the hub has them from its start."""
 
-_KEYS_IN_OTHERS = frozenset({"defaults", "streams", "outlets"})
-"""Keys whose changes are reported by stream or outlet. Streams already contain the defaults."""
 _ABSENT_CHECKS = 5
 """Checks without a file until it is reported: some programs remove a file for a moment when they replace it."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedConfig:
-    """A configuration that can be served, with its bundle."""
-
-    config: ServiceConfig
-    bundle: Bundle
-
-    def differences(self, old: CheckedConfig) -> str:
-        """Summarise the changes since `old`; empty if nothing has changed."""
-        streams, before = self.config.streams, old.config.streams
-        added, removed = sorted(streams.keys() - before.keys()), sorted(before.keys() - streams.keys())
-        changed = sorted(name for name in streams.keys() & before.keys() if streams[name] != before[name])
-        parts = [
-            f"{change} {', '.join(names)}"
-            for change, names in (("added", added), ("removed", removed), ("changed", changed))
-            if names
-        ]
-        if outlets := self._changed_outlets(old):
-            parts.append(f"outlets {', '.join(outlets)}")
-        keys = ("model", "models", "engine", "actions", "unknown_below", "timezone", "publish", "clips", "examples")
-        parts += [key for key in keys if getattr(self.config, key) != getattr(old.config, key)]
-        if self.bundle != old.bundle and "model" not in parts:
-            parts.append("the bundle's files")
-        return "; ".join(parts)
-
-    def _changed_outlets(self, old: CheckedConfig) -> list[str]:
-        """Return the names of the outlets that were added, removed or changed."""
-        new, before = ({each.full_name: each for each in each.config.outlets.all} for each in (self, old))
-        return sorted(name for name in new.keys() | before.keys() if new.get(name) != before.get(name))
-
-    def needs_new_classifier(self, old: CheckedConfig) -> bool:
-        """Return whether the classifier of `old` cannot serve this configuration."""
-        # These keys concern the next classifier's bank or single streams, not the engine that is open.
-        irrelevant = {"spare_streams": 0, "adaptive": False, "max_staleness_ms": None}
-        engines = [each.config.engine.model_copy(update=irrelevant) for each in (old, self)]
-        return old.bundle != self.bundle or engines[0] != engines[1]
 
 
 class ConfigFile:
@@ -90,7 +49,7 @@ class ConfigFile:
         """Read and check the file. Raises `ConfigError` or `BundleError`; `changed` then waits for another change."""
         self._read = self._seen = file_signature(self._path)
         config = self._load(self._path)
-        return CheckedConfig(config, preflight(config))
+        return preflight(config)
 
     @property
     def version(self) -> str:

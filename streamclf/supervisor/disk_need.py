@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from engines.bundle import ModelSpec
 from streamclf.config.clips import ClipsConfig
 from streamclf.config.service import ServiceConfig
+from streamclf.supervisor.checked_config import CheckedConfig
 
 PREDICTION_BYTES: Final = 630
 """One prediction of the built-in model in the journal's file, measured (docs/operations.md, Disk)."""
@@ -19,19 +19,25 @@ EXAMPLE_ACTION_S: Final = 10.0
 _DAY_S: Final = 86400.0
 
 
-def journal_bytes_per_day(config: ServiceConfig, spec: ModelSpec) -> float:
+def journal_bytes_per_day(checked: CheckedConfig) -> float:
     """Return the bytes that the journal grows by in a day without retention, if all streams are live."""
-    chunk_rate = spec.fps / spec.frames_per_chunk
-    return sum((chunk_rate / s.hop * PREDICTION_BYTES + OTHER_BYTES_PER_S) * _DAY_S for s in config.streams.values())
+    predictions_per_s = sum(
+        spec.fps / spec.frames_per_chunk / view.settings.hop
+        for stream in checked.config.streams
+        for view in checked.config.views_of(stream)
+        for spec in (checked.bundles[model].spec for model in view.models)
+    )
+    return (predictions_per_s * PREDICTION_BYTES + len(checked.config.streams) * OTHER_BYTES_PER_S) * _DAY_S
 
 
-def describe_disk(config: ServiceConfig, spec: ModelSpec) -> str:
+def describe_disk(checked: CheckedConfig) -> str:
     """Return a line about the journal, and one about the clips if there are any.
 
     A line says what is needed and what is free, with a warning if that is too little.
     """
+    config = checked.config
     clips = "" if config.clips is None else f"\n{_describe_clips(config, config.clips)}"
-    return _describe_journal(config, spec) + clips
+    return _describe_journal(checked) + clips
 
 
 def _describe_clips(config: ServiceConfig, clips: ClipsConfig) -> str:
@@ -56,9 +62,9 @@ def _describe_clips(config: ServiceConfig, clips: ClipsConfig) -> str:
     return text
 
 
-def _describe_journal(config: ServiceConfig, spec: ModelSpec) -> str:
-    publish = config.publish
-    per_day = journal_bytes_per_day(config, spec)
+def _describe_journal(checked: CheckedConfig) -> str:
+    config, publish = checked.config, checked.config.publish
+    per_day = journal_bytes_per_day(checked)
     need = per_day * publish.keep / _DAY_S
     if publish.keep_size is not None and publish.keep_size < need:
         need = float(publish.keep_size)

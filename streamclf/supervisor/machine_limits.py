@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 import resource
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from streamclf.errors import ConfigError
 from streamclf.runtime.memory_limit import private_bytes
 from streamclf.runtime.shared_memory import available_bytes
+from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.child import Child
-from streamclf.supervisor.stream_plan import Geometry
+from streamclf.supervisor.engine_groups import Geometry
+from streamclf.supervisor.stream_plan import count_rings
 from streamclf.windows.ring import RESERVE_BYTES
 
-SUPERVISOR_FDS = (192, 6)
-"""Descriptors of the process itself and its outlets, and of each stream: its ring, four pipe ends, the control socket.
+SUPERVISOR_FDS = (192, 1, 5)
+"""Descriptors of the process itself, its classifiers and its outlets, of each stream, and of each ring.
 
-Each of at most 25 outlets has a control socket and a pipe.
+A stream has a control socket; a ring has its memory and four pipe ends. Each of at most 25 outlets and 17 classifiers
+has a control socket and a pipe.
 """
-CLASSIFIER_FDS = (256, 3)
-HUB_FDS = (256, 4)
+CLASSIFIER_FDS = (256, 0, 3)
+HUB_FDS = (256, 4, 0)
 """For each stream: two connections of its capture process, and two subscribers."""
 
 
-def needed_descriptors(streams: int) -> int:
+def needed_descriptors(streams: int, rings: int) -> int:
     """Return the file descriptors of the process that needs most of them."""
-    return max(base + each * streams for base, each in (SUPERVISOR_FDS, CLASSIFIER_FDS, HUB_FDS))
+    return max(
+        base + per_stream * streams + per_ring * rings
+        for base, per_stream, per_ring in (SUPERVISOR_FDS, CLASSIFIER_FDS, HUB_FDS)
+    )
 
 
-def raise_descriptor_limit(streams: int) -> None:
+def check_machine(new: CheckedConfig, running: CheckedConfig | None = None) -> None:
+    """Raise `ConfigError` unless this machine has the memory and the descriptors that a configuration needs.
+
+    The rings of `running` that stay are left out: they have their memory already.
+    """
+    rings = count_rings(new)
+    raise_descriptor_limit(len(new.config.streams), sum(rings.values()))
+    check_memory(rings - (count_rings(running) if running else Counter()))
+
+
+def raise_descriptor_limit(streams: int, rings: int) -> None:
     """Raise the soft limit, which children inherit, to what `streams` need; `ConfigError` where that is forbidden."""
-    need = needed_descriptors(streams)
+    need = needed_descriptors(streams, rings)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= need:
         return
@@ -42,13 +59,15 @@ def raise_descriptor_limit(streams: int) -> None:
         ) from None
 
 
-def check_memory(new_streams: int, geometry: Geometry) -> None:
-    """Raise `ConfigError` unless the rings of `new_streams` more streams fit into memory."""
+def check_memory(new_rings: Counter[tuple[str, Geometry]]) -> None:
+    """Raise `ConfigError` unless new rings, counted by stream and geometry, fit into memory."""
     available = available_bytes()
-    need = new_streams * geometry.ring_bytes
+    need = sum(count * geometry.ring_bytes for (_, geometry), count in new_rings.items())
     if available is not None and need > max(0, available - RESERVE_BYTES):
+        streams, rings = len({stream for stream, _ in new_rings}), sum(new_rings.values())
+        more = f"{streams} more streams" if streams == rings else f"{rings} more models and regions"
         raise ConfigError(
-            f"streams: {new_streams} more streams need {need / 2**20:.1f} MiB of shared memory, and "
+            f"streams: {more} need {need / 2**20:.1f} MiB of shared memory, and "
             f"{max(0, available - RESERVE_BYTES) / 2**20:.0f} MiB are free for it; serve fewer streams on this "
             "machine, or give it (or its container) more memory"
         )

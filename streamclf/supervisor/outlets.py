@@ -130,7 +130,7 @@ class OutletSet:
                 self.settle(outlet)
         for name, config in wanted.items():
             if name not in self._outlets:
-                child = Child(f"outlet[{name}]", MODULE, self._notify, outlet=name)
+                child = Child(f"outlet[{name}]", MODULE, self._notify, outlet=name, reports=True)
                 self._outlets[name] = Outlet(config=config, target=config, row=self._table.claim(), child=child)
                 self._start(self._outlets[name])
         return stopping

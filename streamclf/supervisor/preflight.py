@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from engines.bundle import Bundle, ModelSpec
 from streamclf.builtin_models import find_bundle
-from streamclf.config.actions import UNKNOWN, StreamActions
 from streamclf.config.publish import PublishConfig
 from streamclf.config.service import ServiceConfig, StreamConfig
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.curve_keys import load_certificate
 from streamclf.net.endpoints import is_loopback
-from streamclf.net.names import describe_unknown
 from streamclf.net.trusted_files import check_key_directory, read_small_file
+from streamclf.supervisor.checked_config import CheckedConfig
+from streamclf.supervisor.model_checks import check_models
 from streamclf.supervisor.outlet_checks import check_outlets, outlet_paths
 
 MAX_NAME_BYTES = 255
@@ -26,25 +25,25 @@ MAX_TLS_CA_BYTES = 16 << 20
 """The certificates of a whole system are about 0.3 MB."""
 
 
-def preflight(config: ServiceConfig) -> Bundle:
-    """Return the configuration's bundle, verified. Raises `ConfigError` that names the first key that cannot work."""
+def preflight(config: ServiceConfig) -> CheckedConfig:
+    """Return the configuration with its bundles, verified.
+
+    Raises `ConfigError` that names the first key that cannot work.
+    """
     for key, path in _paths_of(config):
         _check_length(key, path)
-    if config.model is None or config.models:
-        raise ConfigError("models: this version serves `model` alone")
-    bundle = find_bundle(config.model)
+    bundles = {
+        name: find_bundle(model, f"models.{name}" if name else "model") for name, model in config.all_models.items()
+    }
     pushed: dict[str, str] = {}
     for name, stream in config.streams.items():
-        if stream.hop > bundle.spec.chunks:
-            most = f"at most {bundle.spec.chunks} (chunks in a window of {bundle.spec.id})"
-            raise ConfigError(f"streams.{name}.hop={stream.hop}: {most}")
         if stream.enabled:
             _check_files(f"streams.{name}", stream)
         if stream.push is not None and pushed.setdefault(stream.push, name) != name:
             raise ConfigError(
                 f"streams.{name}.push={stream.push}: {pushed[stream.push]} has this address; give another name"
             )
-    _check_actions(config, bundle.spec)
+    check_models(config, {name: bundle.spec for name, bundle in bundles.items()})
     _check_journal(config.publish.journal)
     if config.clips is not None:
         _check_clips("clips.folder", config.clips.folder)
@@ -53,12 +52,13 @@ def preflight(config: ServiceConfig) -> Bundle:
         _check_clips("examples.models", config.examples.models)
     _check_access(config.publish)
     check_outlets(config.outlets, config.streams, config.publish.journal)
-    return bundle
+    return CheckedConfig(config, bundles)
 
 
 def _paths_of(config: ServiceConfig) -> Iterator[tuple[str, object]]:
     """Yield each key that holds the path of a file, and its value."""
-    yield "model", config.model
+    for name, model in config.all_models.items():
+        yield f"models.{name}" if name else "model", model
     for key in ("journal", "keys", "allow"):
         yield f"publish.{key}", getattr(config.publish, key)
     if config.clips is not None:
@@ -106,32 +106,6 @@ def _check_files(key: str, stream: StreamConfig) -> None:
             raise ConfigError(f"{key}.url={path}: no such file; give the path of a video, or a URL like rtsp://…")
         if not path.is_file() or not os.access(path, os.R_OK):
             raise ConfigError(f"{key}.url={path}: not a file that can be read; check its type and permissions")
-
-
-def _check_actions(config: ServiceConfig, spec: ModelSpec) -> None:
-    below = {name: config.actions_of(name).unknown_below for name in config.streams}
-    if UNKNOWN in spec.labels and any(below.values()):
-        raise ConfigError(f"unknown_below: {spec.id} has a label `{UNKNOWN}` of its own; leave unknown_below out")
-    _check_labels("actions", config.actions, spec, max(below.values()))
-    _check_thresholds("actions", StreamActions(labels=config.actions), spec)
-    for name, stream in config.streams.items():
-        _check_labels(f"streams.{name}.actions", stream.actions, spec, below[name])
-        _check_thresholds(f"streams.{name}.actions", config.actions_of(name), spec)
-
-
-def _check_labels(key: str, labels: Iterable[str], spec: ModelSpec, unknown_below: float) -> None:
-    for label in labels:
-        if label == UNKNOWN and unknown_below == 0 and label not in spec.labels:
-            raise ConfigError(f"{key}.{label}: give unknown_below, too, like 0.4: the best probability that is unknown")
-        if spec.find_label(label) is None and label != UNKNOWN:
-            raise ConfigError(f"{key}.{label}: {describe_unknown('label', label, spec.labels, spec.id)}")
-
-
-def _check_thresholds(key: str, actions: StreamActions, spec: ModelSpec) -> None:
-    try:
-        actions.with_thresholds(spec.thresholds)
-    except ValueError as error:
-        raise ConfigError(f"{key}.{error}") from None
 
 
 def _check_journal(path: Path) -> None:

@@ -1,91 +1,81 @@
-"""Plan one stream: the ring and pipes between its processes, and the job of its capture process."""
+"""Plan one stream: its views, the ring and pipes of each, and the job of its capture process."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 
-from engines.bundle import ModelSpec
-from streamclf.classifier.feed import ring_slots
+from engines.bundle import Bundle
 from streamclf.config.classify import HeadSettings, StreamSettings
 from streamclf.config.clips import ClipsConfig
 from streamclf.config.examples import ExamplesConfig
-from streamclf.config.service import ServiceConfig
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.config.source import SourceConfig
-from streamclf.config.views import UNNAMED
-from streamclf.runtime.jobs import CaptureJob, FeedUpdate, ViewJob
-from streamclf.windows.ring import create_ring, ring_bytes
+from streamclf.config.views import StreamView, actions_of_model
+from streamclf.runtime.jobs import FeedUpdate, ViewJob
+from streamclf.supervisor.checked_config import CheckedConfig
+from streamclf.supervisor.engine_groups import EngineKey, Geometry
+from streamclf.windows.ring import create_ring
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Geometry:
-    """The properties of a stream that depend on the model. Models with the same geometry can use the same ring."""
+class ViewPlan:
+    """One view: a region of a stream, or its whole picture, as the models of one classifier process see it."""
 
-    fps: float
-    frames_per_chunk: int
-    height: int
-    width: int
-    resize: Literal["stretch", "crop", "letterbox"]
-    slots: int
-
-    @classmethod
-    def of(cls, spec: ModelSpec) -> Geometry:
-        """Return the geometry of a model."""
-        return cls(
-            fps=spec.fps,
-            frames_per_chunk=spec.frames_per_chunk,
-            height=spec.height,
-            width=spec.width,
-            resize=spec.resize,
-            slots=ring_slots(spec),
-        )
-
-    @property
-    def chunk_shape(self) -> tuple[int, int, int, int]:
-        """(t, H, W, 3)."""
-        return (self.frames_per_chunk, self.height, self.width, 3)
-
-    @property
-    def ring_bytes(self) -> int:
-        """Shared memory of one stream in bytes."""
-        return ring_bytes(self.slots, self.chunk_shape)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamPlan:
-    """Everything that defines one stream: for its capture process, and for the classifier."""
-
-    source: SourceConfig
+    classifier: str
+    """Name of the process that classifies it."""
+    stream: str
+    region: str | None
+    area: PictureArea
     geometry: Geometry
     settings: StreamSettings
-    head: HeadSettings
-    clips: ClipsConfig | None = None
-    examples: ExamplesConfig | None = None
+    heads: dict[str, HeadSettings]
+    """What each model of the process reports of it."""
+    capture_waits: bool
+    """Whether capture waits for the classifier: true for a file that is read as fast as possible."""
 
     @property
-    def capture_waits(self) -> bool:
-        """Whether capture waits for the classifier: true for a file that is read as fast as possible."""
-        return self.source.pace == "fast"
+    def key(self) -> str:
+        """The name of the view, unique in its stream."""
+        return self.classifier if self.region is None else f"{self.classifier}/{self.region}"
 
     @property
-    def classification(self) -> FeedUpdate:
-        """The settings of the stream in the classifier."""
-        return FeedUpdate(settings=self.settings, heads={UNNAMED: self.head})
+    def feed(self) -> str:
+        """The name of the view in its classifier."""
+        return self.stream if self.region is None else f"{self.stream}/{self.region}"
 
-    def same_capture(self, other: StreamPlan) -> bool:
-        """Return whether the same capture process can serve both plans."""
-        films = self.clips == other.clips and self.examples == other.examples
-        return self.same_channels(other) and self.source == other.source and films
+    @property
+    def update(self) -> FeedUpdate:
+        """The settings of the view in its classifier."""
+        return FeedUpdate(settings=self.settings, heads=self.heads)
 
-    def same_channels(self, other: StreamPlan) -> bool:
+    def same_channels(self, other: ViewPlan) -> bool:
         """Return whether the same ring and pipes can serve both plans."""
         return self.geometry == other.geometry and self.capture_waits == other.capture_waits
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPlan:
+    """Everything that defines one stream: for its capture process, and for the classifiers."""
+
+    source: SourceConfig
+    views: Mapping[str, ViewPlan]
+    """By the key of the view; the views of the whole picture come first."""
+    clips: ClipsConfig | None = None
+    examples: ExamplesConfig | None = None
+    picture: PictureArea = WHOLE
+    """How people see the stream: rotated, mirrored and masked."""
+
+    def same_capture(self, other: StreamPlan) -> bool:
+        """Return whether the same capture process can serve both plans: views can change while it runs."""
+        return replace(self, views={}) == replace(other, views={})
+
+
 @dataclass(slots=True, kw_only=True)
-class StreamChannels:
-    """A stream's ring and pipes. The supervisor keeps them open while the stream exists; processes come and go."""
+class ViewChannels:
+    """A view's ring and pipes. The supervisor keeps them open while the view exists; processes come and go."""
 
     ring: int
     wake_read: int
@@ -94,7 +84,7 @@ class StreamChannels:
     progress_write: int | None
 
     @classmethod
-    def open(cls, plan: StreamPlan) -> StreamChannels:
+    def open(cls, plan: ViewPlan) -> ViewChannels:
         """Create the ring and the pipes. Raises `RingError` where there is no memory for the ring."""
         ring = create_ring(plan.geometry.slots, plan.geometry.chunk_shape)
         wake = _pipe()
@@ -116,7 +106,7 @@ class StreamChannels:
 
     @property
     def capture_fds(self) -> list[int]:
-        """The descriptors that the capture process inherits."""
+        """The descriptors of the capture process, in the order of `streamclf.runtime.jobs.ViewJob`."""
         return _present(self.ring, self.wake_write, self.progress_read)
 
     @property
@@ -124,11 +114,12 @@ class StreamChannels:
         """The descriptors that are sent to the classifier, in the order of `streamclf.runtime.jobs.FeedJoin`."""
         return _present(self.ring, self.wake_read, self.progress_write)
 
-    def capture_job(self, stream: str, plan: StreamPlan, link: str, liveness_fd: int, liveness_row: int) -> CaptureJob:
-        """Return the job of this stream's capture process."""
+    def view_job(self, plan: ViewPlan) -> ViewJob:
+        """Return the part of this view in the job of its capture process."""
         geometry = plan.geometry
-        view = ViewJob(
-            view=stream,
+        return ViewJob(
+            view=plan.key,
+            area=plan.area,
             fps=geometry.fps,
             frames_per_chunk=geometry.frames_per_chunk,
             height=geometry.height,
@@ -137,17 +128,6 @@ class StreamChannels:
             ring_fd=self.ring,
             wake_fd=self.wake_write,
             progress_fd=self.progress_read,
-        )
-        return CaptureJob(
-            link=link,
-            liveness_fd=liveness_fd,
-            liveness_row=liveness_row,
-            memory_limit=plan.source.memory_limit,
-            stream=stream,
-            source=plan.source,
-            views=(view,),
-            clips=plan.clips,
-            examples=plan.examples,
         )
 
 
@@ -163,21 +143,75 @@ def _present(*fds: int | None) -> list[int]:
     return [fd for fd in fds if fd is not None]
 
 
-def plan_streams(config: ServiceConfig, spec: ModelSpec) -> dict[str, StreamPlan]:
-    """Plan each stream that the configuration does not pause. Only a stream with actions gets clips."""
-    geometry = Geometry.of(spec)
+def heads_of(view: StreamView, bundles: Mapping[str, Bundle]) -> dict[str, HeadSettings]:
+    """Return the settings of each model of a view, with the actions that have its labels."""
+    heads = {}
+    for model in view.models:
+        spec = bundles[model].spec
+        actions = actions_of_model(view.actions, model, spec.find_label)
+        heads[model] = HeadSettings(actions=actions.with_thresholds(spec.thresholds))
+    return heads
+
+
+def plan_streams(checked: CheckedConfig, classifiers: Mapping[EngineKey, str]) -> dict[str, StreamPlan]:
+    """Plan each stream that the configuration does not pause. Only a stream with actions gets clips.
+
+    `classifiers`: the name of the process of each engine group.
+    """
     plans = {}
-    for name, stream in config.streams.items():
+    for name, stream in checked.config.streams.items():
         if stream.enabled:
-            settings = config.settings_of(name)
-            head = HeadSettings(actions=config.actions_of(name).with_thresholds(spec.thresholds))
-            clips = config.clips if head.actions.labels else None
+            views = {view.key: view for view in _plan_views(checked, name, classifiers)}
+            has_actions = any(head.actions.labels for view in views.values() for head in view.heads.values())
+            clips = checked.config.clips if has_actions else None
             plans[name] = StreamPlan(
                 source=stream.source,
-                geometry=geometry,
-                settings=settings,
-                head=head,
+                views=views,
                 clips=clips,
-                examples=config.examples,
+                examples=checked.config.examples,
+                picture=next(iter(views.values())).area.without_region,
             )
     return plans
+
+
+def count_feeds(checked: CheckedConfig) -> Counter[EngineKey]:
+    """Count the feeds of each engine group, those of paused streams included."""
+    return Counter(
+        key for name in checked.config.streams for view in checked.config.views_of(name) for key in _keys(checked, view)
+    )
+
+
+def count_rings(checked: CheckedConfig) -> Counter[tuple[str, Geometry]]:
+    """Count the rings of each stream by their geometry."""
+    return Counter(
+        (name, key.geometry)
+        for name, stream in checked.config.streams.items()
+        if stream.enabled
+        for view in checked.config.views_of(name)
+        for key in _keys(checked, view)
+    )
+
+
+def _plan_views(checked: CheckedConfig, stream: str, classifiers: Mapping[EngineKey, str]) -> Iterator[ViewPlan]:
+    capture_waits = checked.config.streams[stream].pace == "fast"
+    for view in checked.config.views_of(stream):
+        heads = heads_of(view, checked.bundles)
+        for key, models in _keys(checked, view).items():
+            yield ViewPlan(
+                classifier=classifiers[key],
+                stream=stream,
+                region=view.region,
+                area=view.area,
+                geometry=key.geometry,
+                settings=view.settings,
+                heads={model: heads[model] for model in models},
+                capture_waits=capture_waits,
+            )
+
+
+def _keys(checked: CheckedConfig, view: StreamView) -> dict[EngineKey, list[str]]:
+    """Return the models of a view by their engine group."""
+    found: dict[EngineKey, list[str]] = {}
+    for model in view.models:
+        found.setdefault(EngineKey.of(checked.bundles[model], checked.config.engine.precision), []).append(model)
+    return found

@@ -1,20 +1,35 @@
 """Keep the streams of a running service, and change each from its present plan to its configured plan.
 
-Every change takes the same steps. The supervisor asks the stream's capture process to stop. When that has ended,
-`settle` applies the target plan of that moment. So the configuration may change again in the middle of a change.
+A change of the source takes the same steps always. The supervisor asks the stream's capture process to stop. When that
+has ended, `settle` applies the target plan of that moment. So the configuration may change again in the middle of a
+change. A change of the views alone goes to the running processes, which go on with the other views.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from streamclf.config.views import UNNAMED
 from streamclf.errors import RingError
-from streamclf.runtime.jobs import ClassifierChange, FeedJoin
+from streamclf.runtime.jobs import CaptureChange, CaptureJob, ClassifierChange, FeedJoin
 from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.child import Child, ChildEvent
-from streamclf.supervisor.stream_plan import StreamChannels, StreamPlan
+from streamclf.supervisor.stream_plan import StreamPlan, ViewChannels, ViewPlan
+
+log = logging.getLogger("service")
+
+
+@dataclass(slots=True, kw_only=True)
+class View:
+    """One view in its present state."""
+
+    plan: ViewPlan
+    channels: ViewChannels
+    joined: bool = False
+    """Whether the present classifier serves it."""
+    was_read: bool = False
+    """Whether any classifier has read its ring."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,14 +40,10 @@ class Stream:
     plan: StreamPlan
     target: StreamPlan | None
     """The plan to change to: the same as `plan` if no change is under way, None if the stream must be removed."""
-    channels: StreamChannels
+    views: dict[str, View]
     row: int
     """The capture process's row of the liveness table."""
     child: Child
-    joined: bool = False
-    """Whether the present classifier serves it."""
-    was_read: bool = False
-    """Whether any classifier has read its ring."""
     code: int | None = None
     """Exit code of a capture process that has ended for good."""
 
@@ -40,8 +51,8 @@ class Stream:
 class StreamSet:
     """All streams of the service.
 
-    `send` sends a change to the classifier, `start_child` starts a process, and `report` publishes why a stream is
-    offline.
+    `send` sends a change to the classifier of a name, `start_child` starts a process, and `report` publishes why a
+    stream is offline.
     """
 
     def __init__(
@@ -50,7 +61,7 @@ class StreamSet:
         table: LivenessTable,
         notify: Callable[[ChildEvent], None],
         *,
-        send: Callable[[ClassifierChange, Sequence[int]], bool],
+        send: Callable[[str, ClassifierChange, Sequence[int]], bool],
         start_child: Callable[[Child], None],
         report: Callable[[str, str], None],
     ) -> None:
@@ -58,8 +69,8 @@ class StreamSet:
         self._send, self._start_child, self._report = send, start_child, report
         self._streams: dict[str, Stream] = {}
         self._by_child: dict[str, Stream] = {}
-        self.capacity = 0
-        """Largest number of streams of the running classifier; 0 while no classifier runs."""
+        self._capacity: dict[str, int] = {}
+        """Largest number of feeds of each classifier that is ready."""
 
     def of_child(self, child: str) -> Stream | None:
         """Return the stream whose capture process has this name."""
@@ -72,9 +83,13 @@ class StreamSet:
 
     def add(self, name: str, plan: StreamPlan) -> None:
         """Add a stream and start its capture process. Raises `RingError` where there is no memory for it."""
-        channels = StreamChannels.open(plan)
+        views, error = _open_views(plan.views.values())
+        if error:
+            for view in views.values():
+                view.channels.close()
+            raise error
         child = Child(f"capture[{name}]", "streamclf.capture", self._notify, stream=name)
-        stream = Stream(name=name, plan=plan, target=plan, channels=channels, row=self._table.claim(), child=child)
+        stream = Stream(name=name, plan=plan, target=plan, views=views, row=self._table.claim(), child=child)
         self._streams[name] = self._by_child[child.name] = stream
         self._start(stream)
 
@@ -82,14 +97,10 @@ class StreamSet:
         """Change the streams to `plans`; unchanged streams continue. Return the children that were asked to stop."""
         stopping: list[Child] = []
         for stream in self.all:
-            stream.target = plans.get(stream.name)
-            if stream.target is not None and stream.plan.same_capture(stream.target):
-                if stream.joined and stream.target.classification != stream.plan.classification:
-                    self._send(ClassifierChange(update={stream.name: stream.target.classification}), ())
-                stream.plan = stream.target
-                if not stream.child.stopping:
-                    self._assign(stream)
-                    continue
+            target = stream.target = plans.get(stream.name)
+            can_go_on = target is not None and stream.plan.same_capture(target)
+            if target and can_go_on and (stream.child.stopping or self._change_running(stream, target)):
+                continue  # a child that is stopping gets its target from `settle`
             stream.child.request_stop()
             if stream.child.running:
                 stopping.append(stream.child)
@@ -100,53 +111,59 @@ class StreamSet:
 
     def settle(self, stream: Stream) -> None:
         """Change a stream to its target, after its capture process was asked to stop and has ended."""
-        target = stream.target
-        if target is None or not stream.plan.same_channels(target):
-            self._leave(stream)
-            stream.channels.close()
-        if target is None:
+        if stream.target is None:
             self._remove(stream, "removed from the configuration")
             return
-        if not stream.plan.same_channels(target):
-            try:
-                stream.channels = StreamChannels.open(target)
-            except RingError as error:
-                self._remove(stream, str(error))
-                return
-            stream.was_read = False
-        stream.plan = target
+        try:
+            self._change_views(stream, stream.target)
+        except RingError as error:
+            self._remove(stream, str(error))
+            return
         self._start(stream)
 
-    def join_waiting(self) -> None:
-        """Send the classifier the streams that it does not serve yet, up to its capacity."""
-        joined = sum(stream.joined for stream in self.all)
-        for stream in self.all:
-            if stream.joined or joined >= self.capacity:
-                continue
-            join = FeedJoin(
-                feed=stream.name,
-                stream=stream.name,
-                settings=stream.plan.settings,
-                heads={UNNAMED: stream.plan.head},
-                resumed=stream.was_read,
-            )
-            fds = stream.channels.classifier_fds
-            if not self._send(ClassifierChange(join=join, descriptors=len(fds)), fds):
-                return
-            stream.joined = stream.was_read = True
-            joined += 1
+    def classifier_ready(self, name: str, capacity: int) -> None:
+        """Send a classifier that is ready the views that it has to serve."""
+        self._capacity[name] = capacity
+        self.join_waiting()
 
-    def classifier_gone(self) -> None:
-        """Record that no classifier serves the streams any more: the next classifier must get all of them."""
-        self.capacity = 0
-        for stream in self.all:
-            stream.joined = False
+    def classifier_gone(self, name: str) -> None:
+        """Record that this classifier serves no view any more: its next run must get all of them."""
+        self._capacity.pop(name, None)
+        for view in self._views():
+            if view.plan.classifier == name:
+                view.joined = False
+
+    def join_waiting(self) -> None:
+        """Send the classifiers the views that they do not serve yet, up to their capacities."""
+        joined = dict.fromkeys(self._capacity, 0)
+        for view in self._views():
+            if view.joined and view.plan.classifier in joined:
+                joined[view.plan.classifier] += 1
+        for view in self._views():
+            name = view.plan.classifier
+            if view.joined or joined.get(name, 0) >= self._capacity.get(name, 0):
+                continue
+            plan, fds = view.plan, view.channels.classifier_fds
+            join = FeedJoin(
+                feed=plan.feed,
+                stream=plan.stream,
+                region=plan.region,
+                settings=plan.settings,
+                heads=plan.heads,
+                resumed=view.was_read,
+            )
+            if self._send(name, ClassifierChange(join=join, descriptors=len(fds)), fds):
+                view.joined = view.was_read = True
+                joined[name] += 1
 
     def close(self) -> None:
         """Close all descriptors, after the processes have ended."""
-        for stream in self.all:
-            stream.channels.close()
+        for view in self._views():
+            view.channels.close()
         self._streams.clear()
+
+    def _views(self) -> list[View]:
+        return [view for stream in self._streams.values() for view in stream.views.values()]
 
     def _add_missing(self, plans: Mapping[str, StreamPlan]) -> None:
         for name, plan in plans.items():
@@ -157,11 +174,75 @@ class StreamSet:
             except RingError as error:
                 self._report(name, str(error))
 
+    def _change_running(self, stream: Stream, target: StreamPlan) -> bool:
+        """Change the views of a stream whose source stays; return False if it must be stopped and settled."""
+        before = list(stream.views.values())
+        try:
+            self._change_views(stream, target)
+        except RingError as error:
+            log.error("stream %s: %s", stream.name, error)
+            return False
+        if stream.code is not None and not any(view in before for view in stream.views.values()):
+            self._start(stream)  # a file that has ended is read again for its new models
+        return True
+
+    def _change_views(self, stream: Stream, target: StreamPlan) -> None:
+        """Change the views of a stream, also while it is captured.
+
+        A view without memory for its ring is left out, and logged; raises `RingError`, before anything has changed, if
+        no view is left.
+        """
+        before = stream.views
+        kept = {key for key, plan in target.views.items() if key in before and before[key].plan.same_channels(plan)}
+        opened, error = _open_views(plan for key, plan in target.views.items() if key not in kept)
+        if error:
+            if not kept and not opened:
+                raise error
+            log.error("stream %s: a view is left out until the next change: %s", stream.name, error)
+        for key, view in opened.items():  # before others are removed: capture always has a view
+            self._send_to_capture(stream, CaptureChange(remove=key if key in before else None), view)
+        for key in [key for key in before if key not in target.views]:
+            self._send_to_capture(stream, CaptureChange(remove=key))
+        for key in [key for key in before if key not in kept]:
+            self._drop_view(stream, key)
+        for key in kept:
+            view, plan = before[key], target.views[key]
+            if view.joined and view.plan.update != plan.update:
+                self._send(plan.classifier, ClassifierChange(update={plan.feed: plan.update}), ())
+            if view.plan.area != plan.area:
+                self._send_to_capture(stream, CaptureChange(update={key: plan.area}))
+            view.plan = plan
+        present = {key: before.get(key) or opened.get(key) for key in target.views}
+        stream.views = {key: view for key, view in present.items() if view}
+        stream.plan = target
+        self._assign(stream)
+        self.join_waiting()
+
+    def _send_to_capture(self, stream: Stream, change: CaptureChange, added: View | None = None) -> None:
+        """Send a change to a running capture process. One that does not run reads it in its next job."""
+        child, fds = stream.child, added.channels.capture_fds if added else []
+        if not child.running or child.stopping:
+            return
+        if added:
+            job = added.channels.view_job(added.plan)
+            change = change.model_copy(update={"add": job, "descriptors": len(fds)})
+        if not child.send(change, fds) and child.running and not child.kill_reason:
+            child.kill_because("does not read its messages")
+
+    def _drop_view(self, stream: Stream, key: str) -> None:
+        """End a view, after its capture has ended: its classifier still reads the chunks that wait."""
+        view = stream.views.pop(key)
+        if view.joined:
+            self._send(view.plan.classifier, ClassifierChange(leave=view.plan.feed), ())
+        view.channels.close()
+
     def _remove(self, stream: Stream, reason: str) -> None:
+        for key in list(stream.views):
+            self._drop_view(stream, key)
         self._table.release(stream.row)
         del self._streams[stream.name], self._by_child[stream.child.name]
         self._report(stream.name, reason)
-        self.join_waiting()  # the classifier can serve another stream now
+        self.join_waiting()  # the classifiers can serve other views now
 
     def _start(self, stream: Stream) -> None:
         self._assign(stream)
@@ -170,15 +251,35 @@ class StreamSet:
         self.join_waiting()
 
     def _assign(self, stream: Stream) -> None:
-        stream.child.job = stream.channels.capture_job(stream.name, stream.plan, self._link, self._table.fd, stream.row)
-        stream.child.pass_fds = [*stream.channels.capture_fds, self._table.fd]
-
-    def _leave(self, stream: Stream) -> None:
-        if stream.joined:
-            self._send(ClassifierChange(leave=stream.name), ())
-            stream.joined = False
+        """Set the job of the next run of the stream's capture process."""
+        source = stream.plan.source
+        stream.child.job = CaptureJob(
+            link=self._link,
+            liveness_fd=self._table.fd,
+            liveness_row=stream.row,
+            memory_limit=source.memory_limit,
+            stream=stream.name,
+            source=source,
+            views=tuple(view.channels.view_job(view.plan) for view in stream.views.values()),
+            clips=stream.plan.clips,
+            examples=stream.plan.examples,
+            picture=stream.plan.picture,
+        )
+        fds = [fd for view in stream.views.values() for fd in view.channels.capture_fds]
+        stream.child.pass_fds = [*fds, self._table.fd]
 
 
 def watched_rows_of(streams: Iterable[Stream]) -> list[tuple[str, int]]:
     """Return (name, row of the liveness table) of the capture processes that run and are not stopping."""
     return [(each.child.name, each.row) for each in streams if each.child.running and not each.child.stopping]
+
+
+def _open_views(plans: Iterable[ViewPlan]) -> tuple[dict[str, View], RingError | None]:
+    """Open the channels of views. Return those for which there is memory, and the error of the next one."""
+    opened: dict[str, View] = {}
+    try:
+        for plan in plans:
+            opened[plan.key] = View(plan=plan, channels=ViewChannels.open(plan))
+    except RingError as error:
+        return opened, error
+    return opened, None

@@ -9,42 +9,37 @@ import queue
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from engines.bundle import Bundle
-from streamclf.config.service import ServiceConfig
-from streamclf.errors import ConfigError
 from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
-from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED, EXIT_OUT_OF_MEMORY
-from streamclf.runtime.liveness import LivenessTable, LivenessWatch
+from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
+from streamclf.runtime.liveness import LivenessWatch
 from streamclf.runtime.log_tail import kept_log_tail
 from streamclf.runtime.logs import TextFormatter
+from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.child import Child, ChildEvent, reap_orphans
+from streamclf.supervisor.classifiers import EngineProcess
 from streamclf.supervisor.config_reader import ConfigReader, ReadConfig
-from streamclf.supervisor.config_watch import CheckedConfig, ConfigFile
-from streamclf.supervisor.machine_limits import check_memory, find_oversized, memory_reason, raise_descriptor_limit
-from streamclf.supervisor.outlets import Outlet, OutletSet, make_outlet_access
-from streamclf.supervisor.shared_children import SHARED, Ready, SharedChildren
-from streamclf.supervisor.stopping import OUTLET_STOP_S, stop_children, wait_until_finished
-from streamclf.supervisor.stream_plan import Geometry, plan_streams
-from streamclf.supervisor.streams import Stream, StreamSet, watched_rows_of
+from streamclf.supervisor.config_watch import ConfigFile
+from streamclf.supervisor.crashes import end_reason, park
+from streamclf.supervisor.hub_process import Ready
+from streamclf.supervisor.machine_limits import check_machine, find_oversized
+from streamclf.supervisor.processes import ProcessSet
+from streamclf.supervisor.reconfiguration import PAUSED, Reconfiguration
+from streamclf.supervisor.stream_plan import plan_streams
 from streamclf.supervisor.systemd import Notifier
 from streamclf.supervisor.timers import Timer, Timers
 from streamclf.units import duration_text
 
 TICK_S = 1.0
 """Interval at which the supervisor checks liveness and the configuration's time stamp; else it waits for events."""
-START_S = 120.0
-"""Time until a child first extends its deadline: interpreter, imports, and for the hub a scan of a large journal."""
 STOPPED_S = 0.4
 """Time that a child may stay stopped by a signal (SIGSTOP)."""
 CHANGE_STOP_S = 1.5
 """Time for a child to end for a new configuration. It delays only its own restart."""
-PAUSED = "paused in the configuration (enabled: false)"
-"""The reason in the status of a paused stream."""
 STARTING_GRACE_S = 30.0
 """At each check until the service is ready, systemd is asked for this much more time."""
 
@@ -55,7 +50,7 @@ _Request: TypeAlias = Literal["stop", "reload"]
 
 
 class Supervisor:
-    """Run one service: a hub, a classifier, a capture process for each stream, and the outlets.
+    """Run one service: a hub, a classifier for each engine group, a capture process for each stream, and the outlets.
 
     `run` blocks until every stream has ended, `request_stop` is called, or a failure cannot be repaired. With `file`,
     the service follows the changes of that configuration.
@@ -63,16 +58,13 @@ class Supervisor:
 
     def __init__(
         self,
-        config: ServiceConfig,
-        bundle: Bundle,
+        checked: CheckedConfig,
         *,
         on_ready: Callable[[Ready], None] | None = None,
         file: ConfigFile | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        self._current = CheckedConfig(config, bundle)
-        self._previous: CheckedConfig | None = None
-        """The configuration to return to if the classifier cannot start with the new one."""
+        self._initial = checked
         self._on_ready = on_ready
         self._notifier = notifier or Notifier({})
         # Only a SimpleQueue is safe for `put` in a signal handler.
@@ -82,7 +74,7 @@ class Supervisor:
         self._stopped_s: dict[tuple[str, int], float] = {}
         """When a signal stopped a child, by its (name, run)."""
         self._end_reason = "a failure"
-        self._outlets_opened = False
+        self._outlets_opened = self._was_ready = False
         self._has_finished = False
         """Whether all streams have ended by themselves."""
         self._producer: EventProducer | None = None
@@ -97,25 +89,18 @@ class Supervisor:
 
     def run(self, seconds: float | None = None) -> int:
         """Serve until the end, for at most `seconds`; return the process's exit code."""
-        raise_descriptor_limit(len(self._current.config.streams))
-        check_memory(len(self._current.config.streams), Geometry.of(self._current.bundle.spec))
-        self._table = LivenessTable()
-        self._watch = LivenessWatch(self._table, time.monotonic_ns())
+        check_machine(self._initial)
         runtime = Path(tempfile.mkdtemp(prefix="streamclf-"))  # mode 0700: no other user can open the link's socket
-        link = f"ipc://{runtime}/link"
-        publish = self._current.config.publish
-        access = make_outlet_access(publish.keys)
-        self._shared = SharedChildren(link, self._table, self._events.put, access)
-        self._outlets = OutletSet(
-            self._table, self._events.put, journal=publish.journal, access=access, start_child=self._start_child
-        )
-        self._streams = StreamSet(
-            link,
-            self._table,
+        self._processes = ProcessSet(
+            runtime,
+            self._initial.config.publish,
             self._events.put,
-            send=self._shared.send_to_classifier,
-            start_child=self._start_child,
+            kill_later=self._kill_later,
             report=self._report_offline,
+        )
+        self._watch = LivenessWatch(self._processes.table, time.monotonic_ns())
+        self._changes = Reconfiguration(
+            self._initial, self._processes, self._reader, kill_later=self._kill_later, report=self._report_offline
         )
         if seconds is not None:
             self._timers.add(seconds, "end")
@@ -124,34 +109,28 @@ class Supervisor:
         tail = contextlib.ExitStack()
         try:
             tail.enter_context(kept_log_tail(runtime / "log", TextFormatter("service")))
-            self._start(link)
+            self._start()
             return self._serve()
         finally:
             self._notifier.stopping()
             if self._producer:
                 self._producer.close(0.0)
-            self._stop_children()
-            self._streams.close()
-            self._table.close()
+            self._processes.stop(finish_outlets=self._has_finished, is_asked_to_stop=self._is_asked_to_stop)
             tail.close()
             shutil.rmtree(runtime, ignore_errors=True)
             log.info("ended after %s: %s", duration_text(time.monotonic() - began_s), self._end_reason)
 
-    def _start(self, link: str) -> None:
-        self._shared.assign(self._current)
-        self._start_child(self._shared.hub)
-        self._start_child(self._shared.classifier)
-        self._producer = EventProducer(link, "supervisor")
-        for name, plan in plan_streams(self._current.config, self._current.bundle.spec).items():
-            self._streams.add(name, plan)
-        for name in self._paused:
+    def _start(self) -> None:
+        processes, checked = self._processes, self._initial
+        processes.hub.assign(checked)
+        processes.start(processes.hub.child)
+        processes.classifiers.apply(checked, new_engine=False, on_trial=False)
+        self._producer = EventProducer(processes.link, "supervisor")
+        for name, plan in plan_streams(checked, processes.classifiers.names).items():
+            processes.streams.add(name, plan)
+        for name in self._changes.paused:
             self._report_offline(name, PAUSED)
-        self._record_configuration(applied=True)
-
-    @property
-    def _paused(self) -> set[str]:
-        """The streams that the configuration pauses. They have no process and no ring."""
-        return {name for name, stream in self._current.config.streams.items() if not stream.enabled}
+        self._changes.record(applied=True)
 
     # The loop handles timers and events, each within milliseconds. Slow work runs in other processes and threads.
 
@@ -182,11 +161,11 @@ class Supervisor:
         if timer.kind == "tick":
             self._timers.add(TICK_S, "tick")
             return self._tick()
-        child = self._child(timer.child)
+        child = self._processes.child(timer.child)
         if child is None or child.run != timer.run:
             return None  # the child no longer exists, or runs anew by now
         if timer.kind == "start" and not child.running and not child.stopping:
-            self._start_child(child)
+            self._processes.start(child)
         elif timer.kind == "kill" and child.running:
             log.warning("%s: did not end in %.1f s: killed", child.name, CHANGE_STOP_S, extra=child.log_fields)
             child.kill()
@@ -200,63 +179,52 @@ class Supervisor:
 
     def _tick(self) -> int | None:
         """Kill children that hang or take too much memory, notify systemd, and check the configuration file."""
-        shared_rows = self._shared.watched_rows
-        healthy = len(shared_rows) == len(SHARED)
-        rows = [*shared_rows, *watched_rows_of(self._streams.all), *self._outlets.watched_rows]
+        processes, rows = self._processes, self._processes.watched_rows
+        shared = processes.shared_names
+        healthy = shared <= {name for name, _ in rows}
         for name, reason in self._watch.find_overdue(rows, time.monotonic_ns()):
-            child = self._child(name)
+            child = processes.child(name)
             assert child is not None
-            healthy = healthy and name not in SHARED
+            healthy = healthy and name not in shared
             if child.kill_reason:
                 continue  # it was killed already; the kernel has not finished that yet
             child.kill_because(reason)
-            if name in SHARED and not self._shared.was_ever_ready(child):
+            if self._is_needed(child) and not self._was_ever_ready(child):
                 log.error("%s: never got ready: the service ends", name)
                 return EXIT_FAILED
-        for child, reason in find_oversized(self._all_children()):
+        for child, reason in find_oversized(processes.all):
             if not child.kill_reason:
                 child.kill_because(reason)
-        if self._outlets.changed:
+        if processes.outlets.changed:
             self._publish_outlets()
         if healthy:
             self._notifier.alive()
-        if not self._shared.ready:
+        if not processes.ready:
             self._notifier.still_starting(STARTING_GRACE_S)
         if self._reader and self._reader.must_read():
             self.request_reload()
-        reap_orphans({child.pid for child in self._all_children()})
+        reap_orphans({child.pid for child in processes.all})
         return None
 
     def _handle_request(self, request: _Request) -> int | None:
         if request == "stop":
             self._end_reason = "asked by Ctrl-C or a signal"
             return EXIT_DONE
-        self._start_reading()
+        if self._changes.start_reading():
+            self._notifier.reloading()
         return None
 
     def _handle_read(self, read: ReadConfig) -> int | None:
-        assert self._reader is not None
-        self._reader.finish()
-        try:
-            config = read.check(self._current)
-        except ConfigError as error:
-            log.error("the new configuration is refused, the old one stays: %s", error)
-            self._record_configuration(applied=False, reason=str(error))
-        else:
-            self._record_configuration(applied=True)
-            self._apply(config)
+        self._changes.handle_read(read)
         self._notifier.ready("serving")
         return self._exit_code_if_finished()
 
     def _handle_child_event(self, event: ChildEvent) -> int | None:
-        child = self._child(event.child)
+        child = self._processes.child(event.child)
         if child is None or child.run != event.run:
             return None
-        outlet = self._outlets.of_child(child.name)
-        if event.kind == "line" and outlet:
-            self._outlets.record_line(outlet, event.line)
-        elif event.kind == "line":
-            self._handle_ready(child, event.line)
+        if event.kind == "line":
+            self._handle_line(child, event.line)
         elif event.kind == "stopped":
             self._stopped_s[child.name, child.run] = time.monotonic()
             self._timers.add(STOPPED_S, "stopped", child.name, child.run)
@@ -267,126 +235,142 @@ class Supervisor:
             return self._handle_exit(child, event.code)
         return None
 
-    # Children: start and end.
+    def _handle_line(self, child: Child, line: bytes) -> None:
+        processes = self._processes
+        if outlet := processes.outlets.of_child(child.name):
+            processes.outlets.record_line(outlet, line)
+        elif engine := processes.classifiers.of_child(child.name):
+            was_ready = engine.is_ready
+            failed = processes.classifiers.record_line(engine, line)
+            if engine.is_ready and not was_ready:
+                processes.streams.classifier_ready(engine.name, engine.capacity)
+                processes.classifiers.finish()
+            self._changes.handle_models(failed)
+        elif processes.hub.record_line(line):
+            self._handle_hub_ready()
+        self._report_ready()
 
-    def _child(self, name: str) -> Child | None:
-        owner = self._streams.of_child(name) or self._outlets.of_child(name)
-        return owner.child if owner else self._shared.child(name)
+    def _handle_hub_ready(self) -> None:
+        processes = self._processes
+        if not self._outlets_opened and processes.hub.report:
+            self._outlets_opened = True
+            processes.outlets.open(processes.hub.report, self._changes.current.config.outlets.all)
+        self._publish_outlets()  # a new hub does not know them
+        if self._reader and self._reader.status:
+            processes.hub.publish_configuration(self._reader.status)
 
-    def _all_children(self) -> list[Child]:
-        captures = [stream.child for stream in self._streams.all]
-        return [self._shared.hub, self._shared.classifier, *captures, *self._outlets.children]
-
-    def _start_child(self, child: Child) -> None:
-        owner = self._streams.of_child(child.name) or self._outlets.of_child(child.name)
-        self._table.start(owner.row if owner else self._shared.row(child), START_S)
-        child.start()
-
-    def _handle_ready(self, child: Child, line: bytes) -> None:
-        first = self._shared.ready is None
-        self._shared.record_ready(child, line)
-        if child is self._shared.hub:
-            if not self._outlets_opened:
-                self._outlets_opened = True
-                self._outlets.open(self._shared.hub_ready, self._current.config.outlets.all)
-            self._publish_outlets()  # a new hub does not know them
-            if self._reader and self._reader.status:
-                self._shared.publish_configuration(self._reader.status)
-        elif child is self._shared.classifier:
-            self._previous = None
-            self._streams.capacity = self._shared.capacity
-            self._streams.join_waiting()
-        if first and (ready := self._shared.ready):
-            self._notifier.ready(f"publishing on {ready.events}")
-            if self._on_ready:
-                self._on_ready(ready)
+    def _report_ready(self) -> None:
+        """Report once that the service is ready."""
+        if self._was_ready or not (ready := self._processes.ready):
+            return
+        self._was_ready = True
+        self._notifier.ready(f"publishing on {ready.events}")
+        if self._on_ready:
+            self._on_ready(ready)
 
     def _publish_outlets(self) -> None:
-        self._outlets.changed = not self._shared.publish_outlets(self._outlets.statuses)
+        outlets = self._processes.outlets
+        outlets.changed = not self._processes.hub.publish_outlets(outlets.statuses)
 
     def _handle_exit(self, child: Child, code: int) -> int | None:
-        stream, outlet = self._streams.of_child(child.name), self._outlets.of_child(child.name)
-        was_ready = self._shared.mark_down(child)
-        if child is self._shared.classifier:
-            self._streams.classifier_gone()
+        processes = self._processes
+        if engine := processes.classifiers.of_child(child.name):
+            return self._handle_classifier_exit(engine, code)
+        if child is processes.hub.child:
+            was_ever_ready = self._was_ever_ready(child)
+            processes.hub.mark_down()
+            if code == EXIT_FAILED and not was_ever_ready:
+                return EXIT_FAILED  # the child has logged its one-line error; the service cannot run without it
+            return self._handle_crash(child, code)
+        stream, outlet = processes.streams.of_child(child.name), processes.outlets.of_child(child.name)
         if child.stopping:
             if outlet:
-                self._outlets.settle(outlet)
-            else:
-                self._restart_changed(child, stream)
+                processes.outlets.settle(outlet)
+            elif stream:
+                processes.streams.settle(stream)
             return self._exit_code_if_finished()
         if stream and code in (EXIT_ENDED, EXIT_FAILED):
             stream.code = code
             return self._exit_code_if_finished()
-        if child is self._shared.classifier and self._previous and not was_ready:
-            self._return_to_previous()
-            return None
-        if code == EXIT_FAILED and not (stream or outlet) and not self._shared.was_ever_ready(child):
-            return EXIT_FAILED  # the child has logged its one-line error; the service cannot run without it
-        return self._handle_crash(child, stream, outlet, code)
+        return self._handle_crash(child, code)
 
-    def _handle_crash(self, child: Child, stream: Stream | None, outlet: Outlet | None, code: int) -> int | None:
-        reason = child.kill_reason or (f"signal {-code}" if code < 0 else f"exit code {code}")
-        if code == EXIT_OUT_OF_MEMORY and child.job and child.job.memory_limit:
-            reason = memory_reason(child.job.memory_limit)
-        delay = child.record_crash()
+    def _handle_classifier_exit(self, engine: EngineProcess, code: int) -> int | None:
+        processes, child = self._processes, engine.child
+        was_ready = processes.classifiers.mark_down(engine)
+        processes.streams.classifier_gone(engine.name)
+        if child.stopping:
+            processes.settle_classifier(engine)
+            return self._exit_code_if_finished()
+        if engine.is_on_trial and not was_ready and self._changes.return_to_previous(f"the {engine.name}"):
+            return None
+        if code == EXIT_FAILED and not engine.was_ever_ready:
+            if self._is_needed(child):
+                return EXIT_FAILED  # the child has logged its one-line error
+            delay_s = park(child, "cannot open its models", others="the other models go on")
+            self._timers.add(delay_s, "start", child.name, child.run)
+            self._report_ready()
+            return None
+        return self._handle_crash(child, code)
+
+    def _is_needed(self, child: Child) -> bool:
+        """Return whether the service cannot go on without a child: the hub, and the last classifier that works."""
+        if child is self._processes.hub.child:
+            return True
+        engine = self._processes.classifiers.of_child(child.name)
+        if engine is None or engine.is_on_trial:
+            return False
+        others = [each for each in self._processes.classifiers.all if each is not engine]
+        return all(each.is_parked for each in others)
+
+    def _was_ever_ready(self, child: Child) -> bool:
+        if engine := self._processes.classifiers.of_child(child.name):
+            return engine.was_ever_ready
+        return self._processes.hub.report is not None
+
+    def _handle_crash(self, child: Child, code: int) -> int | None:
+        """Start a child again that has ended by itself: soon, or after several times much later."""
+        processes = self._processes
+        stream, outlet = processes.streams.of_child(child.name), processes.outlets.of_child(child.name)
+        reason = end_reason(child, code)
+        delay_s = child.record_crash()
         if outlet:
-            reason = self._outlets.record_end(outlet, "parked" if delay is None else "restarting", reason, code)
-        if delay is not None:
+            state: Literal["parked", "restarting"] = "parked" if delay_s is None else "restarting"
+            reason = processes.outlets.record_end(outlet, state, reason, code)
+        if delay_s is not None:
             # Parked children are started again for as long as the service runs: only their parking is logged.
             level = logging.DEBUG if child.times_parked else logging.WARNING
             text = "%s: ended (%s); starting it again in %.1f s"
-            log.log(level, text, child.name, reason, delay, extra=child.log_fields)
-        elif stream or outlet:
-            times, delay = len(child.crashes), child.park()
-            reason = f"{times} times within a minute, the last: {reason}"
-            log.error("%s: ended %s; parked for %.0f s", child.name, reason, delay, extra=child.log_fields)
-        else:
-            log.error(
-                "%s: ended again (%s), %d times within a minute: the service ends",
-                child.name,
-                reason,
-                len(child.crashes),
-            )
+            log.log(level, text, child.name, reason, delay_s, extra=child.log_fields)
+        elif self._is_needed(child):
+            times = len(child.crashes)
+            log.error("%s: ended again (%s), %d times within a minute: the service ends", child.name, reason, times)
             return EXIT_FAILED
-        if stream:
-            self._report_offline(stream.name, f"capture process ended ({reason}); starting it again in {delay:.1f} s")
-        self._timers.add(delay, "start", child.name, child.run)
-        return None
-
-    def _restart_changed(self, child: Child, stream: Stream | None) -> None:
-        """Start a child again that was asked to stop for a new configuration and has ended."""
-        if stream:
-            self._streams.settle(stream)
         else:
-            self._shared.assign_classifier(self._current)
-            self._start_child(child)
+            reason = f"{len(child.crashes)} times within a minute, the last: {reason}"
+            delay_s = park(child, f"ended {reason}")
+        if stream:
+            self._report_offline(stream.name, f"capture process ended ({reason}); starting it again in {delay_s:.1f} s")
+        self._timers.add(delay_s, "start", child.name, child.run)
+        self._report_ready()
+        return None
 
     def _report_offline(self, stream: str, reason: str) -> None:
         """Publish that a stream is offline, in place of its capture process, which has ended."""
-        body: dict[str, Any] = {"state": "offline", "reason": reason[:500]}
-        if stream in self._paused:
-            body |= {"reason": PAUSED, "paused": True}
+        body: Mapping[str, Any] = {"state": "offline", "reason": reason[:500]}
+        if stream in self._changes.paused:
+            body = {**body, "reason": PAUSED, "paused": True}
         if self._producer:
-            self._producer.post(Draft(type="status", stream=stream, body=body))
+            self._producer.post(Draft(type="status", stream=stream, body=dict(body)))
 
     def _exit_code_if_finished(self) -> int | None:
         """Return the service's exit code if every stream has ended, else None."""
-        codes = [stream.code for stream in self._streams.all]
-        if any(code is None for code in codes) or self._paused:
+        codes = [stream.code for stream in self._processes.streams.all]
+        if any(code is None for code in codes) or self._changes.paused:
             return None
         self._has_finished = True
         failed = codes.count(EXIT_FAILED)
         self._end_reason = f"{len(codes)} streams have ended, {failed} of them with an error"
         return EXIT_FAILED if failed == len(codes) else EXIT_DONE
-
-    def _stop_children(self) -> None:
-        stop_children([stream.child for stream in self._streams.all])
-        stop_children([self._shared.classifier])
-        if self._has_finished:
-            wait_until_finished(self._outlets.finish(), self._is_asked_to_stop)
-        stop_children(self._outlets.children, OUTLET_STOP_S)
-        stop_children([self._shared.hub])
 
     def _is_asked_to_stop(self) -> bool:
         """Return whether a request to stop has arrived; forget all other events."""
@@ -396,73 +380,5 @@ class Supervisor:
                 return True
         return False
 
-    # Live reconfiguration.
-
-    def _start_reading(self) -> None:
-        """Read the configuration file in a thread, and start parked capture processes again."""
-        if self._reader is None or not self._reader.start():
-            return
-        self._notifier.reloading()
-        for stream in self._streams.all:  # the cause of their crashes may have been repaired
-            if not stream.child.running and stream.code is None and stream.child.times_parked:
-                self._start_child(stream.child)
-        self._outlets.restart_parked()
-
-    def _record_configuration(self, *, applied: bool, reason: str | None = None) -> None:
-        """Publish whether the version of the file that was read last is applied."""
-        if self._reader:
-            self._reader.record(applied=applied, reason=reason)
-            assert self._reader.status is not None
-            self._shared.publish_configuration(self._reader.status)
-
-    def _apply(self, new: CheckedConfig) -> None:
-        old, self._current = self._current, new
-        differences = new.differences(old)
-        if not differences:
-            log.info("configuration read again: nothing has changed")
-            return
-        self._shared.change_hub(new.config)
-        self._change_classifier(old)
-        present = {stream.name for stream in self._streams.all}
-        for name in self._paused - present:  # a stream with a process is reported when that has ended
-            before = old.config.streams.get(name)
-            if before is None or before.enabled:
-                self._report_offline(name, PAUSED)
-        plans = plan_streams(new.config, new.bundle.spec)
-        for child in [*self._streams.apply(plans), *self._outlets.apply(new.config.outlets.all)]:
-            self._kill_later(child)
-        log.info("new configuration applied: %s", differences)
-
-    def _change_classifier(self, old: CheckedConfig) -> None:
-        """Restart the classifier if its model or engine changes, or if its bank is too small for all streams."""
-        classifier, streams = self._shared.classifier, len(self._current.config.streams)
-        if self._current.needs_new_classifier(old):
-            if self._shared.is_ready(classifier):
-                self._previous = old
-        elif streams > self._shared.capacity:
-            log.warning(
-                "%d streams, but the classifier serves at most %d: it restarts, and each stream loses a window; "
-                "engine.spare_streams says how many streams can join without a restart",
-                streams,
-                self._shared.capacity,
-            )
-        else:
-            return
-        self._shared.mark_down(classifier)
-        self._streams.classifier_gone()
-        classifier.request_stop()
-        if classifier.running:
-            self._kill_later(classifier)
-        else:
-            self._restart_changed(classifier, None)
-
     def _kill_later(self, child: Child) -> None:
         self._timers.add(CHANGE_STOP_S, "kill", child.name, child.run)
-
-    def _return_to_previous(self) -> None:
-        assert self._previous is not None
-        reason = "the classifier cannot start with it; back to the one before"
-        log.error("the new configuration is refused: %s", reason)
-        self._record_configuration(applied=False, reason=reason)
-        previous, self._previous = self._previous, None
-        self._apply(previous)

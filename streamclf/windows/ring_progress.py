@@ -37,13 +37,18 @@ class ProgressWaiter:
         self._fd = fd
         self._stop = stop
         self._position = 0
+        self._is_closed = False
 
     def wait_for(self, number: int) -> bool:
-        """Wait until every chunk before chunk `number` has been read. Returns False if `stop` is set before."""
-        while self._position < number and not self._stop.is_set():
+        """Wait until every chunk before chunk `number` has been read. Returns False if `stop` is set before.
+
+        Returns False, too, when all write ends are closed: the view was removed, and nobody reads its ring any more.
+        """
+        while self._position < number and not self._is_closed and not self._stop.is_set():
             select.select([self._fd], [], [], POLL_S)
             with contextlib.suppress(BlockingIOError):
                 data = os.read(self._fd, POSITION.size * 512)
+                self._is_closed = not data
                 whole = len(data) - len(data) % POSITION.size
                 self._position = max([self._position, *(n for (n,) in POSITION.iter_unpack(data[:whole]))])
         return self._position >= number

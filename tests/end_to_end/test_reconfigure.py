@@ -191,21 +191,23 @@ def other_version(folder: Path, name: str, version: str) -> Path:
     return bundle
 
 
-def test_another_model_restarts_only_the_classifier(setup: Setup) -> None:
+def test_another_head_restarts_nothing_and_another_encoder_only_the_classifier(setup: Setup) -> None:
     path = setup.write(streams={"one": setup.film, "two": setup.film})
     other_version(setup.folder, "second", "2")
     broken = other_version(setup.folder, "broken", "3")
     spec = json.loads((broken / SPEC_FILE).read_text())
     with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
-        wait_prediction(watcher, "one", model="brightness@1")
+        began = wait_prediction(watcher, "one", model="brightness@1")
         captures, hub = set(service.children("streamclf.capture")), service.children("streamclf.hub")
         classifier = service.children("streamclf.classifier")
         edited = time.monotonic()
         setup.write(model="second")
         reload(service)
         for stream in ("one", "two"):
-            wait_prediction(watcher, stream, since=edited, model="brightness@2")
-        assert service.children("streamclf.classifier") != classifier
+            at_s = wait_prediction(watcher, stream, since=edited, model="brightness@2")
+        wait_prediction(watcher, "one", since=at_s + 0.5)
+        assert service.children("streamclf.classifier") == classifier
+        assert_unbroken(watcher, "one", since=began, at_least=4)
 
         # This bundle loads, but computes other features than its spec says: only running it shows that.
         spec["labels"] = ["a", "b"]
@@ -215,6 +217,7 @@ def test_another_model_restarts_only_the_classifier(setup: Setup) -> None:
         service.wait_for_line("refused: the classifier cannot start with it; back to the one before")
         again = time.monotonic()
         wait_prediction(watcher, "one", since=again, model="brightness@2")
+        assert service.children("streamclf.classifier") != classifier
         assert set(service.children("streamclf.capture")) == captures
         assert service.children("streamclf.hub") == hub
         segments = {seen.window[0] for seen in watcher.events("prediction", "one")}
@@ -229,7 +232,7 @@ def test_more_streams_than_the_bank_holds_restart_only_the_classifier(setup: Set
         edited = time.monotonic()
         setup.write(streams={"one": setup.film, "two": setup.film})
         reload(service)
-        service.wait_for_line("2 streams, but the classifier serves at most 1: it restarts")
+        service.wait_for_line("classifier: 2 streams or regions, but it serves at most 1: it restarts")
         wait_prediction(watcher, "two", since=edited)
         wait_prediction(watcher, "one", since=edited)
         assert captures < set(service.children("streamclf.capture"))
@@ -330,7 +333,8 @@ def test_a_stream_is_paused_and_continues_later(setup: Setup) -> None:
 def test_a_service_whose_streams_are_all_paused_waits_for_one_to_continue(setup: Setup) -> None:
     path = setup.write(streams={"door": {**setup.film, "enabled": False}})
     with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
-        wait_until(lambda: last_status(service, "door").paused, "the status of the paused stream")
+        watcher.wait("heartbeat", None, since=time.monotonic(), within=DEADLINE_S)
+        assert last_status(service, "door").paused
         assert service.children("streamclf.capture") == []
         edited = time.monotonic()
         setup.write(streams={"door": setup.film})

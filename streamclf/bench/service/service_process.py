@@ -18,8 +18,8 @@ from engines.errors import EngineError
 from streamclf.config.service import load_config
 from streamclf.errors import StreamclfError
 from streamclf.runtime.logs import configure_logging
+from streamclf.supervisor.hub_process import Ready
 from streamclf.supervisor.preflight import preflight
-from streamclf.supervisor.shared_children import Ready
 from streamclf.supervisor.supervisor import Supervisor
 
 
@@ -29,7 +29,7 @@ def main() -> int:
     path = Path(sys.stdin.readline().strip())
     try:
         config = load_config(path)
-        supervisor = Supervisor(config, preflight(config), on_ready=_print_ready)
+        supervisor = Supervisor(preflight(config), on_ready=_print_ready)
         signal.signal(signal.SIGTERM, lambda *_: supervisor.request_stop())
         threading.Thread(target=_stop_at_end_of_input, args=(supervisor,), name="input", daemon=True).start()
         return supervisor.run()

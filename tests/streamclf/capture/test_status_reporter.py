@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from streamclf.capture.status_reporter import SOURCE_POLL_NS, StatusReporter
+from streamclf.capture.view import COUNTERS
 from streamclf.events.drafts import Draft
 from streamclf.sources import Frame, Source, SourceInfo
 from streamclf.units import NS
@@ -77,7 +78,10 @@ def sampler() -> ChunkSampler:
 
 @pytest.fixture
 def status(posted: RecordedPosts, sampler: ChunkSampler) -> StatusReporter:
-    return StatusReporter("door", posted, sampler, silence_is_stall=True)  # without `with`, its thread does not run
+    def counters() -> dict[str, int]:
+        return {name: getattr(sampler, key) for name, key in COUNTERS.items()}
+
+    return StatusReporter("door", posted, counters, silence_is_stall=True)  # without `with`, its thread does not run
 
 
 def test_source_info_is_read_a_few_times_a_second(status: StatusReporter) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from streamclf.config.publish import PublishConfig
 from streamclf.config.service import ServiceConfig, parse_config
 from streamclf.errors import ConfigError
-from streamclf.supervisor.config_watch import CheckedConfig, ConfigFile, check_reload
+from streamclf.supervisor.checked_config import CheckedConfig
+from streamclf.supervisor.config_watch import ConfigFile, check_reload
 
 
 def test_a_changed_file_is_reported_once_after_it_has_settled(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_change_of_any_key_is_a_difference(tmp_path: Path) -> None:
     def checked(**keys: object) -> CheckedConfig:
         raw = {"model": "camera-events", "streams": {"a": {"camera": 0}}, **keys}
         config = parse_config(raw, base=tmp_path, origin="service.yaml")
-        return CheckedConfig(config, cast(Any, "the same bundle"))
+        return CheckedConfig(config, {})
 
     changes: dict[str, object] = {
         "model": "gestures",
@@ -88,11 +88,11 @@ def test_a_key_that_subscribers_rely_on_needs_a_restart(key: str, value: object)
     check_reload(running, running.model_copy(update={"keep": 3600.0, "keep_size": 10**9}))
 
 
-def test_only_keys_of_the_open_engine_need_a_new_classifier() -> None:
+def test_only_keys_of_the_open_engine_need_new_engines() -> None:
     def checked(**engine: object) -> CheckedConfig:
         config = ServiceConfig.model_validate({"engine": engine, "streams": {"a": {"camera": 0}}})
-        return CheckedConfig(config, cast(Any, "the same bundle"))
+        return CheckedConfig(config, {})
 
-    assert not checked(adaptive=True, max_staleness_ms=300, spare_streams=9).needs_new_classifier(checked())
-    assert checked(max_batch=3).needs_new_classifier(checked())
-    assert checked(max_wait_ms=3).needs_new_classifier(checked())
+    assert not checked(adaptive=True, max_staleness_ms=300, spare_streams=9).needs_new_engines(checked())
+    assert checked(max_batch=3).needs_new_engines(checked())
+    assert checked(max_wait_ms=3).needs_new_engines(checked())

@@ -12,15 +12,18 @@ from support.clips import write_clip
 
 from streamclf.builtin_models import find_bundle
 from streamclf.cli import _main
-from streamclf.config.service import ServiceConfig, parse_config
+from streamclf.config.service import parse_config
+from streamclf.config.views import UNNAMED
+from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.disk_need import OTHER_BYTES_PER_S, PREDICTION_BYTES, describe_disk, journal_bytes_per_day
 
-SPEC = find_bundle("camera-events").spec
+BUNDLES = {UNNAMED: find_bundle("camera-events")}
 
 
-def config_of(tmp_path: Path, hop: int = 1, **publish: Any) -> ServiceConfig:
+def config_of(tmp_path: Path, hop: int = 1, **publish: Any) -> CheckedConfig:
     streams = {f"cam{number}": {"camera": number, "hop": hop} for number in range(8)}
-    return parse_config({"streams": streams, "publish": publish}, base=tmp_path, origin="test")
+    config = parse_config({"streams": streams, "publish": publish}, base=tmp_path, origin="test")
+    return CheckedConfig(config, BUNDLES)
 
 
 def free_bytes(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
@@ -29,9 +32,9 @@ def free_bytes(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
 
 def test_the_need_follows_streams_rate_and_hop(tmp_path: Path) -> None:
     each = 86400 * (5 * PREDICTION_BYTES + OTHER_BYTES_PER_S)  # camera-events: 5 chunks a second
-    assert journal_bytes_per_day(config_of(tmp_path), SPEC) == pytest.approx(8 * each)
+    assert journal_bytes_per_day(config_of(tmp_path)) == pytest.approx(8 * each)
     each = 86400 * (1.25 * PREDICTION_BYTES + OTHER_BYTES_PER_S)
-    assert journal_bytes_per_day(config_of(tmp_path, hop=4), SPEC) == pytest.approx(8 * each)
+    assert journal_bytes_per_day(config_of(tmp_path, hop=4)) == pytest.approx(8 * each)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +56,7 @@ def test_the_line_names_need_and_free_space(
     is_warned: bool,
 ) -> None:
     free_bytes(monkeypatch, free)
-    line = describe_disk(config_of(tmp_path, **publish), SPEC)
+    line = describe_disk(config_of(tmp_path, **publish))
     assert line.startswith("journal: about 2.")
     assert "GB a day for 8 stream(s); " + expected in line
     assert f"; free: {free / 1e9:.1f} GB" in line
@@ -64,7 +67,7 @@ def test_the_present_journal_counts_as_free(tmp_path: Path, monkeypatch: pytest.
     free_bytes(monkeypatch, 4e9)
     with (tmp_path / "streamclf.db").open("wb") as file:
         file.truncate(3 * 10**9)  # sparse
-    assert "free: 7.0 GB" in describe_disk(config_of(tmp_path, keep_size="5GB"), SPEC)
+    assert "free: 7.0 GB" in describe_disk(config_of(tmp_path, keep_size="5GB"))
 
 
 def test_check_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,16 +82,16 @@ def test_check_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_line_says_what_clips_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = {"streams": {"cam": {"camera": 0}}, "clips": {"before_s": 5, "after_s": 5, "keep_size": "1GB"}}
-    without = parse_config(config, base=tmp_path, origin="test")
-    assert "clips: WARNING: no stream has actions" in describe_disk(without, SPEC)
-    config["actions"] = {SPEC.labels[1]: {}}
-    parsed = parse_config(config, base=tmp_path, origin="test")
+    without = CheckedConfig(parse_config(config, base=tmp_path, origin="test"), BUNDLES)
+    assert "clips: WARNING: no stream has actions" in describe_disk(without)
+    config["actions"] = {BUNDLES[UNNAMED].spec.labels[1]: {}}
+    parsed = CheckedConfig(parse_config(config, base=tmp_path, origin="test"), BUNDLES)
     free_bytes(monkeypatch, 5e9)
-    line = describe_disk(parsed, SPEC).split("\n")[1]
+    line = describe_disk(parsed).split("\n")[1]
     assert line == (
         "clips: an action of 10 s takes about 10.0 MB (at 4 Mbit/s); keep_size=1.0 GB holds 100; "
         "memory: up to 16.0 MB for 1 stream(s); free: 5.0 GB"
     )
     free_bytes(monkeypatch, 0.5e9)
-    assert "older clips are removed" in describe_disk(parsed, SPEC)
-    assert "clips" not in describe_disk(config_of(tmp_path), SPEC)
+    assert "older clips are removed" in describe_disk(parsed)
+    assert "clips" not in describe_disk(config_of(tmp_path))

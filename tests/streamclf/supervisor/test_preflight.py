@@ -13,8 +13,10 @@ from support.repository import ROOT
 
 from streamclf.config.actions import ActionConfig
 from streamclf.config.service import load_config, parse_config
+from streamclf.config.views import UNNAMED
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.curve_keys import make_keys
+from streamclf.supervisor.engine_groups import CLASSIFIER
 from streamclf.supervisor.preflight import preflight
 from streamclf.supervisor.stream_plan import plan_streams
 
@@ -73,9 +75,11 @@ def test_an_action_follows_the_threshold_of_the_model(tmp_path: Path) -> None:
     make_brightness_bundle(tmp_path / "brightness", thresholds={"dark": 0.4})
     text = "model: brightness\nactions: {dark: {min_s: 2}, bright: {}}\nstreams: {a: {camera: 0}, b: {camera: 1, "
     config = load_config(write(tmp_path, text + "actions: {dark: {on: 0.7}}}}"))
-    plans = plan_streams(config, preflight(config).spec)
-    assert plans["a"].head.actions.labels == {"dark": ActionConfig(on=0.4, off=0.25, min_s=2), "bright": ActionConfig()}
-    assert plans["b"].head.actions.labels["dark"] == ActionConfig(on=0.7, off=0.5, min_s=2)
+    checked = preflight(config)
+    plans = plan_streams(checked, {group.key: CLASSIFIER for group in checked.groups})
+    heads = {name: plan.views[CLASSIFIER].heads[UNNAMED] for name, plan in plans.items()}
+    assert heads["a"].actions.labels == {"dark": ActionConfig(on=0.4, off=0.25, min_s=2), "bright": ActionConfig()}
+    assert heads["b"].actions.labels["dark"] == ActionConfig(on=0.7, off=0.5, min_s=2)
     config = load_config(write(tmp_path, text + "actions: {dark: {off: 0.45}}}}"))
     with pytest.raises(ConfigError, match=r"^streams\.b\.actions\.dark: off=0\.45: must be below on=0\.4, the model's"):
         preflight(config)
@@ -161,7 +165,7 @@ def test_an_error_about_an_absent_model_names_the_built_in_models(tmp_path: Path
 def test_a_bundle_is_found_relative_to_the_configuration(tmp_path: Path) -> None:
     make_brightness_bundle(tmp_path / "models" / "brightness")
     config = load_config(write(tmp_path, "model: models/brightness\nstreams: {a: {camera: 0}}"))
-    assert preflight(config).spec.id == "brightness@1"
+    assert preflight(config).bundles[UNNAMED].spec.id == "brightness@1"
 
 
 def test_the_example_in_the_documentation_of_actions_is_valid(tmp_path: Path) -> None:
@@ -175,7 +179,7 @@ def test_the_example_in_the_documentation_of_actions_is_valid(tmp_path: Path) ->
 
 def test_the_example_in_configs_is_valid() -> None:
     config = load_config(ROOT / "configs" / "cameras.yaml")
-    assert preflight(config).spec.name == "camera-events"
+    assert preflight(config).bundles[UNNAMED].spec.name == "camera-events"
     assert config.actions.keys() == {"covered", "moved"}
 
 

@@ -2,28 +2,81 @@
 
 from __future__ import annotations
 
-from streamclf.config.classify import HeadSettings
+from streamclf.builtin_models import find_bundle
 from streamclf.config.service import ServiceConfig
-from streamclf.supervisor.stream_plan import Geometry, StreamPlan
+from streamclf.config.views import UNNAMED
+from streamclf.supervisor.checked_config import CheckedConfig
+from streamclf.supervisor.engine_groups import CLASSIFIER, EngineKey
+from streamclf.supervisor.stream_plan import StreamPlan, ViewPlan, count_feeds, count_rings, plan_streams
 
-GEOMETRY = Geometry(fps=10, frames_per_chunk=2, height=224, width=224, resize="stretch", slots=24)
+CAMERA, GESTURES = find_bundle("camera-events"), find_bundle("gestures")
+KEYS = {"camera": EngineKey.of(CAMERA, "auto"), "hands": EngineKey.of(GESTURES, "auto")}
+NAMES = {KEYS["camera"]: "classifier[camera]", KEYS["hands"]: "classifier[hands]"}
 
 
 def plan(**stream: object) -> StreamPlan:
     config = ServiceConfig.model_validate({"streams": {"a": {"url": "a.mp4", **stream}}})
-    head = HeadSettings(actions=config.actions_of("a"))
-    return StreamPlan(source=config.streams["a"].source, geometry=GEOMETRY, settings=config.settings_of("a"), head=head)
+    return plan_streams(CheckedConfig(config, {UNNAMED: CAMERA}), {KEYS["camera"]: CLASSIFIER})["a"]
+
+
+def view(**stream: object) -> ViewPlan:
+    return plan(**stream).views[CLASSIFIER]
+
+
+def several(**config: object) -> CheckedConfig:
+    raw = {"models": {"camera": "camera-events", "hands": "gestures", "again": "camera-events"}, **config}
+    return CheckedConfig(ServiceConfig.model_validate(raw), {"camera": CAMERA, "hands": GESTURES, "again": CAMERA})
 
 
 def test_keys_of_the_classifier_need_no_other_capture_process() -> None:
-    assert plan().same_capture(plan(hop=3, actions={"wave": {"on": 0.9}}, unknown_below=0.3))
+    assert plan().same_capture(plan(hop=3, actions={"moved": {"on": 0.9}}, unknown_below=0.3))
     assert plan().same_capture(plan(adaptive=True, max_staleness_ms=200, motion_gate=2))
-    assert plan().classification != plan(hop=3).classification
-    assert plan().classification != plan(motion_gate=2).classification
-    assert plan().classification != plan(unknown_below=0.3).classification
+    assert plan().same_capture(plan(region=[0, 0, 0.5, 0.5]))
+    assert view().update != view(hop=3).update
+    assert view().update != view(motion_gate=2).update
+    assert view().update != view(unknown_below=0.3).update
+    assert view().same_channels(view(hop=3, region=[0, 0, 0.5, 0.5]))
 
 
 def test_keys_of_the_source_need_another_capture_process_and_pace_needs_other_channels_too() -> None:
     assert not plan().same_capture(plan(read_timeout_s=9))
-    assert plan().same_channels(plan(read_timeout_s=9))
-    assert not plan().same_channels(plan(pace="fast"))
+    assert view().same_channels(view(read_timeout_s=9))
+    assert not view().same_channels(view(pace="fast"))
+
+
+def test_a_stream_has_one_view_for_each_engine_group_and_region() -> None:
+    checked = several(
+        streams={
+            "door": {"camera": 0, "models": ["hands", "again", "camera"]},
+            "yard": {
+                "camera": 1,
+                "models": ["camera"],
+                "regions": {"gate": [0, 0, 0.5, 1], "path": {"region": [0.5, 0, 1, 1], "models": ["camera", "hands"]}},
+            },
+        },
+    )
+    plans = plan_streams(checked, NAMES)
+    assert {key: [*view.heads] for key, view in plans["door"].views.items()} == {
+        "classifier[hands]": ["hands"],
+        "classifier[camera]": ["again", "camera"],
+    }
+    assert {(view.feed, view.region, *view.heads) for view in plans["yard"].views.values()} == {
+        ("yard/gate", "gate", "camera"),
+        ("yard/path", "path", "camera"),
+        ("yard/path", "path", "hands"),
+    }
+    assert len(plans["yard"].views) == 3
+    assert count_feeds(checked) == {KEYS["camera"]: 3, KEYS["hands"]: 2}
+    assert sum(count_rings(checked).values()) == 5
+
+
+def test_the_actions_of_a_stream_go_to_the_models_that_have_their_labels() -> None:
+    wave = GESTURES.spec.labels[0]
+    checked = several(
+        actions={"covered": {"on": 0.7}, f"hands/{wave}": {"min_s": 2}},
+        streams={"door": {"camera": 0, "models": ["camera", "hands"], "actions": {"camera/covered": {"off": 0.6}}}},
+    )
+    views = plan_streams(checked, NAMES)["door"].views
+    (camera,), (hands,) = views["classifier[camera]"].heads.values(), views["classifier[hands]"].heads.values()
+    assert {label: (each.on, each.off) for label, each in camera.actions.labels.items()} == {"covered": (0.7, 0.6)}
+    assert {label: each.min_s for label, each in hands.actions.labels.items()} == {wave: 2}

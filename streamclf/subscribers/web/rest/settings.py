@@ -189,11 +189,11 @@ def _thresholds(editor: ConfigEditor, request: PreviewRequest) -> tuple[StreamAc
     except UsageError as error:
         raise HTTPException(422, redact(str(error))) from None
     config = now.config
-    if config is None or now.bundle is None:
+    if config is None:
         raise HTTPException(422, "the configuration has an error; correct it first")
     if request.stream not in config.streams:
         raise HTTPException(404, f"the configuration has no stream {request.stream}")
-    actions = config.actions_of(request.stream).with_thresholds(now.bundle.spec.thresholds)
+    actions = config.actions_of(request.stream).with_thresholds(now.thresholds)
     action = actions.labels.get(request.label)
     values = request.model_dump(include={"on", "off", "min_s", "cooldown_s"})
     try:

@@ -7,8 +7,8 @@ import hmac
 import os
 import secrets
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,6 +19,7 @@ from engines.errors import EngineError
 from streamclf.config.file_version import file_signature, version_text
 from streamclf.config.service import ServiceConfig, parse_config_text
 from streamclf.config.variables import Variables
+from streamclf.config.views import MODEL_KEY
 from streamclf.config.yaml_edit import YamlEditError
 from streamclf.config.yaml_text import YamlTextError
 from streamclf.errors import ConfigError, UsageError
@@ -32,6 +33,7 @@ from streamclf.subscribers.web.settings.config_storage import (
 from streamclf.subscribers.web.settings.credentials import VariablesFile, separate_credentials
 from streamclf.subscribers.web.settings.edits import AddStream, PauseStream, RemoveAction, RemoveStream, SetAction
 from streamclf.subscribers.web.settings.shown_text import difference, masked
+from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.preflight import preflight
 
 MAX_UNDO: Final = 20
@@ -56,15 +58,32 @@ class ConfigVersion:
     """One content of the file.
 
     `version` identifies the content for the page; `saved` identifies the file as the service's heartbeats do. `config`
-    and `bundle` are None if the content has an error, which `error` describes.
+    and `bundles`, by the name of the model, are None if the content has an error, which `error` describes.
     """
 
     text: str
     version: str
     saved: str
     config: ServiceConfig | None
-    bundle: Bundle | None
+    bundles: Mapping[str, Bundle] | None
     error: str | None
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of all models as keys of `actions`: a label of several models is like `camera/covered`."""
+        specs = {name or MODEL_KEY: bundle.spec for name, bundle in (self.bundles or {}).items()}
+        times = Counter(label for spec in specs.values() for label in spec.labels)
+        return [
+            label if times[label] == 1 else f"{name}/{label}" for name, spec in specs.items() for label in spec.labels
+        ]
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The thresholds that the models give for their labels, by every key that `actions` may have for them."""
+        specs = {name or MODEL_KEY: bundle.spec for name, bundle in (self.bundles or {}).items()}
+        found = {f"{name}/{label}": each for name, spec in specs.items() for label, each in spec.thresholds.items()}
+        plain = {label: each for spec in specs.values() for label, each in spec.thresholds.items()}
+        return {key: each for key, each in plain.items() if key in self.labels} | found
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +108,7 @@ class Undoable:
 class ConfigEditor:
     """Edit one configuration file. Methods may be called in any thread; edits are made one after the other."""
 
-    def __init__(self, path: Path, check: Callable[[ServiceConfig], Bundle] = preflight) -> None:
+    def __init__(self, path: Path, check: Callable[[ServiceConfig], CheckedConfig] = preflight) -> None:
         self.path = path
         self._check = check
         self._key = secrets.token_bytes(16)
@@ -169,19 +188,19 @@ class ConfigEditor:
             return data, self._read[2]
         try:
             text = _text(data)
-            config, bundle = self._checked(text)
-            found = ConfigVersion(text, version, saved, config, bundle, None)
+            checked = self._checked(text)
+            found = ConfigVersion(text, version, saved, checked.config, checked.bundles, None)
         except ConfigError as error:
             found = ConfigVersion(data.decode("utf-8", "replace"), version, saved, None, None, redact(str(error)))
         if found.error is None:
             self._read = (saved, data, found)
         return data, found
 
-    def _checked(self, text: str) -> tuple[ServiceConfig, Bundle]:
+    def _checked(self, text: str) -> CheckedConfig:
         """Check a content as the service does. Raises `ConfigError`."""
         try:
             config = parse_config_text(text, self.path, Variables(os.environ, self.path))
-            return config, self._check(config)
+            return self._check(config)
         except (UsageError, EngineError) as error:
             raise ConfigError(str(error)) from None
 

@@ -91,14 +91,14 @@ def describe_settings(editor: ConfigEditor, now: ConfigVersion, service: LiveSer
     raw = _raw_streams(now.text)
     found.variables = sorted({name for each in raw.values() for name in PLACEHOLDER.findall(str(each.get("url", "")))})
     config = now.config
-    if config is None or now.bundle is None:
+    if config is None:
         found.streams = [_stream(name, each, None, service, {}) for name, each in raw.items()]
         return found
-    thresholds = now.bundle.spec.thresholds
+    thresholds = now.thresholds
     found.streams = [_stream(name, raw.get(name, {}), config, service, thresholds) for name in config.streams]
     common = StreamActions(labels=config.actions).with_thresholds(thresholds)
     found.actions = {label: Thresholds.of(action) for label, action in common.labels.items()}
-    found.labels = [*now.bundle.spec.labels]
+    found.labels = now.labels
     if config.unknown_below > 0:
         found.labels.append(UNKNOWN)
     return found

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.bundles import make_brightness_bundle
 
-from streamclf.config.service import load_config
+from streamclf.config.service import ServiceConfig, load_config
 from streamclf.errors import ConfigError
 from streamclf.subscribers.web.settings import config_storage
 from streamclf.subscribers.web.settings.config_editor import MAX_UNDO, ConfigConflictError, ConfigEditor
@@ -25,6 +25,7 @@ from streamclf.subscribers.web.settings.edits import (
     SetAction,
 )
 from streamclf.subscribers.web.settings.overview import Thresholds, describe_settings
+from streamclf.supervisor.checked_config import CheckedConfig
 
 FILE = """\
 # Cameras of the office
@@ -180,12 +181,12 @@ def test_an_edit_by_hand_keeps_its_place_against_undo(editor: ConfigEditor, path
 
 
 def test_a_save_while_the_checks_run_is_not_overwritten(path: Path) -> None:
-    def check_slowly(config: object) -> object:
-        if "hall" in getattr(config, "streams", {}):
+    def check_slowly(config: ServiceConfig) -> CheckedConfig:
+        if "hall" in config.streams:
             path.write_text(FILE + "# saved meanwhile\n")
-        return None
+        return CheckedConfig(config, {})
 
-    editor = ConfigEditor(path, check_slowly)  # type: ignore[arg-type]
+    editor = ConfigEditor(path, check_slowly)
     with pytest.raises(ConfigConflictError, match="in this moment"):
         editor.apply(AddStream(stream="hall", camera=0), editor.read().version)
     assert path.read_text() == FILE + "# saved meanwhile\n"

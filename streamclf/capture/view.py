@@ -1,0 +1,151 @@
+"""Sample one stream for its views: each has its own rate, size, ring and pipes; all take the same decoded frames."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from streamclf.config.picture_area import PictureArea
+from streamclf.errors import RingError
+from streamclf.runtime.jobs import CaptureChange, ViewJob
+from streamclf.runtime.profiling import Stages
+from streamclf.sources import Frame
+from streamclf.windows.chunks import ChunkBuilder
+from streamclf.windows.ring import CommitCallback, RingWriter
+from streamclf.windows.ring_progress import ProgressWaiter
+from streamclf.windows.sampling import ChunkMeta, ChunkSampler
+
+COUNTERS: Final = {
+    "chunks": "completed",
+    "sampled": "sampled",
+    "dropped_partial": "dropped_partial",
+    "dropped_corrupt": "dropped_corrupt",
+}
+"""The counters of a status that samplers count, and their names there."""
+
+
+class View:
+    """One view: its sampler, and the ring that it fills."""
+
+    def __init__(
+        self, job: ViewJob, stream: str, stop: threading.Event, stages: Stages, on_commit: CommitCallback
+    ) -> None:
+        """Attach to the ring. Raises `RingError` if it is not the ring of this job. `on_commit` gets each chunk."""
+        self.job = job
+        self._stages = stages
+        progress = None if job.progress_fd is None else ProgressWaiter(job.progress_fd, stop)
+        self._ring = RingWriter(job.ring_fd, progress=progress, on_commit=[on_commit, self._wake_reader])
+        shape = (job.frames_per_chunk, job.height, job.width, 3)
+        if self._ring.chunk_shape != shape:
+            raise RingError(
+                f"stream {stream}: the ring holds {self._ring.chunk_shape}, the job needs {shape}; "
+                "restart the whole service"
+            )
+        self.sampler = ChunkSampler(job.fps, job.frames_per_chunk, first_segment=self._ring.next_segment)
+        self.connect()
+
+    def connect(self) -> None:
+        """Begin a new connection: the next frame does not follow the frames before it."""
+        job = self.job
+        self._builder = ChunkBuilder(
+            self.sampler, self._ring, height=job.height, width=job.width, resize=job.resize, area=job.area
+        )
+        self._is_first = True
+
+    def set_area(self, area: PictureArea) -> None:
+        """Show another part of the picture from now on, in a new segment."""
+        self.job = self.job.model_copy(update={"area": area})
+        self.connect()
+
+    def add(self, frame: Frame) -> None:
+        """Sample the next frame, and render it if it belongs to a chunk."""
+        if placements := self._builder.sample(frame, discontinuity=self._is_first):
+            with self._stages("convert"):
+                self._builder.render(placements)
+        self._is_first = False
+
+    def wait_until_read(self) -> None:
+        """Wait until the classifier has read all chunks, if capture waits for it."""
+        self._ring.wait_until_read()
+
+    def close(self) -> None:
+        """Release the ring and the descriptors, which belong to this process."""
+        del self._builder  # it holds the memory of the next chunk
+        self._ring.close()
+        for fd in (self.job.ring_fd, self.job.wake_fd, self.job.progress_fd):
+            if fd is not None:
+                os.close(fd)
+
+    def _wake_reader(self, chunk: ChunkMeta, pixels: object) -> None:
+        # A full pipe already holds enough bytes to wake the classifier; a broken one means that it is being restarted.
+        # Capture waits for neither.
+        with self._stages("ring"), contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self.job.wake_fd, b"\1")
+
+
+class ViewSet:
+    """The views of one stream, which may change while it is read.
+
+    It is also the source's frame selector: a frame is needed if a view may need it.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[ViewJob],
+        stream: str,
+        stop: threading.Event,
+        stages: Stages,
+        on_first_commit: CommitCallback,
+    ) -> None:
+        """Open the views. `on_first_commit` gets the chunks of the view that has existed for longest."""
+        self._stream, self._stop, self._stages, self._on_first_commit = stream, stop, stages, on_first_commit
+        self._views: dict[str, View] = {}
+        self._removed: Counter[str] = Counter()
+        """Counters of the views that were removed: a stream's counters never decrease."""
+        for job in jobs:
+            self._add(job)
+
+    def __iter__(self) -> Iterator[View]:
+        return iter(self._views.values())
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """The counters of all views together, by their names in a status."""
+        views = tuple(self._views.values())  # the thread `status` asks, too
+        return {
+            name: self._removed[name] + sum(getattr(view.sampler, key) for view in views)
+            for name, key in COUNTERS.items()
+        }
+
+    def apply(self, change: CaptureChange, fds: Sequence[int]) -> None:
+        """Remove a view, add one, which takes its descriptors from `fds`, and change the areas of others."""
+        if change.remove is not None and (view := self._views.pop(change.remove, None)):
+            for name, key in COUNTERS.items():
+                self._removed[name] += getattr(view.sampler, key)
+            view.close()
+        if change.add is not None:
+            ring_fd, wake_fd, *progress = fds
+            given = {"ring_fd": ring_fd, "wake_fd": wake_fd, "progress_fd": progress[0] if progress else None}
+            self._add(change.add.model_copy(update=given))
+        for name, area in change.update.items():
+            if view := self._views.get(name):
+                view.set_area(area)
+
+    def may_need(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+        """See `FrameSelector`."""
+        return any(view.sampler.may_need(before_ns, at_ns, after_ns, longest_ns) for view in self)
+
+    def may_need_previous(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+        """See `FrameSelector`."""
+        return any(view.sampler.may_need_previous(before_ns, at_ns, shortest_ns) for view in self)
+
+    def _add(self, job: ViewJob) -> None:
+        def on_commit(chunk: ChunkMeta, pixels: object) -> None:
+            if next(iter(self)).job.view == job.view:
+                self._on_first_commit(chunk, pixels)  # type: ignore[arg-type]
+
+        self._views[job.view] = View(job, self._stream, self._stop, self._stages, on_commit)

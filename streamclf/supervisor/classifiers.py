@@ -1,0 +1,274 @@
+"""Keep the classifier processes of a running service, one for each engine group, and change their models."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from engines.bundle import Bundle
+from streamclf.config.engine import EngineConfig
+from streamclf.config.views import MODEL_KEY
+from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, ClassifierReady, ModelReport
+from streamclf.runtime.liveness import LivenessTable
+from streamclf.supervisor.checked_config import CheckedConfig
+from streamclf.supervisor.child import Child, ChildEvent
+from streamclf.supervisor.engine_groups import EngineGroup, EngineKey, process_name
+from streamclf.supervisor.stream_plan import count_feeds
+
+log = logging.getLogger("service")
+
+
+@dataclass(slots=True, kw_only=True)
+class EngineProcess:
+    """One classifier process in its present state."""
+
+    child: Child
+    row: int
+    """Its row of the liveness table."""
+    group: EngineGroup
+    """The models that it has to serve."""
+    feeds: int = 0
+    """Number of configured feeds."""
+    capacity: int = 0
+    """Largest number of feeds of the present run."""
+    serving: dict[str, Bundle] = field(default_factory=dict)
+    """The models that the present run serves or opens."""
+    opening: set[str] = field(default_factory=set)
+    """The models that were added to the present run, and about which it has not reported yet."""
+    engine: str = ""
+    """The description of its engine, from its last report that it was ready."""
+    is_ready: bool = False
+    is_on_trial: bool = False
+    """Whether it must show that it can serve a new configuration. If it cannot, the service returns to the old one."""
+    is_removed: bool = False
+    """Whether it has been asked to stop because no model needs it any more."""
+
+    @property
+    def name(self) -> str:
+        """The name of the process."""
+        return self.child.name
+
+    @property
+    def was_ever_ready(self) -> bool:
+        """Whether it has reported that it was ready, in this run or an earlier one."""
+        return bool(self.engine)
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether it ended so often, or in such a way, that its next start is minutes away."""
+        return self.child.times_parked > 0 and not self.child.running
+
+
+class ClassifierSet:
+    """All classifier processes of the service.
+
+    A process continues while its group has a model, whatever other models join or leave the group. `restart` is called
+    with a process that must stop, and start again unless it was removed; `start` with one that must start.
+    """
+
+    def __init__(
+        self,
+        link: str,
+        table: LivenessTable,
+        notify: Callable[[ChildEvent], None],
+        *,
+        start: Callable[[Child], None],
+        restart: Callable[[EngineProcess], None],
+    ) -> None:
+        self._link, self._table, self._notify = link, table, notify
+        self._start, self._restart = start, restart
+        self._processes: dict[str, EngineProcess] = {}
+        self._engine = EngineConfig()
+
+    def of_child(self, child: str) -> EngineProcess | None:
+        """Return the process with this name."""
+        return self._processes.get(child)
+
+    @property
+    def all(self) -> list[EngineProcess]:
+        """Every process that serves models; those that were removed are left out."""
+        return [process for process in self._processes.values() if not process.is_removed]
+
+    @property
+    def children(self) -> list[Child]:
+        """The children of all processes, also of those that were removed and have not ended."""
+        return [process.child for process in self._processes.values()]
+
+    @property
+    def watched_rows(self) -> list[tuple[str, int]]:
+        """(name, row of the liveness table) of the processes that run and are not stopping."""
+        return [
+            (each.name, each.row) for each in self._processes.values() if each.child.running and not each.child.stopping
+        ]
+
+    @property
+    def names(self) -> dict[EngineKey, str]:
+        """The name of the process of each engine group."""
+        return {process.group.key: process.name for process in self.all}
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether a process, or a model that was added to one, has still to show that it can serve."""
+        return any(process.is_on_trial or process.opening for process in self.all)
+
+    @property
+    def engines(self) -> str | None:
+        """The engines, for people; None until every process has been ready, or parked, and one has been ready."""
+        if not all(process.was_ever_ready or process.is_parked for process in self.all):
+            return None
+        ready = [process for process in self.all if process.was_ever_ready]
+        if not ready:
+            return None
+        if len(self.all) == 1:
+            return ready[0].engine
+        return "; ".join(f"{_names(process.group.bundles)}: {process.engine}" for process in ready)
+
+    def apply(self, new: CheckedConfig, *, new_engine: bool, on_trial: bool) -> None:
+        """Change to the models of `new`. `finish` then removes models, after the streams have changed.
+
+        `new_engine`: options changed that an open engine cannot change. With `on_trial`, the processes that start must
+        show that they can serve.
+        """
+        self._engine = new.config.engine
+        feeds = count_feeds(new)
+        present = {process.group.key: process for process in self.all}
+        waiting: list[EngineGroup] = []
+        for group in new.groups:
+            if process := present.pop(group.key, None):
+                self._continue(process, group, feeds[group.key], new_engine=new_engine, on_trial=on_trial)
+            else:
+                waiting.append(group)
+        for group in waiting:
+            # A model whose encoder has changed keeps its process, which starts again with the new bundle.
+            names = group.bundles.keys()
+            replaced = next((each for each in present.values() if each.group.bundles.keys() & names), None)
+            if replaced:
+                del present[replaced.group.key]
+                replaced.group, replaced.feeds = group, feeds[group.key]
+                self._start_again(replaced, on_trial=on_trial)
+            else:
+                self._create(group, feeds[group.key], on_trial=on_trial)
+        for process in present.values():
+            process.is_removed = True
+            self._start_again(process, on_trial=False)
+
+    def finish(self) -> None:
+        """Remove the models that are not configured any more from the processes that go on."""
+        for process in self.all:
+            self._remove_models(process)
+
+    def prepare(self, process: EngineProcess) -> None:
+        """Set the job of the process's next run, just before it starts."""
+        bundles, engine = dict(process.group.bundles), self._engine
+        process.capacity = process.feeds + engine.spare_streams
+        process.serving, process.opening, process.is_ready = bundles, set(), False
+        process.child.pass_fds = [self._table.fd]
+        process.child.job = ClassifierJob(
+            link=self._link,
+            liveness_fd=self._table.fd,
+            liveness_row=process.row,
+            memory_limit=engine.memory_limit,
+            producer=process.name,
+            bundles={name: bundle.path for name, bundle in bundles.items()},
+            engine=engine,
+            streams=process.feeds,
+            capacity=process.capacity,
+        )
+
+    def record_line(self, process: EngineProcess, line: bytes) -> dict[str, str]:
+        """Record a report of the process; return the models that it cannot open, each with the reason."""
+        if process.child.stopping:
+            return {}
+        try:
+            if process.is_ready:
+                report = ModelReport.model_validate_json(line)
+                process.opening.discard(report.model)
+                failed = {} if report.error is None else {report.model: report.error}
+            else:
+                ready = ClassifierReady.model_validate_json(line)
+                process.is_ready, process.is_on_trial = True, False
+                process.engine, failed = ready.engine, ready.failed
+                self._add_models(process)
+        except ValidationError:  # a library of inference has written to standard output
+            log.debug("%s: no report: %r", process.name, line[:200])
+            return {}
+        for name in failed:
+            process.serving.pop(name, None)
+        return failed
+
+    def mark_down(self, process: EngineProcess) -> bool:
+        """Record that the process is ending or has ended; return whether it was ready."""
+        was_ready, process.is_ready = process.is_ready, False
+        process.opening.clear()
+        return was_ready
+
+    def forget(self, process: EngineProcess) -> None:
+        """Release a process that was removed and has ended."""
+        self._table.release(process.row)
+        del self._processes[process.name]
+
+    def send(self, name: str, change: ClassifierChange, fds: Sequence[int] = ()) -> bool:
+        """Send `change` to the process `name`; return False if it is not ready. Once ready, it gets the whole state."""
+        process = self._processes.get(name)
+        if process is None or not process.is_ready:
+            return False
+        if process.child.send(change, fds):
+            return True
+        self.mark_down(process)
+        if process.child.running:
+            process.child.kill_because("does not read its messages")
+        return False
+
+    def _create(self, group: EngineGroup, feeds: int, *, on_trial: bool) -> None:
+        names = [process_name(model) for model in group.bundles]
+        first = next(iter(group.bundles))
+        names += [process_name(first, number) for number in range(2, len(self._processes) + 3)]
+        name = next(name for name in names if name not in self._processes)
+        label = name.partition("[")[2].removesuffix("]") or None
+        child = Child(name, "streamclf.classifier", self._notify, models=label, reports=True)
+        process = EngineProcess(child=child, row=self._table.claim(), group=group, feeds=feeds, is_on_trial=on_trial)
+        self._processes[name] = process
+        self._start(child)
+
+    def _continue(
+        self, process: EngineProcess, group: EngineGroup, feeds: int, *, new_engine: bool, on_trial: bool
+    ) -> None:
+        process.group, process.feeds = group, feeds
+        if new_engine:
+            self._start_again(process, on_trial=on_trial)
+        elif feeds > process.capacity and not process.child.stopping:
+            log.warning(
+                "%s: %d streams or regions, but it serves at most %d: it restarts, and each loses a window; "
+                "engine.spare_streams says how many can join without a restart",
+                process.name,
+                feeds,
+                process.capacity,
+            )
+            self._start_again(process, on_trial=False)
+        elif process.is_ready:
+            self._add_models(process)
+
+    def _start_again(self, process: EngineProcess, *, on_trial: bool) -> None:
+        process.is_on_trial = on_trial
+        self._restart(process)
+
+    def _add_models(self, process: EngineProcess) -> None:
+        """Have the process open the models that it does not serve yet, and those whose bundles have changed."""
+        bundles = process.group.bundles
+        added = {name: bundle for name, bundle in bundles.items() if process.serving.get(name) != bundle}
+        if added and self.send(process.name, ClassifierChange(add_models={n: b.path for n, b in added.items()})):
+            process.serving |= added
+            process.opening |= added.keys()
+
+    def _remove_models(self, process: EngineProcess) -> None:
+        removed = tuple(name for name in process.serving if name not in process.group.bundles)
+        if removed and self.send(process.name, ClassifierChange(remove_models=removed)):
+            process.serving = {name: each for name, each in process.serving.items() if name not in removed}
+            process.opening -= set(removed)
+
+
+def _names(bundles: Mapping[str, Bundle]) -> str:
+    return ", ".join(name or MODEL_KEY for name in bundles)
