@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Annotated, Any, Final, Literal
+from typing import IO, Annotated, Any, Final, Literal, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -48,6 +48,7 @@ MAX_LABEL_CHARS: Final = 256
 
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Activation: TypeAlias = Literal["softmax", "sigmoid"]
 Threshold = Annotated[float, Field(gt=0, le=1)]
 PartName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 DEFAULT_THRESHOLD: Final = 0.5
@@ -70,7 +71,7 @@ class ModelSpec(BaseModel):
     format: Literal[2] = FORMAT
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     version: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$")
-    labels: tuple[Label, ...] = Field(min_length=2, max_length=10_000)
+    labels: tuple[Label, ...] = Field(min_length=1, max_length=10_000)
     height: int = Field(ge=8, le=4096, description="pixels")
     width: int = Field(ge=8, le=4096, description="pixels")
     resize: Literal["stretch", "crop", "letterbox"] = Field(
@@ -91,7 +92,7 @@ class ModelSpec(BaseModel):
     feature_parts: dict[PartName, Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict, max_length=64, description="lengths of the named, consecutive parts of the feature"
     )
-    activation: Literal["softmax", "sigmoid"] = Field(
+    activation: Activation = Field(
         "softmax", description="whether one label holds at a time (softmax), or each by itself (sigmoid)"
     )
     thresholds: dict[str, Threshold] = Field(
@@ -104,6 +105,8 @@ class ModelSpec(BaseModel):
     def _consistent(self) -> ModelSpec:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: each label may occur only once")
+        if len(self.labels) == 1 and self.activation == "softmax":
+            raise ValueError("labels: with activation softmax give at least two; one label needs activation sigmoid")
         if unknown := [name for name in self.thresholds if name not in self.labels]:
             raise ValueError(f"thresholds: {unknown[0]!r} is not a label of this model")
         self._check_parts()

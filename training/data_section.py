@@ -47,7 +47,14 @@ class MixedData(DataSection):
     def _check_validation(self) -> MixedData:
         if not any(part.validation for part in self.parts):
             raise ValueError("parts: at least one must have validation: true, or nothing measures the model")
+        if len({part.data.has_independent_labels for part in self.parts}) > 1:
+            raise ValueError("parts: some have multi_label: true and some have not; give it to all parts, or to none")
         return self
+
+    @property
+    def has_independent_labels(self) -> bool:
+        """Tell whether clips of the parts may have several labels."""
+        return self.parts[0].data.has_independent_labels
 
     def label_names(self) -> tuple[str, ...]:
         """Return the classes of the first part; all parts have the same."""

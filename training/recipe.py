@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from engines.bundle import Activation
 from streamclf.config.yaml_text import YamlTextError, parse_yaml
 from streamclf.errors import UsageError
 from streamclf.net.trusted_files import read_small_text
@@ -22,6 +23,11 @@ from training.overrides import apply_overrides
 from training.section import Section
 
 MAX_RECIPE_BYTES = 1 << 20
+MONITORED: Final[Mapping[Activation, tuple[str, ...]]] = {
+    "softmax": ("balanced_accuracy", "top1", "auc", "loss"),
+    "sigmoid": ("map", "macro_f1", "auc", "loss"),
+}
+"""The figures that may choose the best weights, by the activation of the model."""
 
 RENAMED_KEYS = {
     "average": "ema_decay",
@@ -90,9 +96,17 @@ class OptimiserRecipe(Section):
 
 
 class LossRecipe(Section):
-    """The `loss` section: cross-entropy on the label, and a loss on auxiliary targets where the data have some."""
+    """The `loss` section: a loss on the label, and one on auxiliary targets where the data have some.
+
+    The label's loss is cross-entropy, or binary cross-entropy of each label where labels are independent.
+    """
 
     label_smoothing: float = Field(0.05, ge=0, lt=1)
+    pos_weight: Annotated[float, Field(gt=0, le=1000)] | Literal["balanced"] = Field(
+        1.0,
+        description="with data.multi_label: weight of the windows that have a label, in its loss; balanced: the number "
+        "of windows without the label for each window with it, at most 20",
+    )
     aux_weight: float = Field(
         1.0, ge=0, description="weight of the auxiliary loss at the start; it falls to a tenth of that"
     )
@@ -121,8 +135,10 @@ class Recipe(Section):
     )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     validate_every: int = Field(250, ge=1, description="steps between two validations")
-    monitor: Literal["balanced_accuracy", "top1", "auc", "loss"] = Field(
-        "balanced_accuracy", description="the figure on the validation clips by which the best weights are chosen"
+    monitor: Literal["balanced_accuracy", "top1", "map", "macro_f1", "auc", "loss"] = Field(
+        "balanced_accuracy",
+        description="the figure on the validation clips by which the best weights are chosen; by default map with "
+        "data.multi_label",
     )
     keep: Literal["best", "last"] = Field("best", description="which weights the run keeps")
     patience: int | None = Field(None, ge=1, description="stop after this many validations without improvement")
@@ -153,6 +169,11 @@ class Recipe(Section):
         return self.data.resize_policy or "stretch"
 
     @property
+    def activation(self) -> Activation:
+        """Return how the model's logits become probabilities."""
+        return "sigmoid" if self.data.has_independent_labels else "softmax"
+
+    @property
     def frozen(self) -> bool:
         """Tell whether the backbone is never trained."""
         return self.optimiser.frozen_steps >= self.optimiser.steps
@@ -164,6 +185,18 @@ class Recipe(Section):
         if isinstance(tree, dict) and isinstance(tree.get("data"), dict):
             return {**tree, "data": {"kind": "camera_events", **tree["data"]}}
         return tree
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Recipe:
+        if self.activation == "sigmoid" and "monitor" not in self.model_fields_set:
+            self.__dict__["monitor"] = "map"
+        known = MONITORED[self.activation]
+        if self.monitor not in known:
+            labels = "several labels" if self.activation == "sigmoid" else "one label"
+            raise ValueError(f"monitor={self.monitor}: with {labels} for each clip, one of {', '.join(known)}")
+        if self.activation == "softmax" and self.loss.pos_weight != 1:
+            raise ValueError(f"loss.pos_weight={self.loss.pos_weight}: only with data.multi_label: true; remove it")
+        return self
 
     @model_validator(mode="after")
     def _check_together(self) -> Recipe:

@@ -51,7 +51,10 @@ BATCH_BYTES: Final = 8 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationWindows:
-    """Windows in the format of a bundle: `frames` (N, T, t, H, W, 3) uint8 RGB, `labels` (N,) indices if known."""
+    """Windows in the format of a bundle: `frames` (N, T, t, H, W, 3) uint8 RGB, and `labels` if they are known.
+
+    `labels`: (N,) indices, or (N, K) of zeros and ones where the model's labels are independent.
+    """
 
     frames: U8
     labels: npt.NDArray[np.int64] | None
@@ -73,14 +76,18 @@ def load_windows(path: Path, spec: ModelSpec) -> CalibrationWindows:
             f"{path}: windows are {windows.dtype} {windows.shape}; {spec.id} needs uint8 (1 to {MAX_WINDOWS}, "
             f"{', '.join(map(str, shape))})"
         )
-    if labels is not None and (
-        labels.shape != (len(windows),) or not 0 <= labels.min() <= labels.max() < len(spec.labels)
-    ):
-        raise BundleError(
-            f"{path}: labels are {labels.shape}; give one for each of {len(windows)} windows, "
-            f"from 0 to {len(spec.labels) - 1}"
-        )
+    if labels is not None:
+        _check_labels(path, labels, len(windows), spec)
     return CalibrationWindows(frames=windows, labels=labels)
+
+
+def _check_labels(path: Path, labels: npt.NDArray[np.int64], windows: int, spec: ModelSpec) -> None:
+    wanted, last = f"one for each of {windows} windows", len(spec.labels) - 1
+    shape: tuple[int, ...] = (windows,)
+    if spec.activation == "sigmoid":
+        wanted, last, shape = f"({windows}, {len(spec.labels)}), for each window and label", 1, (windows, last + 1)
+    if labels.shape != shape or not 0 <= labels.min() <= labels.max() <= last:
+        raise BundleError(f"{path}: labels are {labels.shape}; give {wanted}, from 0 to {last}")
 
 
 def quantise_bundle(

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from engines.activation import present_labels
 from engines.backends.choice import choose_backend
 from engines.backends.names import Backend, Precision
-from engines.bundle import Bundle
+from engines.bundle import Bundle, ModelSpec
 from engines.errors import BackendMissingError
 from engines.explain_precision import GraphPrecisionReport, explain_by_graph
 from engines.graphs.fp32_layers import store_fp32_layers
@@ -176,12 +177,23 @@ def _accuracy(engine: Engine, exact: Engine, windows: CalibrationWindows) -> dic
     result: dict[str, Any] = {
         "windows": len(windows.frames),
         "max_dp": float(np.abs(lowered - full).max()),
-        "same_label": float((lowered.argmax(1) == full.argmax(1)).mean()),
     }
+    # (N, K): the labels that each engine finds in a window, and those that it has.
+    by_engine = [_found(engine.spec, rows) for rows in (lowered, full)]
+    result["same_label"] = float((by_engine[0] == by_engine[1]).all(axis=1).mean())
     if windows.labels is not None:
-        result["accuracy"] = float((lowered.argmax(1) == windows.labels).mean())
-        result["accuracy_fp32"] = float((full.argmax(1) == windows.labels).mean())
+        truth = windows.labels if windows.labels.ndim > 1 else np.eye(full.shape[1])[windows.labels]
+        for key, found in zip(("accuracy", "accuracy_fp32"), by_engine, strict=True):
+            result[key] = float((found == truth).all(axis=1).mean())
     return result
+
+
+def _found(spec: ModelSpec, probabilities: Any) -> Any:
+    """Return (N, K) of zeros and ones: the labels that are present in each window."""
+    found = np.zeros(probabilities.shape, np.int64)
+    for row, values in zip(found, probabilities, strict=True):
+        row[present_labels(spec, values)] = 1
+    return found
 
 
 def _classify(engine: Engine, window: Any) -> Any:

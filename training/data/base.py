@@ -30,6 +30,11 @@ class DataSection(Section, ABC):
     has_benchmark: ClassVar[bool] = False
     """Whether a benchmark on other data exists, whose figures `export --figures` adds to the model card."""
 
+    @property
+    def has_independent_labels(self) -> bool:
+        """Tell whether a clip may have several labels, or none."""
+        return False
+
     @abstractmethod
     def label_names(self) -> tuple[str, ...]:
         """Return the classes without decoding clips. Raises `DataError` where they are not known."""
@@ -77,7 +82,7 @@ class DataSection(Section, ABC):
 
     def spec_metrics(self, metrics: dict[str, Any], benchmark: dict[str, Any] | None) -> dict[str, float]:
         """Select the figures that a bundle's `spec.json` gets. `benchmark`: the benchmark's figures, if measured."""
-        names = ("top1", "top5", "balanced_accuracy", "auc", "clips")
+        names = ("top1", "top5", "balanced_accuracy", "map", "macro_f1", "auc", "clips")
         return {name: metrics[name] for name in names if metrics.get(name) is not None}
 
 

@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from engines.arrays import F32, F64, I64, U8
 from training.data.augment import AugmentParams, AugmentRecipe, label_swaps
-from training.data.clips import Clips
+from training.data.clips import Clips, balanced_odds, target_of
 from training.data.shape import Shape
 from training.data.windows import WindowsRecipe, draw_stretched, draw_window, validation_layout
 from training.errors import RecipeError
@@ -57,7 +57,7 @@ class ValidationBatches(IterableDataset[Batch]):
     """The validation set, each item once and not augmented."""
 
     labels: I64
-    """(C,) the class of each item."""
+    """(C,) the class of each item; (C, K) of zeros and ones where labels are independent."""
     whole: bool = False
     """Whether this process reads all items, and not only its share of them."""
 
@@ -74,6 +74,7 @@ class WindowSampler:
             self._reversed = label_swaps(augment.reverse_labels, labels)
         except ValueError as error:
             raise RecipeError(f"augment: {error}") from None
+        self._classes = len(labels)
 
     def frame_indices(self, rng: np.random.Generator, length: int, steps: int) -> I64:
         """Draw (T * t,) indices into a clip of `length` frames, with `steps` frames for each frame of the model."""
@@ -90,8 +91,8 @@ class WindowSampler:
             fill=self.windows.short_clips,
         )
 
-    def sample(self, rng: np.random.Generator, index: int) -> tuple[U8, int, F32]:
-        """Draw a window of clip `index`: (chunks (T, t, H, W, 3), class, auxiliary targets (T, A))."""
+    def sample(self, rng: np.random.Generator, index: int) -> tuple[U8, F32, F32]:
+        """Draw a window of clip `index`: (chunks (T, t, H, W, 3), target (K,), auxiliary targets (T, A))."""
         shape, clips = self.shape, self.clips
         frames = clips.frames(index)
         indices = self.frame_indices(rng, len(frames), clips.steps(index))
@@ -101,13 +102,14 @@ class WindowSampler:
         unique, back = np.unique(indices, return_inverse=True)  # a frame that repeats is augmented once
         augmented = params.apply(rng, frames[unique], shape.height, shape.width)
         chunks = augmented[back].reshape(shape.chunks, shape.frames_per_chunk, shape.height, shape.width, 3)
-        return chunks, self.label(int(clips.labels[index]), params), self._aux_targets(index, indices, params)
+        return chunks, self.target(index, params), self._aux_targets(index, indices, params)
 
-    def label(self, label: int, params: AugmentParams) -> int:
-        """Return the class of a clip of class `label` after the augmentation `params`."""
+    def target(self, index: int, params: AugmentParams) -> F32:
+        """Return (K,): 1 for each label of clip `index` after the augmentation `params`, and 0 for the others."""
+        target = target_of(self.clips.labels, index, self._classes)
         if params.flipped:
-            label = int(self._flipped[label])
-        return int(self._reversed[label]) if params.reversed else label
+            target = target[self._flipped]
+        return target[self._reversed] if params.reversed else target
 
     def _aux_targets(self, index: int, indices: I64, params: AugmentParams) -> F32:
         """Return (T, A): the auxiliary targets of each chunk's last frame, NaN where unknown."""
@@ -137,12 +139,9 @@ class ClipTrainingBatches(TrainingBatches):
         balanced: bool,
         mixup: float,
     ) -> None:
-        self.sampler, self.classes = sampler, classes
+        self.sampler = sampler
         self._seed, self._batch, self._mixup = seed, batch, mixup
-        if balanced:
-            labels = sampler.clips.labels
-            odds = odds / np.bincount(labels, weights=odds, minlength=classes)[labels]
-        self.odds: F64 = odds / odds.sum()
+        self.odds: F64 = balanced_odds(odds, sampler.clips.labels, classes) if balanced else odds / odds.sum()
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
@@ -161,8 +160,7 @@ class ClipTrainingBatches(TrainingBatches):
     def sample_batch(self, rng: np.random.Generator) -> Batch:
         """Draw this process's share of one step."""
         windows = [self.sampler.sample(rng, index) for index in self.draw_clips(rng)]
-        frames, labels, aux_targets = (np.stack(column) for column in zip(*windows, strict=True))
-        target = np.eye(self.classes, dtype=np.float32)[labels]
+        frames, target, aux_targets = (np.stack(column) for column in zip(*windows, strict=True))
         if self._mixup:
             frames, target, aux_targets = mixup(rng, self._mixup, frames, target, aux_targets)
         return {
@@ -177,7 +175,8 @@ def mixup(
 ) -> tuple[npt.NDArray[Any], F32, F32]:
     """Mix every row with another row, all in one proportion (mixup, Zhang et al. 2018).
 
-    The auxiliary targets of a mixture are unknown, so they become NaN.
+    Targets are mixed in the same proportion, also those of independent labels. The auxiliary targets of a mixture are
+    unknown, so they become NaN.
     """
     share = float(rng.beta(alpha, alpha))
     other = rng.permutation(len(inputs))

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from engines.arrays import F32, I64, U8
+from engines.arrays import F32, F64, I64, U8
 from training.errors import DataError
 
 SPLITS = {
@@ -33,21 +33,28 @@ def split_name(text: str) -> str:
 class Row:
     """One row of a list of clips. Clips that come from the same source have the same `group`.
 
+    `several` has all labels of a clip whose labels are independent, maybe none; `label` is their text then.
     `origin` names the list and the line for messages.
     """
 
     path: str
     label: str
+    several: tuple[str, ...] | None = None
     split: str = ""
     group: str = ""
     origin: str = field(default="", compare=False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the clip: one, unless labels are independent."""
+        return (self.label,) if self.several is None else self.several
 
 
 class Clips(Protocol):
     """Decoded clips in an order that never changes."""
 
     labels: I64
-    """(C,) index of each clip's label."""
+    """(C,) index of each clip's label; (C, K) of zeros and ones where labels are independent."""
     names: Sequence[str]
     groups: Sequence[str]
     aux_names: Sequence[str]
@@ -64,6 +71,37 @@ class Clips(Protocol):
 
     def aux_targets(self, index: int) -> F32 | None:
         """Return (F, A) float32, NaN where unknown; x and y are shares of the frame's width and height."""
+
+
+def target_of(labels: I64, index: int, classes: int) -> F32:
+    """Return (K,) of zeros and ones for clip `index`; `labels` as in `Clips.labels`."""
+    if labels.ndim > 1:
+        return np.asarray(labels[index], np.float32)
+    target = np.zeros(classes, np.float32)
+    target[labels[index]] = 1
+    return target
+
+
+def label_counts(labels: I64, classes: int) -> I64:
+    """Return (K,) the number of clips with each label; `labels` as in `Clips.labels`."""
+    if labels.ndim > 1:
+        return np.asarray(labels.sum(axis=0), np.int64)
+    return np.bincount(labels, minlength=classes)
+
+
+def balanced_odds(odds: F64, labels: I64, classes: int) -> F64:
+    """Return the chances (C,) of clips with which all labels are drawn equally often.
+
+    A clip with several labels counts for each of them. Clips without a label count as one more label.
+    """
+    if labels.ndim == 1:
+        balanced: F64 = odds / np.bincount(labels, weights=odds, minlength=classes)[labels]
+    else:
+        hot = np.concatenate([labels, labels.sum(axis=1, keepdims=True) == 0], axis=1)
+        share = odds @ hot
+        balanced = odds * (hot @ np.divide(1, share, out=np.zeros_like(share), where=share > 0))
+    total: F64 = balanced / balanced.sum()
+    return total
 
 
 class ConcatenatedClips(Clips):

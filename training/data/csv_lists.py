@@ -21,7 +21,7 @@ DELIMITERS = ",;\t|"
 MAX_SHOWN = 5
 
 
-def read_table(path: Path, base: Path, notes: list[str], *, split: str = "") -> list[Row]:
+def read_table(path: Path, base: Path, notes: list[str], *, split: str = "", may_lack_label: bool = False) -> list[Row]:
     """Read a CSV with a header. Paths are relative to `base`; rows without a split of their own get `split`.
 
     Commas, semicolons, tabs and bars separate fields. `notes` gets sentences about rows and columns that are not used.
@@ -36,7 +36,7 @@ def read_table(path: Path, base: Path, notes: list[str], *, split: str = "") -> 
             + ("" if columns.group is not None else "; if one names the person or the source of a clip, call it group")
         )
     _check_splits(path, columns, records)
-    reader = _RowReader(path, base, columns, split)
+    reader = _RowReader(path, base, columns, split, may_lack_label=may_lack_label)
     rows = [row for line, fields in records if (row := reader.read(line, fields)) is not None]
     reader.report(notes)
     return rows
@@ -45,8 +45,9 @@ def read_table(path: Path, base: Path, notes: list[str], *, split: str = "") -> 
 class _RowReader:
     """Turn the records of one list into rows, and count the records that are left out."""
 
-    def __init__(self, path: Path, base: Path, columns: Columns, split: str) -> None:
+    def __init__(self, path: Path, base: Path, columns: Columns, split: str, *, may_lack_label: bool) -> None:
         self._path, self._base, self._columns, self._split = path, base, columns, split
+        self._may_lack_label = may_lack_label
         self._system_files: list[str] = []
         self._absent: list[str] = []
         self._found = 0
@@ -68,7 +69,7 @@ class _RowReader:
                 return None
         else:
             name = _value(fields, columns.path)
-        if not name or not label or printable(label) != label:
+        if not name or not (label or self._may_lack_label) or printable(label) != label:
             shown = f"path='{printable(name)}', label='{printable(label)}'"
             raise DataError(f"{self._path}, line {line}: {shown}; give both, in printable characters")
         if is_listed_by_mistake(name.replace("\\", "/")):

@@ -17,7 +17,7 @@ def class_names(rows: Sequence[Row], wanted: Sequence[str] = ()) -> tuple[str, .
 
     Raises `DataError` where `wanted` and the list do not name the same classes.
     """
-    found = {row.label for row in rows}
+    found = {label for row in rows for label in row.labels}
     if not wanted:
         names = tuple(sorted(found))
     else:
@@ -32,7 +32,9 @@ def class_names(rows: Sequence[Row], wanted: Sequence[str] = ()) -> tuple[str, .
                 f"label {missing[0]!r}: among data.labels, but no clip of the list has it "
                 f"(it has {', '.join(sorted(found))}); add clips or remove the label"
             )
-    if len(names) < 2:
+    if not names:
+        raise DataError("no clip has a label; give clips that have one, and clips that have none")
+    if len(names) < 2 and rows[0].several is None:
         raise DataError(f"only one class, {names[0]!r}; give clips of at least two classes")
     return names
 
@@ -56,6 +58,15 @@ def check_classes(found: Iterable[str], names: Sequence[str], part: str) -> None
             raise DataError(f"class {name!r}: no clip of it in {part}; add some, or give other splits")
 
 
+def check_negatives(rows: Sequence[Row], names: Sequence[str]) -> None:
+    """Raise `DataError` for an independent label that all training clips have: it cannot be learned."""
+    for name in names:
+        if all(name in row.labels for row in rows):
+            raise DataError(
+                f"label {name!r}: all {len(rows)} training clips have it; add clips without it, or remove the label"
+            )
+
+
 def split_by_list(rows: Sequence[Row], train: str, validation: str) -> tuple[list[Row], list[Row]]:
     """Return the rows of the two splits named. Raises `DataError` where a split has no rows."""
     splits = [[row for row in rows if row.split == split_name(name)] for name in (train, validation)]
@@ -77,10 +88,12 @@ def split_by_groups(rows: Sequence[Row], *, folds: int, fold: int, seed: int) ->
     groups: dict[str, list[Row]] = defaultdict(list)
     for number, row in enumerate(rows):
         groups[row.group or f"clip {number}"].append(row)
-    groups_of: dict[str, int] = Counter(label for clips in groups.values() for label in {row.label for row in clips})
+    groups_of: dict[str, int] = Counter(
+        label for clips in groups.values() for label in {label for row in clips for label in _classes_of(row)}
+    )
     rarest = min(groups_of, key=lambda label: (groups_of[label], label))
-    if groups_of[rarest] < 2:
-        clips = sum(row.label == rarest for row in rows)
+    if groups_of[rarest] < 2 and rarest:
+        clips = sum(rarest in _classes_of(row) for row in rows)
         raise DataError(
             f"class {rarest!r}: {clips} clip{'s' if clips > 1 else ''} of one source; at least two sources are needed, "
             "one for training and one for validation"
@@ -88,11 +101,11 @@ def split_by_groups(rows: Sequence[Row], *, folds: int, fold: int, seed: int) ->
     order = np.random.default_rng([seed, folds]).permutation(len(groups))
     names = list(groups)
     shuffled = sorted((names[i] for i in order), key=lambda name: -len(groups[name]))
-    totals = Counter(row.label for row in rows)
+    totals = Counter(label for row in rows for label in _classes_of(row))
     counts: list[Counter[str]] = [Counter() for _ in range(folds)]
     members: list[list[Row]] = [[] for _ in range(folds)]
     for name in shuffled:
-        inside = Counter(row.label for row in groups[name])
+        inside = Counter(label for row in groups[name] for label in _classes_of(row))
 
         def fullness(i: int, inside: Counter[str] = inside) -> tuple[float, int]:
             return sum(count * counts[i][label] / totals[label] for label, count in inside.items()), len(members[i])
@@ -103,3 +116,8 @@ def split_by_groups(rows: Sequence[Row], *, folds: int, fold: int, seed: int) ->
     validation = members[fold]
     chosen = {id(row) for row in validation}
     return [row for row in rows if id(row) not in chosen], validation
+
+
+def _classes_of(row: Row) -> tuple[str, ...]:
+    """Return the labels of a clip; clips without a label count as a class of their own."""
+    return row.labels or ("",)

@@ -16,12 +16,19 @@ from streamclf.sources import Resize
 from training.data.base import ClipSection, given_path
 from training.data.clip_cache import StoredClip, read_array, store_clips
 from training.data.clip_lists import read_rows
-from training.data.clips import Clips, Row
+from training.data.clips import Clips, Row, label_counts
 from training.data.dataset import ClipDataSet
 from training.data.decode import DecodeSpec
 from training.data.near_duplicates import find_near_duplicates
 from training.data.shape import Shape
-from training.data.splits import check_classes, check_groups, class_names, split_by_groups, split_by_list
+from training.data.splits import (
+    check_classes,
+    check_groups,
+    check_negatives,
+    class_names,
+    split_by_groups,
+    split_by_list,
+)
 
 MAX_EXAMPLES = 5
 """How many clips a note names."""
@@ -38,6 +45,10 @@ class ClipsData(ClipSection, PictureArea):
         None, description="folder that the list's paths are relative to; the list's own folder by default"
     )
     ucf101_list: Literal[1, 2, 3] = Field(1, description="the number of UCF101's or HMDB51's list, of three")
+    multi_label: bool = Field(
+        False,
+        description="a clip may have several labels, or none: in several rows, or in one cell, divided by ;",
+    )
     train_split: str = "train"
     validation_split: str = "val"
     folds: int | None = Field(
@@ -75,6 +86,11 @@ class ClipsData(ClipSection, PictureArea):
         path = self.given_path()
         return self.labels or class_names(self._read_rows(path, [])[0])
 
+    @property
+    def has_independent_labels(self) -> bool:
+        """Tell whether a clip may have several labels, or none."""
+        return self.multi_label
+
     def open(self, shape: Shape, *, seed: int, stretch: bool) -> ClipDataSet:
         """Read the list, check and split it, and decode the clips that the cache lacks."""
         notes: list[str] = []
@@ -82,14 +98,18 @@ class ClipsData(ClipSection, PictureArea):
         labels = class_names(rows, self.labels)
         training_rows, validation_rows = self.split(rows, seed)
         check_groups(training_rows, validation_rows)
-        check_classes((row.label for row in training_rows), labels, "the training split")
+        check_classes((label for row in training_rows for label in row.labels), labels, "the training split")
+        if self.multi_label:
+            check_negatives(training_rows, labels)
         decoder = _Decoder(self, shape, folder=folder, labels=labels, notes=notes)
-        if absent := [name for name in labels if name not in {row.label for row in validation_rows}]:
+        in_validation = {label for row in validation_rows for label in row.labels}
+        if absent := [name for name in labels if name not in in_validation]:
             decoder.notes.append(
                 f"no validation clip of {', '.join(absent)}: how well the model knows it cannot be measured"
             )
         training = decoder.decode("training", training_rows, shape.enlarged(self.train_scale), self.steps)
-        check_classes((labels[i] for i in training.labels), labels, "the training split that can be read")
+        readable = np.flatnonzero(label_counts(training.labels, len(labels)))
+        check_classes((labels[i] for i in readable), labels, "the training split that can be read")
         validation = decoder.decode(
             "validation", validation_rows, (shape.height, shape.width), self.steps if stretch else 1
         )
@@ -99,7 +119,14 @@ class ClipsData(ClipSection, PictureArea):
         return ClipDataSet(labels=labels, training=training, validation=validation, notes=notes)
 
     def _read_rows(self, path: Path, notes: list[str]) -> tuple[list[Row], Path]:
-        return read_rows(path, videos=self.videos, ucf101_list=self.ucf101_list, notes=notes)
+        return read_rows(
+            path,
+            videos=self.videos,
+            ucf101_list=self.ucf101_list,
+            notes=notes,
+            multi_label=self.multi_label,
+            known=self.labels,
+        )
 
     def split(self, rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
         """Split `rows` into (training, validation) as this section says."""
@@ -121,6 +148,13 @@ class ClipsData(ClipSection, PictureArea):
         return f"clips of `{printable(path.parent.name or '.')}/{printable(path.name)}`; {split}."
 
 
+def label_array(rows: Sequence[Row], labels: Sequence[str]) -> I64:
+    """Return the labels of clips as in `Clips.labels`."""
+    if all(row.several is None for row in rows):
+        return np.array([labels.index(row.label) for row in rows], np.int64)
+    return np.array([[name in row.labels for name in labels] for row in rows], np.int64).reshape(-1, len(labels))
+
+
 class CachedClips(Clips):
     """Decoded clips in the files of `training.data.clip_cache`; only their names are in memory."""
 
@@ -129,7 +163,7 @@ class CachedClips(Clips):
     def __init__(self, paths: Sequence[Path], rows: Sequence[Row], labels: Sequence[str], *, steps: int) -> None:
         self._paths = list(paths)
         self._steps = steps
-        self.labels: I64 = np.array([labels.index(row.label) for row in rows], np.int64)
+        self.labels: I64 = label_array(rows, labels)
         self.names = [printable(row.path) for row in rows]
         self.groups = [row.group for row in rows]
 

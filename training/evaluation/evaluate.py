@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ import torch
 
 from engines.arrays import F32, I64, U8
 from engines.backends.names import Backend, Precision
-from engines.bundle import SPEC_FILE, Bundle
+from engines.bundle import DEFAULT_THRESHOLD, SPEC_FILE, Activation, Bundle
 from engines.errors import EngineError
 from engines.opening import open_engine
 from engines.printable import printable
@@ -34,7 +34,8 @@ from training.data.windows import WindowsRecipe, validation_layout
 from training.errors import DataError, RunError
 from training.fit.lightning_module import predict_proba
 from training.fit.metrics import scores
-from training.fit.run_folder import RECIPE_FILE, load_run, run_labels
+from training.fit.multi_label_metrics import multi_label_scores
+from training.fit.run_folder import RECIPE_FILE, load_run, run_labels, run_thresholds
 from training.fit.train import open_session, validate
 from training.models import ClipModel
 
@@ -50,10 +51,15 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipReader:
-    """How a model reads clips: its labels, and how windows are cut and resized for it."""
+    """How a model reads clips: its labels, and how windows are cut and resized for it.
+
+    `thresholds`: of independent labels, by label.
+    """
 
     name: str
     labels: tuple[str, ...]
+    activation: Activation = "softmax"
+    thresholds: Mapping[str, float] = field(default_factory=dict)
     shape: Shape
     windows: WindowsRecipe
     resize: Resize
@@ -72,10 +78,14 @@ class EvaluationTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipPrediction:
-    """The prediction for one clip: `probabilities` (K,) are the mean over its windows."""
+    """The prediction for one clip: `probabilities` (K,) are the mean over its windows.
+
+    `truth` and `predicted`: the indices of its true and predicted labels; one each, unless labels are independent.
+    """
 
     name: str
-    truth: int
+    truth: tuple[int, ...]
+    predicted: tuple[int, ...]
     frames: U8  # (F, H, W, 3), as the model received them
     probabilities: F32
     windows: int
@@ -114,7 +124,7 @@ def evaluate_on(
     """
     opened = open_target(target, windows=windows, backend=backend, precision=precision)
     reader, counts = opened.reader, ReadCounts()
-    truth: list[int] = []
+    truth: list[tuple[int, ...]] = []
     probabilities: list[F32] = []
     try:
         for prediction in predict_clips(opened, data, split, counts):
@@ -130,7 +140,7 @@ def evaluate_on(
         raise DataError(f"{data}: no clip of it could be measured: {'; '.join(counts.unreadable[:5])}")
     for reason in counts.unreadable:
         print(f"left out: {printable(reason)}", file=sys.stderr, flush=True)
-    result = scores(np.stack(probabilities), np.array(truth, np.int64), reader.labels)
+    result = _scores(np.stack(probabilities), truth, reader)
     return {
         "model": reader.name,
         "data": str(data),
@@ -139,6 +149,13 @@ def evaluate_on(
         "skipped": len(counts.unreadable),
         "shorter_than_a_window": counts.short,
     }
+
+
+def _scores(probabilities: F32, truth: Sequence[tuple[int, ...]], reader: ClipReader) -> dict[str, Any]:
+    if reader.activation == "softmax":
+        return scores(probabilities, np.array([own[0] for own in truth], np.int64), reader.labels)
+    hot = np.array([[index in own for index in range(len(reader.labels))] for own in truth], np.int64)
+    return multi_label_scores(probabilities, hot, reader.labels, reader.thresholds)
 
 
 def open_target(target: Path, *, windows: int | None, backend: Backend, precision: Precision) -> EvaluationTarget:
@@ -168,8 +185,10 @@ def _open_run(run: Path, windows: int | None) -> EvaluationTarget:
         resize=recipe.resize,
         volume_crop=recipe.data.volume_crop,
         area=recipe.data.area,
+        activation=recipe.activation,
+        thresholds=run_thresholds(run) if recipe.activation == "sigmoid" else {},
     )
-    return EvaluationTarget(reader=reader, predictor=_TorchPredictor(model), close=lambda: None)
+    return EvaluationTarget(reader=reader, predictor=_TorchPredictor(model, recipe.activation), close=lambda: None)
 
 
 def _open_bundle(bundle: Bundle, windows: int | None, backend: Backend, precision: Precision) -> EvaluationTarget:
@@ -201,6 +220,8 @@ def bundle_reader(bundle: Bundle, windows: int | None) -> ClipReader:
             measured=default if windows is None else windows,
         ),
         resize=spec.resize,
+        activation=spec.activation,
+        thresholds=spec.thresholds,
     )
 
 
@@ -216,23 +237,34 @@ def predict_clips(
         chunks = shown.reshape(-1, shape.frames_per_chunk, *frames.shape[1:])
         rows = target.predictor.predict_proba(np.ascontiguousarray(chunks), layout.windows)
         counts.short += layout.filled > 0
+        probabilities = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
         yield ClipPrediction(
             name=name,
             truth=truth,
+            predicted=_predicted(probabilities, reader),
             frames=shown,
-            probabilities=rows.mean(axis=0, dtype=np.float64).astype(np.float32),
+            probabilities=probabilities,
             windows=len(layout.windows),
             filled=layout.filled,
         )
 
 
-def read_clips(reader: ClipReader, data: Path, split: str | None, counts: ReadCounts) -> Iterator[tuple[str, int, U8]]:
-    """Yield (name, class, frames (F, H, W, 3)) of every clip. Raises `DataError`."""
+def _predicted(probabilities: F32, reader: ClipReader) -> tuple[int, ...]:
+    if reader.activation == "softmax":
+        return (int(probabilities.argmax()),)
+    limits = [np.float32(reader.thresholds.get(label, DEFAULT_THRESHOLD)) for label in reader.labels]
+    return tuple(index for index, limit in enumerate(limits) if probabilities[index] >= limit)
+
+
+def read_clips(
+    reader: ClipReader, data: Path, split: str | None, counts: ReadCounts
+) -> Iterator[tuple[str, tuple[int, ...], U8]]:
+    """Yield (name, labels, frames (F, H, W, 3)) of every clip. Raises `DataError`."""
     if data.suffix == ".npz":
         yield from _read_volume_clips(reader, data, split)
         return
     notes: list[str] = []
-    rows, folder = read_rows(data, notes=notes)
+    rows, folder = read_rows(data, notes=notes, multi_label=reader.activation == "sigmoid", known=reader.labels)
     for note in notes:
         print(f"note: {printable(note)}", file=sys.stderr, flush=True)
     if split is not None:
@@ -242,7 +274,7 @@ def read_clips(reader: ClipReader, data: Path, split: str | None, counts: ReadCo
             found = sorted({row.split or "none" for row in rows})
             raise DataError(f"--split {split}: no clip of it in {data}; there are {', '.join(found)}")
         rows = chosen
-    classes = [_class_index(reader, row.label, data) for row in rows]
+    classes = [tuple(_class_index(reader, label, data) for label in row.labels) for row in rows]
     shape = reader.shape
     spec = DecodeSpec(
         fps=shape.fps,
@@ -265,14 +297,14 @@ def read_clips(reader: ClipReader, data: Path, split: str | None, counts: ReadCo
             print(f"{number} of {len(rows)} clips", file=sys.stderr, flush=True)
 
 
-def _read_volume_clips(reader: ClipReader, data: Path, split: str | None) -> Iterator[tuple[str, int, U8]]:
+def _read_volume_clips(reader: ClipReader, data: Path, split: str | None) -> Iterator[tuple[str, tuple[int, ...], U8]]:
     name = split_name(split or "test")
     volumes, classes = read_volumes(data, name, crop=reader.volume_crop)
     if len(classes) and classes.max() >= len(reader.labels):
         raise DataError(f"{data}: has class {classes.max()}, {reader.name} has only {len(reader.labels)} classes")
     clips: Clips = VolumeClips(volumes, classes, split=split or "test", size=(reader.shape.height, reader.shape.width))
     for index, clip_name in enumerate(clips.names):
-        yield clip_name, int(classes[index]), clips.frames(index)
+        yield clip_name, (int(classes[index]),), clips.frames(index)
 
 
 def _class_index(reader: ClipReader, label: str, data: Path) -> int:
@@ -288,14 +320,14 @@ def _class_index(reader: ClipReader, label: str, data: Path) -> int:
 class _TorchPredictor:
     """Predict with a run's model."""
 
-    def __init__(self, model: ClipModel) -> None:
-        self._model = model
+    def __init__(self, model: ClipModel, activation: Activation) -> None:
+        self._model, self._activation = model, activation
 
     def predict_proba(self, chunks: U8, windows: I64) -> F32:
         """See `Predictor`."""
         with torch.inference_mode():
             batch = {"frames": torch.from_numpy(chunks), "windows": torch.from_numpy(windows)}
-            return np.asarray(predict_proba(self._model, batch).numpy(), np.float32)
+            return np.asarray(predict_proba(self._model, batch, self._activation).numpy(), np.float32)
 
 
 class _EnginePredictor:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from engines.activation import activate
 from engines.arrays import F32, I32, U8
 from engines.bundle import ModelSpec
 from training.models import ClipModel
@@ -34,8 +35,7 @@ class ModelEngine:
         assert self._bank is not None
         with torch.inference_mode():
             logits: Tensor = self._model.head(self._bank[torch.from_numpy(windows).long()])
-            probabilities: F32 = logits.softmax(dim=1).numpy()
-        return probabilities
+        return activate(self.spec, logits.numpy())
 
     def submit(self, windows: I32) -> Callable[[], F32]:
         """See `Engine`."""

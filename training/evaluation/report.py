@@ -28,6 +28,9 @@ MAX_WRONG, MAX_RIGHT = 120, 60
 """The most wrong and correct clips on the page, so that a person can look through it."""
 SHOWN_SIDE, SHOWN_FPS, SHOWN_FRAMES = 160, 8, 32
 
+CURVES = ("top1", "balanced_accuracy", "map", "macro_f1", "auc")
+"""The figures of the learning curves."""
+
 _STYLE = """
 body { font: 15px system-ui, sans-serif; margin: 2em auto; max-width: 1200px; padding: 0 1em; color: #222; }
 main { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 14px; }
@@ -55,18 +58,22 @@ class Report:
     def add_clip(self, prediction: ClipPrediction, labels: Sequence[str]) -> None:
         """Write a clip's film for the page, unless the page already has enough clips of its sort, wrong or right."""
         best = prediction.probabilities.argsort()[::-1][:3]
-        right = bool(best[0] == prediction.truth)
+        right = set(prediction.predicted) == set(prediction.truth)
         if self._counts[right] >= (MAX_RIGHT if right else MAX_WRONG):
             return
         self._counts[right] += 1
         name = f"{len(self._clips):04}.gif"
         write_gif(self._folder / "clips" / name, prediction)
         top = [(labels[i], float(prediction.probabilities[i])) for i in best]
-        self._clips.append((prediction.name, labels[prediction.truth], top, name, right))
+        truth = " + ".join(labels[index] for index in prediction.truth) or "no label"
+        self._clips.append((prediction.name, truth, top, name, right))
 
     def write(self, result: dict[str, Any], labels: Sequence[str], history: Sequence[dict[str, Any]]) -> None:
-        """Write `index.html`, `confusion.png` and, for a run, `curves.png`."""
-        draw_confusion(self._folder / "confusion.png", result["confusion"], labels)
+        """Write `index.html`, `confusion.png` unless labels are independent and, for a run, `curves.png`."""
+        matrix = ""
+        if "confusion" in result:
+            draw_confusion(self._folder / "confusion.png", result["confusion"], labels)
+            matrix = '<img class="figure" src="confusion.png" alt="confusion matrix">'
         if history:
             draw_curves(self._folder / "curves.png", history)
         curves = '<img class="figure" src="curves.png" alt="learning curves">' if history else ""
@@ -75,7 +82,7 @@ class Report:
         (self._folder / "index.html").write_text(
             f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>\n"
             f"<h1>{title}</h1><pre>{html.escape(table(result))}</pre>\n"
-            f'<img class="figure" src="confusion.png" alt="confusion matrix">{curves}\n'
+            f"{matrix}{curves}\n"
             f"<h2>Clips: {self._counts[False]} wrong, then {self._counts[True]} right</h2>\n<main>\n{clips}\n</main>\n",
             encoding="utf-8",
         )
@@ -132,7 +139,7 @@ def draw_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
     """Draw the learning curves over steps: losses on the left, accuracies and AUC on the right."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for axes, names in ((left, ("train_label", "train_aux", "loss")), (right, ("top1", "balanced_accuracy", "auc"))):
+    for axes, names in ((left, ("train_label", "train_aux", "loss")), (right, CURVES)):
         for name in names:
             points = [(row["step"], row[name]) for row in history if row.get(name) is not None]
             if points:

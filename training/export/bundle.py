@@ -8,11 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from engines.arrays import U8
-from engines.bundle import Bundle
+from engines.bundle import DEFAULT_THRESHOLD, Bundle
 from training.errors import RunError
 from training.export.camera_events_card import camera_events_card
 from training.export.front_matter import front_matter, hyperparameters
@@ -20,7 +21,7 @@ from training.export.golden import CANDIDATES, choose_golden_window, render_wind
 from training.export.model_card import CardContent, model_card
 from training.export.onnx import export_bundle
 from training.fit.bundle_limits import check_exportable, spec_fields
-from training.fit.run_folder import METRICS_FILE, NOTES_FILE, load_run, read_json, run_labels
+from training.fit.run_folder import METRICS_FILE, NOTES_FILE, load_run, read_json, run_labels, thresholds_of
 from training.fit.train import open_session, validate
 from training.models import ClipModel
 from training.recipe import Recipe
@@ -71,8 +72,12 @@ def export_run(
         figures=spec_metrics,
     )
     card = head + CARDS.get(recipe.data.kind, model_card)(content) + hyperparameters(recipe)
-    golden = choose_golden_window(model, islice(_golden_candidates(recipe), CANDIDATES))
-    fields = spec_fields(recipe, labels, spec_metrics)
+    thresholds = thresholds_of(metrics) if recipe.activation == "sigmoid" else {}
+    limits = None
+    if recipe.activation == "sigmoid":
+        limits = np.array([thresholds.get(label, DEFAULT_THRESHOLD) for label in labels], np.float32)
+    golden = choose_golden_window(model, islice(_golden_candidates(recipe), CANDIDATES), limits)
+    fields = spec_fields(recipe, labels, spec_metrics, thresholds)
     return export_bundle(model, fields=fields, golden=golden, card=card, path=path)
 
 

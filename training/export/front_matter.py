@@ -21,7 +21,13 @@ _LICENCES: Final = (
     "gpl-2.0", "gpl-3.0", "isc", "lgpl-2.1", "lgpl-3.0", "mit", "mpl-2.0", "openrail", "unknown", "unlicense",
 )  # fmt: skip
 """The licences that the hub knows by a name of their own."""
-_METRICS: Final = {"top1": ("accuracy", "top-1"), "top5": ("accuracy", "top-5"), "auc": ("roc_auc", "AUC")}
+_METRICS: Final = {
+    "top1": ("accuracy", "top-1"),
+    "top5": ("accuracy", "top-5"),
+    "auc": ("roc_auc", "AUC"),
+    "map": ("map", "mAP"),
+    "macro_f1": ("f1", "macro F1"),
+}
 """The hub's type and a title for figures whose own names the hub does not know."""
 _NOT_HYPERPARAMETERS: Final = frozenset(
     ("name", "version", "licence", "about", "data", "accelerator", "threads", "num_workers", "golden", "start_strict")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engines.arrays import U8
+from engines.arrays import F32, U8
 from training.data.shape import Shape
 
 CANDIDATES = 24
@@ -19,9 +19,34 @@ CLEAR_LEAD = 0.22
 
 It is slightly more than twice the tolerance of INT8, the coarsest precision.
 """
+CLEAR_DISTANCE = 0.06
+"""The smallest accepted distance of an independent label's probability to its threshold, more than INT8's tolerance."""
 
 
-def choose_golden_window(model: nn.Module, windows: Iterable[U8]) -> U8:
+def choose_golden_window(model: nn.Module, windows: Iterable[U8], limits: F32 | None = None) -> U8:
+    """Choose the golden window of a model; `limits`: (K,) the thresholds of independent labels, else None."""
+    return _choose_by_lead(model, windows) if limits is None else _choose_by_distance(model, windows, limits)
+
+
+def _choose_by_distance(model: nn.Module, windows: Iterable[U8], limits: F32) -> U8:
+    """Choose the least certain window in which all independent labels are far from their thresholds.
+
+    A label near its threshold could be present in one engine and absent in another. If no window is far enough from
+    all thresholds, the one with the largest smallest distance is chosen.
+    """
+    ranked = []
+    with torch.inference_mode():
+        for window in windows:
+            probabilities = model(torch.from_numpy(np.array(window))[None]).sigmoid()[0].numpy()
+            nearest = float(np.abs(probabilities - limits).min())
+            certain = float(np.abs(probabilities - 0.5).min())
+            is_near = nearest < CLEAR_DISTANCE
+            ranked.append((is_near, -nearest if is_near else certain, window))
+    assert ranked  # there is at least one window
+    return np.array(min(ranked, key=lambda item: item[:2])[2])
+
+
+def _choose_by_lead(model: nn.Module, windows: Iterable[U8]) -> U8:
     """Choose from the windows (T, t, H, W, 3) uint8 the least certain one whose two best classes are far apart.
 
     With probabilities near 0 or 1, wrong numbers would not be noticed. With two nearly equal probabilities, an engine

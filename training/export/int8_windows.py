@@ -27,8 +27,8 @@ COUNT: Final = 256
 MAX_BYTES: Final = 4 << 30
 """The most bytes of all windows together, because all are in memory at the same time."""
 
-Labelled = tuple[int, U8]
-"""(class, window (T, t, H, W, 3))."""
+Labelled = tuple[tuple[int, ...], U8]
+"""(classes, window (T, t, H, W, 3))."""
 
 
 def write_windows(
@@ -48,16 +48,20 @@ def write_windows(
     nbytes = count * spec.chunks * int(np.prod(spec.chunk_shape))
     if count < 1 or nbytes > MAX_BYTES:
         raise DataError(f"--count {count}: {nbytes / 1e9:.1f} GB of pixels; 1 window to {MAX_BYTES / 1e9:.1f} GB")
+    classes = len(spec.labels) + (spec.activation == "sigmoid")  # windows without a label are a class, too
     try:
         source = _benchmark_windows(bundle, data, split) if disturbed else _clip_windows(bundle, data, split)
-        sampled = _sample_per_class(source, classes=len(spec.labels), count=count)
+        sampled = _sample_per_class(source, classes=classes, count=count)
     except (EngineError, StreamclfError) as error:
         raise RunError(str(error)) from error
     if not sampled:
         raise DataError(f"{data}: no window of it can be used; does the split --split {split} exist?")
-    labels = np.array([label for label, _ in sampled], np.int64)
+    truth = [own for own, _ in sampled]
+    labels = np.array([[index in own for index in range(len(spec.labels))] for own in truth], np.int64)
+    if spec.activation == "softmax":
+        labels = labels.argmax(axis=1)
     _write(output, np.stack([window for _, window in sampled]), labels)
-    found = {name: int((labels == index).sum()) for index, name in enumerate(spec.labels)}
+    found = {name: sum(index in own for own in truth) for index, name in enumerate(spec.labels)}
     return {"model": spec.id, "windows": len(labels), **{name: number for name, number in found.items() if number}}
 
 
@@ -77,7 +81,7 @@ def _benchmark_windows(bundle: Bundle, data: Path, split: str | None) -> Iterato
     for case in cases(films, bundle.spec):
         if case.label not in bundle.spec.labels:
             raise DataError(f"--disturbed: {bundle.spec.id} has no label {case.label}; the option is for camera-events")
-        yield bundle.spec.labels.index(case.label), case.frames
+        yield (bundle.spec.labels.index(case.label),), case.frames
 
 
 @dataclass(slots=True)
@@ -86,24 +90,28 @@ class _Reservoir:
 
     size: int
     added: int = 0
-    kept: list[U8] = field(default_factory=list)
+    kept: list[Labelled] = field(default_factory=list)
 
-    def add(self, item: U8, rng: np.random.Generator) -> None:
+    def add(self, item: Labelled, rng: np.random.Generator) -> None:
         self.added += 1
         if len(self.kept) < self.size:
-            self.kept.append(item.copy())
+            self.kept.append((item[0], item[1].copy()))
         elif (place := int(rng.integers(self.added))) < self.size:
-            self.kept[place] = item.copy()
+            self.kept[place] = (item[0], item[1].copy())
 
 
 def _sample_per_class(source: Iterable[Labelled], *, classes: int, count: int) -> list[Labelled]:
-    """Sample up to `count` windows, the same number of each class; a class with too few windows gives all it has."""
+    """Sample up to `count` windows, the same number of each class; a class with too few windows gives all it has.
+
+    A window with several labels counts for the one that was rarest so far. One without a label is of the last class.
+    """
     share, more = divmod(count, classes)
     reservoirs = [_Reservoir(size=share + (label < more)) for label in range(classes)]
     rng = np.random.default_rng(0)
-    for label, window in source:
-        reservoirs[label].add(window, rng)
-    return [(label, window) for label, reservoir in enumerate(reservoirs) for window in reservoir.kept]
+    for own, window in source:
+        chosen = min((reservoirs[label] for label in own), key=lambda each: each.added, default=reservoirs[-1])
+        chosen.add((own, window), rng)
+    return [item for reservoir in reservoirs for item in reservoir.kept]
 
 
 def _write(path: Path, windows: U8, labels: npt.NDArray[np.int64]) -> None:

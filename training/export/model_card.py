@@ -42,10 +42,11 @@ def model_card(content: CardContent) -> str:
         else f"(the best {recipe.monitor.replace('_', ' ')} on the validation clips)."
     )
     golden = "a validation clip." if recipe.golden == "validation" else "rendered shapes, no real person."
+    is_multi = recipe.activation == "sigmoid"
     lines = [
         f"# {recipe.name} {recipe.version}",
         "",
-        "One of: " + ", ".join(f"`{printable(label)}`" for label in labels) + ".",
+        ("Any of: " if is_multi else "One of: ") + ", ".join(f"`{printable(label)}`" for label in labels) + ".",
         "",
         *([recipe.about, ""] if recipe.about else []),
         f"Model `{m.kind}`: {m.chunks} chunks of {m.frames_per_chunk} frames at {recipe.fps:g} fps "
@@ -62,16 +63,14 @@ def model_card(content: CardContent) -> str:
         "",
         _figures(metrics),
         "",
-        "| class | clips | recall | precision | AUC |",
-        "|---|---|---|---|---|",
-        *[
-            f"| {table_cell(label)} | {row['clips']} | {_share(row['recall'])} | {_share(row['precision'])} | "
-            f"{_area(row['auc'])} |"
-            for label, row in metrics["per_class"].items()
-        ],
-        "",
-        *confusion_table(labels, metrics["confusion"]),
+        *(_independent_labels(metrics) if is_multi else _classes(labels, metrics)),
     ]
+    if is_multi:
+        lines += [
+            "",
+            "The threshold of each label has the highest F1 on the same clips, so F1 is too high for other clips. A "
+            "live action starts at this threshold unless the configuration sets another.",
+        ]
     if recipe.keep == "best":
         lines += [
             "",
@@ -82,6 +81,32 @@ def model_card(content: CardContent) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _classes(labels: Sequence[str], metrics: dict[str, Any]) -> list[str]:
+    return [
+        "| class | clips | recall | precision | AUC |",
+        "|---|---|---|---|---|",
+        *[
+            f"| {table_cell(label)} | {row['clips']} | {_share(row['recall'])} | {_share(row['precision'])} | "
+            f"{_area(row['auc'])} |"
+            for label, row in metrics["per_class"].items()
+        ],
+        "",
+        *confusion_table(labels, metrics["confusion"]),
+    ]
+
+
+def _independent_labels(metrics: dict[str, Any]) -> list[str]:
+    return [
+        "| label | clips | average precision | F1 | recall | precision | threshold |",
+        "|---|---|---|---|---|---|---|",
+        *[
+            f"| {table_cell(label)} | {row['clips']} | {_share(row['average_precision'])} | {_share(row['f1'])} | "
+            f"{_share(row['recall'])} | {_share(row['precision'])} | {_area(row['threshold'])} |"
+            for label, row in metrics["per_class"].items()
+        ],
+    ]
+
+
 def confusion_table(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> list[str]:
     """Write a confusion matrix as a Markdown table; rows are the true classes."""
     names = [table_cell(label) for label in labels]
@@ -90,6 +115,11 @@ def confusion_table(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> l
 
 
 def _figures(metrics: dict[str, Any]) -> str:
+    if "map" in metrics:
+        return (
+            f"{metrics['clips']} clips: mAP {metrics['map']:.1%}, macro F1 {metrics['macro_f1']:.1%}, all labels right "
+            f"{metrics['exact']:.1%}."
+        )
     auc = "" if metrics["auc"] is None else f", AUC {metrics['auc']:.3f}"
     return (
         f"{metrics['clips']} clips: top-1 {metrics['top1']:.1%}, top-5 {metrics['top5']:.1%}, "

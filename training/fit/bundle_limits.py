@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,7 +19,12 @@ _FILES_AND_SHAPE = {"feature_shape": (1,), "files": dict.fromkeys(REQUIRED_FILES
 """Stand-ins for the fields of a spec that are known only after the export."""
 
 
-def spec_fields(recipe: Recipe, labels: Sequence[str], metrics: Mapping[str, float]) -> dict[str, Any]:
+def spec_fields(
+    recipe: Recipe,
+    labels: Sequence[str],
+    metrics: Mapping[str, float],
+    thresholds: Mapping[str, float] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Return the fields of a bundle's `ModelSpec` that a recipe and its data determine."""
     return {
         "name": recipe.name,
@@ -33,6 +39,8 @@ def spec_fields(recipe: Recipe, labels: Sequence[str], metrics: Mapping[str, flo
         "short_clips": recipe.windows.short_clips,
         "whole_clips": "stretch" if recipe.windows.fit == "stretch" else "windows",
         "metrics": {name: round(float(value), 5) for name, value in metrics.items()},
+        "activation": recipe.activation,
+        "thresholds": dict(thresholds),
     }
 
 

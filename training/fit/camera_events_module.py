@@ -35,8 +35,9 @@ class CameraEventsModule(ClipModule):
         labels: Sequence[str],
         truth: npt.NDArray[np.int64],
         aux_names: Sequence[str] = (),
+        positives: npt.NDArray[np.float64] | None = None,
     ) -> None:
-        super().__init__(recipe, model, labels=labels, truth=truth, aux_names=aux_names)
+        super().__init__(recipe, model, labels=labels, truth=truth, aux_names=aux_names, positives=positives)
         section = recipe.model
         assert isinstance(section, VivitFactorisedRecipe)  # the recipe allows no other kind of model
         assert isinstance(model, FactorisedViViT)

@@ -137,7 +137,7 @@ class CachedTrainingBatches(ClipTrainingBatches):
     def sample_batch(self, rng: np.random.Generator) -> Batch:
         """Draw this process's share of one step."""
         clips = self.sampler.clips
-        rows, labels = [], []
+        rows, targets = [], []
         for index in self.draw_clips(rng):
             view = int(rng.integers(self._views))
             params = self._params[index][view]
@@ -145,9 +145,9 @@ class CachedTrainingBatches(ClipTrainingBatches):
             indices = self.sampler.frame_indices(rng, len(features), clips.steps(index))
             indices = indices[:: self.sampler.shape.frames_per_chunk]  # each chunk's first frame
             rows.append(features[indices[::-1] if params.reversed else indices])
-            labels.append(self.sampler.label(int(clips.labels[index]), params))
+            targets.append(self.sampler.target(index, params))
         features = np.stack(rows).astype(np.float32)
-        target = np.eye(self.classes, dtype=np.float32)[labels]
+        target = np.stack(targets)
         if self._mixup:
             features, target, _ = mixup(rng, self._mixup, features, target, np.empty(0, np.float32))
         return {"features": torch.from_numpy(features), "target": torch.from_numpy(target)}

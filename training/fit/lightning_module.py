@@ -13,13 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engines.bundle import Activation
 from training.data.batches import Batch, rank, world_size
 from training.errors import LossError, OutOfMemoryError
 from training.fit.metrics import scores
+from training.fit.multi_label_metrics import multi_label_scores
 from training.fit.optimizer import backbone_modules, backbone_norms, make_optimiser, new_ema
 from training.models import ClipModel
 from training.recipe import Recipe
 
+MAX_POS_WEIGHT = 20.0
+"""Largest weight of rare labels with `loss.pos_weight: balanced`."""
 ENCODE_BATCH = 256
 """The most chunks of a validation batch that are encoded at once."""
 
@@ -27,8 +31,9 @@ ENCODE_BATCH = 256
 class ClipModule(lightning.LightningModule):
     """A model in training, with its losses and its figures on the validation clips.
 
-    `truth`: (C,) the classes of the validation clips. `aux_names`: the columns of a batch's auxiliary targets; x and y
-    are regressed, `visible` is classified as yes or no.
+    `truth`: (C,) the classes of the validation clips, or (C, K) of zeros and ones where labels are independent.
+    `aux_names`: the columns of a batch's auxiliary targets; x and y are regressed, `visible` is classified as yes or
+    no. `positives`: (K,) the share of each label in the training windows; None without training.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class ClipModule(lightning.LightningModule):
         labels: Sequence[str],
         truth: npt.NDArray[np.int64],
         aux_names: Sequence[str] = (),
+        positives: npt.NDArray[np.float64] | None = None,
     ) -> None:
         super().__init__()
         self.recipe, self.labels, self.aux_names = recipe, tuple(labels), tuple(aux_names)
@@ -46,7 +52,9 @@ class ClipModule(lightning.LightningModule):
         self.ema = None if recipe.optimiser.ema_decay is None else new_ema(model, recipe.optimiser.ema_decay)
         self.aux_predictor = self._new_aux_predictor() if self.aux_names and not predicts_aux(model) else None
         self.truth = truth
-        self.register_buffer("probability_sums", torch.zeros(len(truth), len(labels)), persistent=False)
+        # The last column counts the windows of each clip.
+        self.register_buffer("probability_sums", torch.zeros(len(truth), len(labels) + 1), persistent=False)
+        self.register_buffer("pos_weight", self._new_pos_weight(positives), persistent=False)
         self.metrics: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self._loss_sums: dict[str, Tensor] = {}
@@ -64,11 +72,28 @@ class ClipModule(lightning.LightningModule):
         """Compute the parts of one step's loss; training minimises their sum."""
         features, aux = self._encode(batch)
         logits = self.model.head(features).float()
-        smoothing = self.recipe.loss.label_smoothing
-        parts = {"label": F.cross_entropy(logits, batch["target"], label_smoothing=smoothing)}
+        parts = {"label": self._label_loss(logits, batch["target"])}
         if aux is not None and self.recipe.loss.aux_weight:
             parts["aux"] = self.aux_weight * self._aux_loss(aux.float(), batch["aux_targets"])
         return parts
+
+    def _label_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        smoothing = self.recipe.loss.label_smoothing
+        if self.recipe.activation == "softmax":
+            return F.cross_entropy(logits, target, label_smoothing=smoothing)
+        smoothed = target * (1 - smoothing) + smoothing / 2
+        weight = torch.as_tensor(self.pos_weight)
+        return F.binary_cross_entropy_with_logits(logits, smoothed, pos_weight=weight)
+
+    def _new_pos_weight(self, positives: npt.NDArray[np.float64] | None) -> Tensor:
+        """Return the weight (K,) of clips that have a label, in the loss of this label."""
+        weight = self.recipe.loss.pos_weight
+        if weight != "balanced":
+            return torch.full((len(self.labels),), float(weight))
+        if positives is None:  # nothing is trained
+            return torch.ones(len(self.labels))
+        share = torch.from_numpy(positives).float().clamp(1e-6, 1 - 1e-6)
+        return ((1 - share) / share).clamp(1 / MAX_POS_WEIGHT, MAX_POS_WEIGHT)
 
     @property
     def aux_weight(self) -> float:
@@ -136,8 +161,8 @@ class ClipModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Add up the probabilities of each clip's windows."""
-        probabilities = predict_proba(self.evaluated_model, batch)
-        self._sums.index_add_(0, batch["clips"], probabilities.to(self._sums.dtype))
+        probabilities = predict_proba(self.evaluated_model, batch, self.recipe.activation)
+        self._sums.index_add_(0, batch["clips"], with_count(probabilities).to(self._sums.dtype))
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures, of which one chooses the best checkpoint, and extend the learning curve."""
@@ -154,12 +179,19 @@ class ClipModule(lightning.LightningModule):
         trained = {f"train_{name}": float(total) / steps for name, total in self._loss_sums.items()}
         self._loss_sums, self._summed_steps = {}, 0
         self.history.append({"step": self.global_step, **trained, **numbers})
-        shown = " ".join(f"{name} {numbers[name]:.3f}" for name in ("top1", "balanced_accuracy", "loss"))
+        names = ("top1", "balanced_accuracy", "map", "macro_f1", "loss")
+        shown = " ".join(f"{name} {numbers[name]:.3f}" for name in names if name in numbers)
         self._print_progress(f"step {self.global_step}: validation: {shown}")
 
     def compute_metrics(self, summed: npt.NDArray[np.float32]) -> dict[str, Any]:
-        """Compute the figures from `summed` (C, K), each clip's probabilities added up over its windows."""
-        return scores(summed / summed.sum(axis=1, keepdims=True).clip(min=1e-12), self.truth, self.labels)
+        """Compute the figures from `summed` (C, K + 1): each clip's probabilities added up, and its number of windows.
+
+        Thresholds of independent labels are chosen on these clips.
+        """
+        means = summed[:, :-1] / summed[:, -1:].clip(min=1)
+        if self.recipe.activation == "sigmoid":
+            return multi_label_scores(means, self.truth, self.labels)
+        return scores(means / means.sum(axis=1, keepdims=True).clip(min=1e-12), self.truth, self.labels)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the learning curve with the checkpoint."""
@@ -240,14 +272,19 @@ def predicts_aux(model: nn.Module) -> bool:
     return hasattr(model.encoder, "with_point")
 
 
-def predict_proba(model: nn.Module, batch: Batch) -> Tensor:
+def with_count(probabilities: Tensor) -> Tensor:
+    """Append a column of ones to (W, K), so that a sum over windows also counts them."""
+    return torch.cat([probabilities, torch.ones_like(probabilities[:, :1])], dim=1)
+
+
+def predict_proba(model: nn.Module, batch: Batch, activation: Activation) -> Tensor:
     """Return (W, K) probabilities of a validation batch's windows. A chunk of several windows is encoded once."""
     if "features" in batch:
         features = batch["features"].float()
     else:
         features = torch.cat([model.encoder(part) for part in torch.split(batch["frames"], ENCODE_BATCH)])  # type: ignore[operator]
     logits: Tensor = model.head(features[batch["windows"]])  # type: ignore[operator]
-    return logits.float().softmax(dim=-1)
+    return logits.float().softmax(dim=-1) if activation == "softmax" else logits.float().sigmoid()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import multiclass_auroc
 
 from engines.arrays import F32, I64
 from engines.printable import printable
+from training.fit.multi_label_metrics import multi_label_table
 
 
 def scores(probabilities: F32, truth: I64, labels: Sequence[str]) -> dict[str, Any]:
@@ -69,7 +70,9 @@ def class_auc(probabilities: F32, truth: I64, classes: int) -> npt.NDArray[np.fl
 
 
 def table(result: dict[str, Any]) -> str:
-    """Format the figures of `scores` as text."""
+    """Format the figures of `scores` or `multi_label_scores` as text."""
+    if "map" in result:
+        return multi_label_table(result)
     lines = [
         f"{name}: {result[name]:.4f}"
         for name in ("top1", "top5", "balanced_accuracy", "auc", "loss")

@@ -169,6 +169,17 @@ def run_labels(run: Path, recipe: Recipe) -> tuple[str, ...]:
     return tuple(found)
 
 
+def run_thresholds(run: Path) -> dict[str, float]:
+    """Return the thresholds of independent labels that the run chose on its validation clips."""
+    return thresholds_of(read_json(run / METRICS_FILE))
+
+
+def thresholds_of(metrics: Any) -> dict[str, float]:
+    """Return the threshold of each label that has one, from the figures of a run."""
+    rows = metrics.get("per_class", {}) if isinstance(metrics, dict) else {}
+    return {label: row["threshold"] for label, row in rows.items() if row.get("threshold") is not None}
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises `RunError`."""
     try:

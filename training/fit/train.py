@@ -23,13 +23,20 @@ from torch.utils.data import DataLoader
 from engines.printable import printable
 from streamclf.runtime.interrupts import describe_work
 from streamclf.runtime.signals import without_interrupts
-from training.data.batches import Batch, TrainingBatches, ValidationBatches, WindowSampler, rank
+from training.data.batches import (
+    Batch,
+    ClipTrainingBatches,
+    TrainingBatches,
+    ValidationBatches,
+    WindowSampler,
+    rank,
+)
 from training.data.dataset import ClipDataSet, DataSet
 from training.errors import RecipeError, RunError
 from training.fit.bundle_limits import check_exportable, check_graph_size
 from training.fit.camera_events_module import CameraEventsModule
 from training.fit.feature_cache import CachedTrainingBatches, CachedValidationBatches, FeatureCache, check_frozen
-from training.fit.lightning_module import ClipModule, predict_proba
+from training.fit.lightning_module import ClipModule, predict_proba, with_count
 from training.fit.run_folder import (
     BEST_FILE,
     HISTORY_FILE,
@@ -83,7 +90,14 @@ def open_session(recipe: Recipe, model: ClipModel | None = None) -> Session:
             )
         validation = data.validation_batches(recipe.shape, recipe.windows)
     module_class = MODULES.get(recipe.data.kind, ClipModule)
-    module = module_class(recipe, network, labels=data.labels, truth=validation.labels, aux_names=data.aux_names)
+    module = module_class(
+        recipe,
+        network,
+        labels=data.labels,
+        truth=validation.labels,
+        aux_names=data.aux_names,
+        positives=label_shares(training, len(data.labels)) if isinstance(training, ClipTrainingBatches) else None,
+    )
     return Session(module=module, training=training, validation=validation, labels=data.labels, notes=data.notes)
 
 
@@ -183,15 +197,24 @@ def _train(recipe: Recipe, run: Path) -> dict[str, float]:
 def validate(session: Session, model: nn.Module) -> dict[str, Any]:
     """Compute the figures of `model` on all validation clips, in this process alone."""
     session.validation.whole = True
-    return session.module.compute_metrics(_sum_probabilities(model, session.validation, len(session.labels)))
+    return session.module.compute_metrics(_sum_probabilities(model, session, len(session.labels)))
 
 
-def _sum_probabilities(model: nn.Module, batches: ValidationBatches, classes: int) -> npt.NDArray[np.float32]:
-    """Return (C, K): the probabilities of every validation clip, added up over its windows."""
-    summed = torch.zeros(len(batches.labels), classes)
+def label_shares(batches: ClipTrainingBatches, classes: int) -> npt.NDArray[np.float64]:
+    """Return (K,) the share of training windows that have each label, as they are drawn."""
+    labels = batches.sampler.clips.labels
+    if labels.ndim == 1:
+        return np.asarray(np.bincount(labels, weights=batches.odds, minlength=classes), np.float64)
+    return np.asarray(batches.odds @ labels, np.float64)
+
+
+def _sum_probabilities(model: nn.Module, session: Session, classes: int) -> npt.NDArray[np.float32]:
+    """Return (C, K + 1): the probabilities of every validation clip added up over its windows, and their number."""
+    batches, activation = session.validation, session.module.recipe.activation
+    summed = torch.zeros(len(batches.labels), classes + 1)
     with torch.inference_mode():
         for batch in batches:
-            summed.index_add_(0, batch["clips"], predict_proba(model, batch))
+            summed.index_add_(0, batch["clips"], with_count(predict_proba(model, batch, activation)))
     return summed.numpy()
 
 

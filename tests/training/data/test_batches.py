@@ -55,10 +55,10 @@ def test_label_follows_mirroring_and_reversal(key: str) -> None:
     """A window in which the dot moves left has the label `left`, whatever was done to its clip."""
     _, sampler = open_dots(**{key: True, f"{key}_labels": {"left": "right"}})
     for seed in range(12):
-        chunks, label, targets = sampler.sample(np.random.default_rng(seed), seed % 2)
+        chunks, target, targets = sampler.sample(np.random.default_rng(seed), seed % 2)
         frames = chunks.reshape(-1, 60, 80, 3)
         columns = [frame[..., 0].max(axis=0).argmax() for frame in (frames[0], frames[-1])]
-        assert label == (0 if columns[1] < columns[0] else 1)
+        assert target.tolist() == ([1, 0] if columns[1] < columns[0] else [0, 1])
         if seed % 2 == 0:
             last = frames[1::2]
             places = [frame[..., 0].max(axis=0).argmax() / 80 for frame in last]
