@@ -76,7 +76,8 @@ def test_a_missing_file_is_named(path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": ["one"]}, "labels"),
+        ({"labels": []}, "labels: Tuple should have at least 1 item"),
+        ({"labels": ["one"]}, "labels: with activation softmax give at least two; one label needs activation sigmoid"),
         ({"labels": ["same", "same"]}, "each label may occur only once"),
         ({"fps": 0}, "fps"),
         ({"surprise": 1}, "surprise"),
@@ -113,6 +114,8 @@ def test_a_spec_keeps_the_order_of_parts_and_leaves_out_defaults(path: Path) -> 
     assert list(spec.feature_parts.items()) == list(parts.items())
     assert spec.activation == "sigmoid"
     np.testing.assert_allclose(spec.label_thresholds, [0.5, 0.3])
+    edit_spec(path, activation="sigmoid", labels=["one"], thresholds={})
+    assert load_bundle(path).spec.labels == ("one",)
 
 
 def test_a_file_name_with_a_path_is_refused(path: Path) -> None:

@@ -139,6 +139,7 @@ def merge_duplicates(rows: Sequence[Row], notes: list[str]) -> list[Row]:
                 raise DataError(
                     f"{printable(row.path)}: {key} {getattr(other, key)!r} ({other.origin}) and "
                     f"{getattr(row, key)!r} ({row.origin}); a clip has one {key}: remove a row"
+                    + (", or give data.multi_label: true" if key == "label" else "")
                 )
         if row.several is not None:
             first[row.path] = replace(other, several=tuple(dict.fromkeys((*other.labels, *row.labels))))

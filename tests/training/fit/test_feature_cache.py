@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.clip_recipes import clip_recipe
+from support.two_events import write_events
 
 from training.errors import RecipeError
 from training.evaluation.evaluate import evaluate_run
@@ -78,3 +79,25 @@ def test_cached_chunks_of_several_frames_equal_the_encoders(films: Path, tmp_pat
 def test_views_need_a_frozen_backbone(films: Path) -> None:
     with pytest.raises(RecipeError, match=r"windows\.views=3: needs a frozen backbone"):
         clip_recipe(films, windows={"views": 3})
+
+
+def test_cached_features_keep_several_labels(tmp_path: Path) -> None:
+    """A frozen encoder's head learns from cached features of clips with two labels, one or none."""
+    write_events(tmp_path / "films", train=2, val=2, test=0)
+    recipe = clip_recipe(
+        tmp_path / "films",
+        data={"multi_label": True, "find_duplicates": False},
+        windows={"views": 2},
+        augment={"flip": True, "flip_labels": {"lamp": "walker"}, "mixup": 0.0},
+        optimiser={"steps": 4, "frozen_steps": 4, "batch": 16},
+        model={"frames_per_chunk": 1, "chunks": 8},
+    )
+    session = open_session(recipe)
+    assert session.training is not None
+    batches = iter(session.training)
+    targets = {tuple(row) for _ in range(4) for row in next(batches)["target"].tolist()}
+    assert targets == {(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)}
+    assert session.validation.labels.shape == (8, 2)
+    metrics = train(recipe, tmp_path / "run")
+    assert 0 <= metrics["map"] <= 1
+    assert evaluate_run(tmp_path / "run")["map"] == pytest.approx(metrics["map"])
