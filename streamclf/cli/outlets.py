@@ -86,6 +86,8 @@ def query(
     ],
     label: Annotated[str | None, typer.Option(help="Only this label; the label of a status is its state.")] = None,
     stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
+    region: Annotated[str | None, typer.Option(help="Only this region of a stream.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only the model of this name in the configuration.")] = None,
     type_: Annotated[str | None, typer.Option("--type", help="Only prediction, action, status or clip.")] = None,
     since: Annotated[
         str | None,
@@ -113,6 +115,8 @@ def query(
         db,
         label=label,
         stream=stream,
+        region=region,
+        model=model,
         type=type_,
         since=since,
         until=until,

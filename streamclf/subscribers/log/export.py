@@ -19,7 +19,9 @@ LogRow: TypeAlias = tuple[str | None, int | None, str, str, str, str | None, flo
 
 CSV_COLUMNS: Final = (
     "time", "stream", "type", "label", "probability", "start_s", "end_s", "phase", "reason", "epoch", "offset",
+    "region", "model_name",
 )  # fmt: skip
+"""Later versions add columns at the end."""
 PARQUET_COLUMNS: Final = (*CSV_COLUMNS, "body")
 _BATCH_ROWS = 50_000
 
@@ -64,6 +66,7 @@ def _record(row: LogRow) -> dict[str, Any]:
         "epoch": epoch, "offset": offset, "body": body,
     }  # fmt: skip
     event = orjson.loads(body)
+    record |= {"region": event.get("region"), "model_name": event.get("model_name")}
     match kind:
         case "prediction":
             record |= {"start_s": event["window"]["start_s"], "end_s": event["window"]["end_s"]}

@@ -7,7 +7,7 @@ import sys
 import time
 import unicodedata
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -21,7 +21,7 @@ from streamclf.config.units import match_duration
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import journal_format
 from streamclf.events.types import JOURNALLED
-from streamclf.events.views import MAX_LABEL_CHARS
+from streamclf.events.views import MAX_LABEL_CHARS, SEPARATOR, ViewKey
 from streamclf.net.names import describe_unknown, valid_stream_name
 from streamclf.subscribers.log.export import LogRow, check_output, export
 from streamclf.subscribers.log.sinks import APPLICATION_ID
@@ -41,13 +41,21 @@ CREATE TEMP VIEW events AS SELECT
     offset AS id, (SELECT value FROM main.meta WHERE key='epoch') AS epoch, offset,
     json_extract(CAST(body AS TEXT), '$.time') AS time, stream, type,
     json_extract(CAST(body AS TEXT),
-        CASE type WHEN 'prediction' THEN '$.top[0][0]' WHEN 'status' THEN '$.state' ELSE '$.label' END) AS label,
-    CASE type WHEN 'prediction' THEN json_extract(CAST(body AS TEXT), '$.top[0][1]')
+        CASE type WHEN 'prediction' THEN iif(json_type(CAST(body AS TEXT), '$.labels') = 'array', '$.labels[0]',
+            '$.top[0][0]') WHEN 'status' THEN '$.state' ELSE '$.label' END) AS label,
+    CASE type WHEN 'prediction' THEN CASE WHEN json_extract(CAST(body AS TEXT), '$.labels[0]') IS NULL
+            THEN json_extract(CAST(body AS TEXT), '$.top[0][1]')
+            ELSE (SELECT json_extract(value, '$[1]') FROM json_each(CAST(body AS TEXT), '$.top')
+                WHERE json_extract(value, '$[0]') = json_extract(CAST(body AS TEXT), '$.labels[0]') LIMIT 1) END
         WHEN 'status' THEN NULL ELSE json_extract(CAST(body AS TEXT), '$.probability') END AS probability,
-    CAST(body AS TEXT) AS body
+    CAST(body AS TEXT) AS body, json_extract(CAST(body AS TEXT), '$.region') AS region,
+    json_extract(CAST(body AS TEXT), '$.model_name') AS model_name
 FROM main.events WHERE crc32(CAST(body AS BLOB)) = crc;
 """
 """Give a journal the columns of a log. The view exists in this connection only; damaged events are left out."""
+
+_EARLIER_LOG: Final = "CREATE TEMP VIEW events AS SELECT *, NULL AS region, NULL AS model_name FROM main.events"
+"""Give a log of an earlier version the columns of this one."""
 
 
 def run_query(
@@ -55,6 +63,8 @@ def run_query(
     *,
     label: str | None = None,
     stream: str | None = None,
+    region: str | None = None,
+    model: str | None = None,
     type: str | None = None,  # noqa: A002 - the name of the event's key
     since: str | None = None,
     until: str | None = None,
@@ -76,7 +86,9 @@ def run_query(
         check_output(output)
     query = _Query(DEFAULT_LIMIT if limit is None and output is None else limit)
     query.matches_any("label", _forms(_checked_label(label)))
-    query.equals("stream", _checked_stream(stream))
+    query.equals("stream", _checked_name("stream", stream))
+    query.equals("region", _checked_name("region", region))
+    query.equals("model_name", _checked_name("model", model))
     query.equals("type", _checked_type(type))
     query.compare("time", ">=", None if since is None else _parse_moment(since, "since"))
     query.compare("time", "<=", None if until is None else _parse_moment(until, "until"))
@@ -87,7 +99,8 @@ def run_query(
             print(f"streamclf query: {count} events exported to {printable(output)}", file=sys.stderr)
             return 0
         rows = query.newest_first(connection, db)
-        hints = [] if rows else [*_hints(connection, db, stream=stream, label=label)]
+        wanted = {"stream": stream, "region": region, "model_name": model, "label": label}
+        hints = [] if rows else [*_hints(connection, db, wanted)]
     for hint in hints:
         print(f"streamclf query: {printable(hint)}", file=sys.stderr)
     rows.reverse()
@@ -156,7 +169,7 @@ class _Query:
         return (*self._values, -1 if self._limit is None else self._limit)
 
 
-def _hints(connection: sqlite3.Connection, db: Path, **wanted: str | None) -> Iterator[str]:
+def _hints(connection: sqlite3.Connection, db: Path, wanted: Mapping[str, str | None]) -> Iterator[str]:
     """Yield a line for each name that no event has, with the names that there are. Takes at most two seconds."""
     end_s = time.monotonic() + _HINT_S
     connection.set_progress_handler(lambda: time.monotonic() > end_s, _STEPS)
@@ -167,7 +180,7 @@ def _hints(connection: sqlite3.Connection, db: Path, **wanted: str | None) -> It
             sql = f"SELECT DISTINCT {column} FROM events WHERE {column} IS NOT NULL ORDER BY 1 LIMIT {_MAX_HINTS}"  # noqa: S608
             known = [row[0] for row in connection.execute(sql)]
             if len(known) < _MAX_HINTS and not set(_forms(name)) & set(known):
-                yield describe_unknown(column, name, known, str(db))
+                yield describe_unknown(column.removesuffix("_name"), name, known, str(db))
 
 
 @contextmanager
@@ -184,17 +197,24 @@ def open_log(db: Path) -> Iterator[sqlite3.Connection]:
                 connection.executescript(_JOURNAL_AS_LOG)
             elif owner != APPLICATION_ID:
                 raise JournalError(f"{db}: neither a log nor a journal; give {_REMEDY}")
+            elif "region" not in {row[1] for row in connection.execute("PRAGMA table_info(events)")}:
+                connection.execute(_EARLIER_LOG)
             yield connection
     except sqlite3.Error as error:
         raise JournalError(f"{db}: {error}; give {_REMEDY}") from error
 
 
 def _lines(rows: Sequence[tuple[Any, ...]], *, is_brief: bool) -> list[str]:
-    """Format the rows in columns, each as wide as its longest text. A brief time has no fraction of a second."""
+    """Format the rows in columns, each as wide as its longest text. A brief time has no fraction of a second.
+
+    There is a column of views if an event has one with names.
+    """
+    has_views = any(_view_text(row[-1]) for row in rows)
     cells = [
         (
             f"{at.partition('.')[0]}Z" if is_brief else at,
             stream,
+            *([_view_text(body)] if has_views else []),
             kind,
             "" if probability is None else f"{probability:.3f}",
             printable(label or ""),
@@ -210,7 +230,9 @@ def _detail(kind: str, body: str) -> str:
     event = orjson.loads(body)
     match kind:
         case "prediction":
-            return f"{event['window']['start_s']:.2f} to {event['window']['end_s']:.2f} s"
+            others = ", ".join((event.get("labels") or ())[1:])
+            also = f"; also {others}" if others else ""
+            return f"{event['window']['start_s']:.2f} to {event['window']['end_s']:.2f} s{also}"
         case "action":
             return f"{event['phase']} at {event['at_s']:.2f} s, since {event['started_s']:.2f} s"
         case "clip":
@@ -218,6 +240,13 @@ def _detail(kind: str, body: str) -> str:
             return f"{event['start_s']:.2f} to {event['end_s']:.2f} s{part}: {event['file']}"
         case _:
             return str(event.get("reason") or "")
+
+
+def _view_text(body: str) -> str:
+    if '"region"' not in body and '"model_name"' not in body:
+        return ""
+    event = orjson.loads(body)
+    return SEPARATOR.join(ViewKey(event.get("region"), event.get("model_name")).names)
 
 
 def _parse_moment(text: str, option: str) -> str:
@@ -247,10 +276,10 @@ def _forms(label: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys((label, *(unicodedata.normalize(form, label) for form in ("NFC", "NFD")))))
 
 
-def _checked_stream(stream: str | None) -> str | None:
-    if stream is not None and not valid_stream_name(stream):
-        raise UsageError(f"stream {stream!r}: 1 to 64 of letters, digits, _ and -")
-    return stream
+def _checked_name(kind: str, name: str | None) -> str | None:
+    if name is not None and not valid_stream_name(name):
+        raise UsageError(f"{kind} {name!r}: 1 to 64 of letters, digits, _ and -")
+    return name
 
 
 def _checked_type(kind: str | None) -> str | None:

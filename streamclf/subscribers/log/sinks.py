@@ -22,6 +22,7 @@ from streamclf.events.types import (
     format_event_time,
     published_json,
 )
+from streamclf.events.views import UNNAMED, view_of
 from streamclf.subscribers.log.jsonl import JsonlSink
 
 APPLICATION_ID: Final = 0x73636C67
@@ -32,7 +33,14 @@ PRAGMA journal_mode=WAL;
 PRAGMA synchronous=NORMAL;
 CREATE TABLE IF NOT EXISTS events(
     id INTEGER PRIMARY KEY, epoch TEXT NOT NULL, offset INTEGER, time TEXT NOT NULL, stream TEXT NOT NULL,
-    type TEXT NOT NULL, label TEXT, probability REAL, body TEXT NOT NULL, UNIQUE(epoch, offset));
+    type TEXT NOT NULL, label TEXT, probability REAL, body TEXT NOT NULL, region TEXT, model_name TEXT,
+    UNIQUE(epoch, offset));
+"""
+_NEW_COLUMNS: Final = ("region", "model_name")
+"""Columns that a log of an earlier version does not have."""
+_INDEXES = """
+CREATE INDEX IF NOT EXISTS events_by_region ON events(region, time) WHERE region IS NOT NULL;
+CREATE INDEX IF NOT EXISTS events_by_model ON events(model_name, time) WHERE model_name IS NOT NULL;
 CREATE INDEX IF NOT EXISTS events_by_stream ON events(stream, time);
 CREATE INDEX IF NOT EXISTS events_by_label ON events(label, time);
 CREATE INDEX IF NOT EXISTS events_by_time ON events(time);
@@ -94,6 +102,8 @@ class SqliteSink:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
             self._claim(self._db)
             self._db.executescript(_SCHEMA)
+            self._add_columns(self._db)
+            self._db.executescript(_INDEXES)
         except sqlite3.Error as error:
             self.close()
             raise JournalError(f"{path}: {error}; give a new file or a log, on a writable disk") from error
@@ -107,6 +117,14 @@ class SqliteSink:
         if owner != APPLICATION_ID and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise JournalError(f"{self._path}: another program's database, or a service's journal; give a new file")
         db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+
+    @staticmethod
+    def _add_columns(db: sqlite3.Connection) -> None:
+        """Add the columns that a log of an earlier version does not have; its events have no such values."""
+        known = {row[1] for row in db.execute("PRAGMA table_info(events)")}
+        for column in _NEW_COLUMNS:
+            if column not in known:
+                db.execute(f"ALTER TABLE events ADD COLUMN {column} TEXT")
 
     def position(self) -> Position | None:
         """Return where to resume; None for a new log."""
@@ -122,8 +140,8 @@ class SqliteSink:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
-                "INSERT OR IGNORE INTO events(epoch,offset,time,stream,type,label,probability,body) "
-                "VALUES(?,?,?,?,?,?,?,?)",
+                "INSERT OR IGNORE INTO events(epoch,offset,time,stream,type,label,probability,body,region,model_name) "
+                "VALUES(?,?,?,?,?,?,?,?,?,?)",
                 rows,
             )
             self._db.executemany("INSERT OR IGNORE INTO lost VALUES(?,?,?)", lost)
@@ -152,12 +170,17 @@ class SqliteSink:
             self._db.close()
 
 
-def _row(event: StreamEvent) -> tuple[str, int | None, str, str, str, str | None, float | None, str]:
-    """Return the row of `event` in table `events`. The label of a status is its state."""
-    label, probability = None, None
+def _row(event: StreamEvent) -> tuple[object, ...]:
+    """Return the row of `event` in table `events`.
+
+    The label of a status is its state. A prediction of a model with several labels has its most probable present label,
+    or none.
+    """
+    label: str | None = None
+    probability: float | None = None
     match event:
         case Prediction():
-            label, probability = event.top[0]
+            label, probability = event.present[0] if event.present else (None, event.top[0][1])
         case Action() | Clip():
             label, probability = event.label, event.probability
         case Status():
@@ -171,4 +194,5 @@ def _row(event: StreamEvent) -> tuple[str, int | None, str, str, str, str | None
         label,
         probability,
         published_json(event).decode(),
+        *(UNNAMED if isinstance(event, Status) else view_of(event)),
     )

@@ -1,7 +1,8 @@
 """`streamclf metrics`: serve Prometheus metrics and `/healthz`, made from the events of a service.
 
-Counters of predictions, actions and latencies begin at zero with this process, as Prometheus expects of a restart, so
-no position is stored. Frames, chunks and drops are passed on as the streams count them.
+A view of a stream has its names in the labels `region` and `model`. Counters of predictions, actions and latencies
+begin at zero with this process, as Prometheus expects of a restart, so no position is stored. Frames, chunks and drops
+are passed on as the streams count them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -30,12 +31,17 @@ from streamclf.subscribers.metrics.http_server import PageFunction, PageServer
 from streamclf.subscribers.outlet_run import OutletRun
 
 MAX_STREAMS: Final = MAX_LISTED_STREAMS
+MAX_VIEWS: Final = 4 * MAX_STREAMS
 MAX_LABELS: Final = 256
+VIEW: Final = ("stream", "region", "model")
+"""Names of the labels of a series of one view. For Prometheus, an empty label is the same as an absent one, so the
+series of a stream without named regions and models are those of earlier versions."""
 OTHER: Final = "other"
 """The label or stream under which events above these limits are counted."""
 STATES: Final[tuple[State, ...]] = get_args(State)
 OUTLET_STATES: Final[tuple[OutletState, ...]] = get_args(OutletState)
 _NAME = "metrics"
+_Name = TypeVar("_Name", str, tuple[str, str, str])
 _MAX_BATCH = 1000
 _CAPTURE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _COMPUTE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
@@ -93,6 +99,7 @@ class MetricsCollector:
         self._registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._streams: set[str] = set()
+        self._views: set[tuple[str, str, str]] = set()
         self._labels: set[str] = set()
         self._service = ServiceView()
         self._health = HealthCheck(self._service, stalled_after_s)
@@ -109,19 +116,18 @@ class MetricsCollector:
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(f"streamclf_{name}_seconds", text, labels, buckets=buckets, registry=registry)
 
-        self._predictions = counter("predictions", "Windows classified, by most probable label.", "stream", "label")
-        self._actions = counter("actions", "Starts and ends of actions.", "stream", "label", "phase")
-        self._active = gauge("action_active", "1 while the action goes on.", "stream", "label")
-        self._predicted_at = gauge(
-            "last_prediction_timestamp_seconds", "Time of the stream's last prediction.", "stream"
-        )
-        self._capture = histogram("capture_to_publish", "Newest frame to journal.", _CAPTURE_BUCKETS_S, "stream")
+        self._predictions = counter("predictions", "Windows classified, by most probable label.", *VIEW, "label")
+        self._present = counter("labels_present", "Windows with the label, of models with several.", *VIEW, "label")
+        self._actions = counter("actions", "Starts and ends of actions.", *VIEW, "label", "phase")
+        self._active = gauge("action_active", "1 while the action goes on.", *VIEW, "label")
+        self._predicted_at = gauge("last_prediction_timestamp_seconds", "Time of the last prediction.", *VIEW)
+        self._capture = histogram("capture_to_publish", "Newest frame to journal.", _CAPTURE_BUCKETS_S, *VIEW)
         self._encode = histogram("encode", "One batch of chunks through the encoder.", _COMPUTE_BUCKETS_S)
         self._classify = histogram("classify", "One batch of windows through the head.", _COMPUTE_BUCKETS_S)
         self._lost = counter("events_lost", "Ranges of events gone from the journal before they were read.")
         self._missed = gauge("events_missed", "Gaps in the live events since the start, filled from the journal.")
         self._refused = gauge("events_refused", "Messages since the start that were not events.")
-        self._folded = counter("folded", "Events counted as 'other': too many streams or labels.")
+        self._folded = counter("folded", "Events counted as 'other': too many streams, views or labels.")
         gauge("info", "This exporter.", "version").labels(__version__).set(1)
 
     def pages(self) -> dict[str, PageFunction]:
@@ -146,12 +152,14 @@ class MetricsCollector:
         self._refused.set(events.refused)
 
     def _count_prediction(self, event: Prediction) -> None:
-        stream, label = self._series(event.stream, event.top[0][0])
-        self._predictions.labels(stream, label).inc()
-        self._predicted_at.labels(stream).set(event.time.timestamp())
+        view = self._view(event)
+        self._predictions.labels(*view, self._label(event.top[0][0])).inc()
+        for label, _ in event.present if event.labels is not None else ():
+            self._present.labels(*view, self._label(label)).inc()
+        self._predicted_at.labels(*view).set(event.time.timestamp())
         latency = event.latency_ms
         for milliseconds, histogram in (
-            (latency.capture_to_publish, self._capture.labels(stream)),
+            (latency.capture_to_publish, self._capture.labels(*view)),
             (latency.encode, self._encode),
             (latency.classify, self._classify),
         ):
@@ -159,25 +167,35 @@ class MetricsCollector:
                 histogram.observe(milliseconds / 1000)
 
     def _count_action(self, event: Action) -> None:
-        stream, label = self._series(event.stream, event.label)
-        self._active.labels(stream, label).set(event.phase != "end")
+        view, label = self._view(event), self._label(event.label)
+        self._active.labels(*view, label).set(event.phase != "end")
         if event.phase != "update":
-            self._actions.labels(stream, label, event.phase).inc()
+            self._actions.labels(*view, label, event.phase).inc()
 
-    def _series(self, stream: str, label: str) -> tuple[str, str]:
-        """Return the stream and label to count an event under; each is 'other' above its limit.
+    def _view(self, event: Prediction | Action) -> tuple[str, str, str]:
+        """Return the stream, the region and the model to count an event under; an absent name is empty.
+
+        Above the limit of streams or of views, the stream is 'other'.
+        """
+        names = (event.stream, event.region or "", event.model_name or "")
+        is_known = self._bounded(event.stream, self._streams, MAX_STREAMS) == event.stream
+        if is_known and self._bounded(names, self._views, MAX_VIEWS) == names:
+            return names
+        return OTHER, "", ""
+
+    def _label(self, label: str) -> str:
+        return self._bounded(label, self._labels, MAX_LABELS)
+
+    def _bounded(self, name: _Name, known: set[_Name], limit: int) -> _Name | str:
+        """Return the name to count an event under: 'other' above the limit.
 
         A time series lives as long as this process, so their number must be limited.
         """
-        names = []
-        for name, known, limit in ((stream, self._streams, MAX_STREAMS), (label, self._labels, MAX_LABELS)):
-            if name not in known and len(known) >= limit:
-                self._folded.inc()
-                names.append(OTHER)
-            else:
-                known.add(name)
-                names.append(name)
-        return names[0], names[1]
+        if name not in known and len(known) >= limit:
+            self._folded.inc()
+            return OTHER
+        known.add(name)
+        return name
 
     def _metrics_page(self) -> tuple[int, str, bytes]:
         with self._lock:
@@ -227,9 +245,9 @@ class _ServiceCollector(Collector):
 
     def _stream_metrics(self) -> Iterator[Metric]:
         state = GaugeMetricFamily("streamclf_stream_state", "1 for the state it is in.", labels=("stream", "state"))
-        drops = CounterMetricFamily("streamclf_dropped", "Never classified, by cause.", labels=("stream", "cause"))
+        drops = CounterMetricFamily("streamclf_dropped", "Never classified, by cause.", labels=(*VIEW, "cause"))
         value = GaugeMetricFamily("streamclf_stream_value", "Other numbers of a status.", labels=("stream", "name"))
-        gated = CounterMetricFamily("streamclf_gated", "Chunks not encoded: nothing moved.", labels=("stream",))
+        gated = CounterMetricFamily("streamclf_gated", "Chunks not encoded: nothing moved.", labels=VIEW)
         counters = {
             name: CounterMetricFamily(f"streamclf_{name}", f"{name.capitalize()} of a stream.", labels=("stream",))
             for name in sorted(_COUNTERS)
@@ -246,16 +264,18 @@ class _ServiceCollector(Collector):
                     if name == _LINK_DROPPED:
                         link_dropped.setdefault(stream, int(number))  # the heartbeat's number is newer
                     elif name.startswith(_DROPPED_PREFIX):
-                        drops.add_metric((stream, name.removeprefix(_DROPPED_PREFIX)), number)
+                        drops.add_metric((stream, "", "", name.removeprefix(_DROPPED_PREFIX)), number)
                     elif name in _COUNTERS:
                         counters[name].add_metric((stream,), number)
                     else:
                         value.add_metric((stream, name), number)
-            if prediction := view.prediction:
-                for cause, number in prediction.dropped.items():
-                    drops.add_metric((stream, cause), number)
-                if prediction.gated:
-                    gated.add_metric((stream,), prediction.gated)
+            for key, part in view.views.items():
+                if prediction := part.prediction:
+                    names = (stream, key.region or "", key.model_name or "")
+                    for cause, number in prediction.dropped.items():
+                        drops.add_metric((*names, cause), number)
+                    if prediction.gated:
+                        gated.add_metric(names, prediction.gated)
         for stream, dropped in link_dropped.items():
-            drops.add_metric((stream, "link"), dropped)
+            drops.add_metric((stream, "", "", "link"), dropped)
         yield from (state, drops, value, gated, *counters.values())

@@ -54,10 +54,10 @@ def test_csv_has_one_row_an_event_oldest_first(tmp_path: Path, capsys: pytest.Ca
     assert run_query(logged(tmp_path / "events.db"), output=output) == 0
     assert capsys.readouterr() == ("", f"streamclf query: 3 events exported to {output}\n")
     assert output.read_text() == (
-        "time,stream,type,label,probability,start_s,end_s,phase,reason,epoch,offset\n"
-        f"2026-01-31T12:00:00.000000Z,door,prediction,wave,0.25,1.5,4.25,,,{EPOCH},1\n"
-        f"2026-02-01T12:00:00.000000Z,door,action,wave,0.5,1.0,2.0,end,unplugged,{EPOCH},9000\n"
-        f"2026-02-01T12:00:00.000000Z,door,status,offline,,,,,unplugged,{EPOCH},\n"
+        "time,stream,type,label,probability,start_s,end_s,phase,reason,epoch,offset,region,model_name\n"
+        f"2026-01-31T12:00:00.000000Z,door,prediction,wave,0.25,1.5,4.25,,,{EPOCH},1,,\n"
+        f"2026-02-01T12:00:00.000000Z,door,action,wave,0.5,1.0,2.0,end,unplugged,{EPOCH},9000,,\n"
+        f"2026-02-01T12:00:00.000000Z,door,status,offline,,,,,unplugged,{EPOCH},,,\n"
     )
     assert sorted(each.name for each in tmp_path.iterdir() if each.suffix == ".new") == []
 
@@ -187,3 +187,30 @@ def test_the_command_line_exports(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert offsets(output) == [9000]
     assert _main(["query", str(db), "--json", "-o", str(output)]) == 2
     assert "give one of them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_exports_keep_views_with_equal_labels_apart(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    views = [(None, None), ("gate", None), ("gate", "hands"), (None, "hands")]
+    sink = SqliteSink(tmp_path / "events.db")
+    sink.write(
+        [
+            Action(stream="door", epoch=EPOCH, offset=number + 1, previous=0, time=NOON, label="wave", phase="start",
+                   started_s=1.0, at_s=2.0, probability=0.5, peak=0.75, region=region, model_name=model)
+            for number, (region, model) in enumerate(views)
+        ],
+        Position(EPOCH, 4),
+    )  # fmt: skip
+    sink.close()
+    output = tmp_path / f"events{suffix}"
+    assert run_query(tmp_path / "events.db", output=output) == 0
+    if suffix == ".csv":
+        rows = list(csv.DictReader(io.StringIO(output.read_text())))
+        assert [(row["region"] or None, row["model_name"] or None) for row in rows] == views
+    else:
+        import pyarrow.parquet as pq
+
+        rows = pq.read_table(output).to_pylist()
+        assert [(row["region"], row["model_name"]) for row in rows] == views

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,91 @@ def test_no_label_can_break_the_printed_table(tmp_path: Path, capsys: pytest.Cap
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+VIEWS = [(None, None), ("gate", None), ("gate", "hands"), ("yard", "hands")]
+
+
+def events_of_views() -> list[StreamEvent]:
+    """Make a prediction and an action for each of four views of one stream, with one label at one media time."""
+    window = Window(start_s=1.0, end_s=3.5, frames=32)
+    found: list[StreamEvent] = []
+    for number, (region, model) in enumerate(VIEWS):
+        common: dict[str, Any] = {"stream": "door", "epoch": EPOCH, "previous": 0, "time": NOW, "region": region,
+                                  "model_name": model}  # fmt: skip
+        found += [
+            Prediction(window=window, top=(("wave", 0.5),), model="m@1", offset=2 * number + 1, **common),
+            Action(label="wave", phase="start", started_s=1.0, at_s=2.0, probability=0.8, peak=0.9,
+                   offset=2 * number + 2, **common),
+        ]  # fmt: skip
+    return found
+
+
+def view(event: dict[str, Any]) -> tuple[str | None, str | None]:
+    return event.get("region"), event.get("model_name")
+
+
+def test_views_with_equal_labels_are_found_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    db = tmp_path / "events.db"
+    sink = SqliteSink(db)
+    sink.write(events_of_views(), Position(EPOCH, 8))
+    sink.close()
+    assert len(found(capsys, db)) == 8
+    assert [view(event) for event in found(capsys, db, region="gate", type="action")] == VIEWS[1:3]
+    assert [view(event) for event in found(capsys, db, model="hands", type="action")] == VIEWS[2:]
+    assert [view(event) for event in found(capsys, db, region="yard", model="hands", label="wave")] == VIEWS[3:] * 2
+    assert run_query(db, region="gates") == 0
+    assert capsys.readouterr().err.endswith("no region gates; " + f"{db} has gate, yard; did you mean gate?\n")
+    assert run_query(db, type="action") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ["gate · hands" in line for line in lines] == [False, False, True, False]
+    plan = sqlite3.connect(db).execute("EXPLAIN QUERY PLAN SELECT * FROM events WHERE region='gate'").fetchall()
+    assert "events_by_region" in plan[0][-1]
+
+
+def test_a_log_of_an_earlier_version_is_read_and_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    db = tmp_path / "events.db"
+    sink = SqliteSink(db)
+    sink.write(events(20), Position(EPOCH, 20))
+    sink.close()
+    with sqlite3.connect(db) as connection:
+        for name in ("region", "model"):
+            connection.execute(f"DROP INDEX events_by_{name}")
+        for column in ("region", "model_name"):
+            connection.execute(f"ALTER TABLE events DROP COLUMN {column}")
+    connection.close()
+    assert len(found(capsys, db, label="fight")) == 4 + 1
+    assert found(capsys, db, region="gate") == []
+    sink = SqliteSink(db)
+    assert sink.position() == Position(EPOCH, 20)
+    (later,) = events_of_views()[2:3]
+    sink.write([replace(later, offset=21)], Position(EPOCH, 21))
+    sink.close()
+    assert [event["offset"] for event in found(capsys, db, region="gate")] == [21]
+    assert len(found(capsys, db)) == 21
+
+
+def test_a_prediction_with_several_labels_is_found_by_the_first_that_applies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = tmp_path / "events.db"
+    window = Window(start_s=1.0, end_s=3.5, frames=32)
+    sink = SqliteSink(db)
+    sink.write(
+        [
+            Prediction(stream="hall", epoch=EPOCH, offset=number + 1, previous=0, time=NOW, window=window, model="m",
+                       top=(("fall", 0.9), ("open", 0.8)), labels=labels)
+            for number, labels in enumerate([("fall", "open"), ()])
+        ],
+        Position(EPOCH, 2),
+    )  # fmt: skip
+    sink.close()
+    assert [event["offset"] for event in found(capsys, db, label="fall")] == [1]
+    assert run_query(db) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "fall" in first
+    assert first.endswith("also open")
+    assert "fall" not in second
+
+
 @given(st.text(max_size=100), st.text(max_size=40))
 def test_no_value_becomes_sql_or_a_traceback(label: str, moment: str) -> None:
     for filters in ({"label": label}, {"stream": label}, {"type": label}, {"since": moment}, {"until": moment}):
@@ -138,6 +224,8 @@ def test_no_value_becomes_sql_or_a_traceback(label: str, moment: str) -> None:
         ({"since": "yesterday"}, "since='yesterday': an age like 90s, 1h, 7d"),
         ({"until": "99999999999d"}, "at most 100 years"),
         ({"stream": "a/b"}, "stream 'a/b': 1 to 64"),
+        ({"region": "a/b"}, "region 'a/b': 1 to 64"),
+        ({"model": ""}, "model '': 1 to 64"),
         ({"type": "heartbeat"}, "one of prediction, action, status"),
         ({"min_p": 1.5}, r"min_p=1.5: 0 to 1"),
         ({"limit": 0}, "limit=0: 1 to 100000"),
@@ -210,11 +298,17 @@ def test_the_journal_of_a_running_service_is_queried_like_a_log(
         with EventProducer(hub.link, "test") as link:
             for number in range(50):
                 link.post(prediction(number=number))
-            link.post(action("start"))
+            link.post(action("start", region="gate", model_name="hands"))
+            link.post(prediction(labels=["still"], model_name="hands"))
+            link.post(prediction(labels=[], region="gate"))
             link.post(status())
         assert run_outlet(hub.events, log_of_everything(tmp_path / "events.db"), once=True) == 0
         capsys.readouterr()
-        for filters in ({}, {"label": "wave", "since": "1h"}, {"type": "status"}, {"min_p": 0.9}, {"until": "1h"}):
+        assert len(found(capsys, hub.journal, region="gate")) == len(found(capsys, hub.journal, model="hands")) == 2
+        for filters in (
+            {}, {"label": "wave", "since": "1h"}, {"label": "still"}, {"type": "status"}, {"min_p": 0.9},
+            {"until": "1h"}, {"region": "gate"}, {"model": "hands"},
+        ):  # fmt: skip
             assert found(capsys, hub.journal, **filters) == found(capsys, tmp_path / "events.db", **filters)  # type: ignore[arg-type]
         for source, target in ((hub.journal, "journal.csv"), (tmp_path / "events.db", "log.csv")):
             assert run_query(source, output=tmp_path / target) == 0
@@ -225,7 +319,7 @@ def test_the_journal_of_a_running_service_is_queried_like_a_log(
         with query.open_log(hub.journal) as connection, pytest.raises(sqlite3.OperationalError, match="readonly"):
             connection.execute("DELETE FROM main.events")
         assert hub.stop() == 0
-        assert len(found(capsys, hub.journal)) == 53
+        assert len(found(capsys, hub.journal)) == 55
 
 
 def test_damaged_events_and_newer_formats_of_a_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,21 +24,21 @@ from streamclf.subscribers.metrics.command import MAX_LABELS, MAX_STREAMS, Metri
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
-ORDER = ("version", "stream", "label", "phase", "state", "cause", "name", "le")
+ORDER = ("version", "stream", "region", "model", "label", "phase", "state", "cause", "name", "le")
 
 
-def prediction_event(label: str = "wave", stream: str = "door") -> Prediction:
+def prediction_event(label: str = "wave", stream: str = "door", **more: Any) -> Prediction:
     return Prediction(
         stream=stream, epoch=EPOCH, offset=8, previous=7, time=NOW, model="gestures@1",
         window=Window(start_s=1.0, end_s=3.5, frames=32), top=((label, 0.91), ("still", 0.04)),
-        latency_ms=Latency(capture_to_publish=48.0, encode=5.2, classify=0.7),
+        latency_ms=Latency(capture_to_publish=48.0, encode=5.2, classify=0.7), **more,
     )  # fmt: skip
 
 
-def action_event(phase: Any) -> Action:
+def action_event(phase: Any, **view: Any) -> Action:
     return Action(
         stream="door", epoch=EPOCH, offset=7, previous=0, time=NOW, label="wave", phase=phase,
-        started_s=1.0, at_s=2.0, probability=0.9, peak=0.95,
+        started_s=1.0, at_s=2.0, probability=0.9, peak=0.95, **view,
     )  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def samples(collector: MetricsCollector) -> dict[tuple[str, tuple[str, ...]], fl
 def parsed(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
     families = text_string_to_metric_families(text)
     return {
-        (each.name, tuple(each.labels[name] for name in ORDER if name in each.labels)): each.value
+        (each.name, tuple(each.labels[name] for name in ORDER if each.labels.get(name))): each.value
         for family in families
         for each in family.samples
     }
@@ -121,6 +121,47 @@ def test_drops_and_gated_chunks_are_metrics_and_no_sample_repeats() -> None:
     _, _, body = collector.pages()["/metrics"]()
     lines = [line.rpartition(" ")[0] for line in body.decode().splitlines() if not line.startswith("#")]
     assert len(lines) == len(set(lines))
+
+
+def test_views_with_equal_labels_are_counted_apart() -> None:
+    collector = MetricsCollector(60.0)
+    gate, hands = {"region": "gate"}, {"region": "gate", "model_name": "hands"}
+    for number, view in enumerate(({}, gate, hands), 1):
+        for _ in range(number):
+            collector.apply(prediction_event(**view, dropped={"overload": number}, gated=10 * number))
+        collector.apply(action_event("start", **view))
+    collector.apply(action_event("end", **gate))
+    found = samples(collector)
+    for names, number in (("door",), 1), (("door", "gate"), 2), (("door", "gate", "hands"), 3):
+        assert found["streamclf_predictions_total", (*names, "wave")] == number
+        assert found["streamclf_capture_to_publish_seconds_count", names] == number
+        assert found["streamclf_dropped_total", (*names, "overload")] == number
+        assert found["streamclf_gated_total", names] == 10 * number
+        assert found["streamclf_actions_total", (*names, "wave", "start")] == 1
+        assert found["streamclf_action_active", (*names, "wave")] == (number != 2)
+    assert ("streamclf_actions_total", ("door", "gate", "hands", "wave", "end")) not in found
+
+
+def test_labels_that_are_present_at_once_are_all_counted() -> None:
+    collector = MetricsCollector(60.0)
+    for labels in (("wave", "still"), ("still",), ()):
+        collector.apply(prediction_event(labels=labels))
+    found = samples(collector)
+    assert found["streamclf_predictions_total", ("door", "wave")] == 3
+    assert found["streamclf_labels_present_total", ("door", "wave")] == 1
+    assert found["streamclf_labels_present_total", ("door", "still")] == 2
+
+
+def test_the_number_of_views_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamclf.subscribers.metrics.command.MAX_VIEWS", 5)
+    collector = MetricsCollector(60.0)
+    for number in range(9):
+        collector.apply(prediction_event(region=f"r{number}"))
+        collector.apply(action_event("start", region=f"r{number}"))
+    found = samples(collector)
+    assert found["streamclf_predictions_total", ("other", "wave")] == 4
+    assert found["streamclf_folded_total", ()] == 8
+    assert len([key for key in found if key[0] == "streamclf_action_active"]) == 5 + 1
 
 
 def test_labels_and_streams_beyond_the_limits_become_other_and_are_counted() -> None:
