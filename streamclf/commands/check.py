@@ -7,6 +7,7 @@ import os
 import socket
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,7 +17,9 @@ import zmq
 from streamclf.commands.probes import CONNECT_S, MARGIN_S, Probe, longest_s, reach, read_picture, run_probes
 from streamclf.commands.running_service import is_running
 from streamclf.config.outlet_options import MetricsConfig, MqttConfig, OutletConfig, WebConfig
+from streamclf.config.picture_area import PictureArea
 from streamclf.config.service import ServiceConfig, load_config
+from streamclf.config.source import SourceConfig
 from streamclf.errors import BusError, EndpointInUseError
 from streamclf.net.broker_address import parse_broker
 from streamclf.net.zeromq import bind
@@ -40,7 +43,7 @@ def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]
     runs = any(is_taken for _, is_taken in endpoints) and is_running(config)
     problems = [text for text, is_taken in endpoints if not (is_taken and runs)]
     probes = [*_probe_streams(config, connect=connect), *_probe_outlets(config.outlets.all, connect=connect)]
-    lines = [f"note: {text}" for text in _find_repeated_sources(config)]
+    lines = [f"note: {text}" for text in (*_find_repeated_sources(config), *_find_unmasked_films(config))]
     if runs:
         lines.append("note: the service of this configuration runs on this machine now, and uses its ports")
     for place, found, error in run_probes(probes):
@@ -97,17 +100,32 @@ def _find_repeated_sources(config: ServiceConfig) -> Iterator[str]:
             yield f"streams {', '.join(same)}: the same source; many cameras allow only one connection"
 
 
+def _find_unmasked_films(config: ServiceConfig) -> Iterator[str]:
+    """Find streams whose films show what the stream's mask hides: they are copies of the camera's packets."""
+    for name, stream in config.streams.items():
+        if stream.mask and stream.url is not None and config.clips is not None:
+            yield (
+                f"streams.{name}: clips show what mask hides, because they are copies of the camera's video; for "
+                "privacy set a mask in the camera itself, or leave out clips"
+            )
+
+
 def _probe_streams(config: ServiceConfig, *, connect: bool) -> Iterator[Probe]:
     for name, stream in config.streams.items():
         place = f"streams.{name}"
         if not stream.enabled:
             continue
         if stream.push is None and (stream.ends or connect):
-            yield place, longest_s(stream), lambda source=stream.source: f"live ({read_picture(source)})"  # type: ignore[misc]
+            areas = [view.area for view in config.views_of(name)]
+            yield place, longest_s(stream), partial(_describe_picture, stream.source, areas)
         elif stream.url is not None:
             parts = urlsplit(stream.url)
             host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme.lower(), 554)
             yield place, CONNECT_S + MARGIN_S, lambda host=host, port=port: reach(host, port)  # type: ignore[misc]
+
+
+def _describe_picture(source: SourceConfig, areas: Sequence[PictureArea]) -> str:
+    return f"live ({read_picture(source, areas)})"
 
 
 def _probe_outlets(outlets: Sequence[OutletConfig], *, connect: bool) -> Iterator[Probe]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from streamclf.config.picture_area import PictureArea
 from streamclf.config.source import SourceConfig
 from streamclf.errors import SourceError, StreamclfError
 from streamclf.sources import Source, open_source
@@ -47,12 +48,17 @@ def longest_s(source: SourceConfig) -> float:
     return 2 * (source.open_timeout_s + source.read_timeout_s) + MARGIN_S
 
 
-def read_picture(config: SourceConfig) -> Picture:
-    """Read the first frame of a source, and measure the rate of a live one. Raises `SourceError`."""
+def read_picture(config: SourceConfig, areas: Sequence[PictureArea] = ()) -> Picture:
+    """Read the first frame of a source, and measure the rate of a live one.
+
+    Raises `SourceError`, also for a region in `areas` that is too small.
+    """
     with open_source(config) as source:
         frame = next(source, None)
         if frame is None:
             raise SourceError("holds no frame; check the file")
+        for area in areas:
+            frame.size_of(area)
         fps = source.info.fps
         if fps is None and source.live:
             fps = _measure_rate(source, frame.pts_ns)

@@ -144,3 +144,22 @@ def test_a_label_and_a_stream_that_are_misspelt_are_reported_with_the_nearest(
         err = capsys.readouterr().err
         assert message in err
         assert err.count("\n") == 1
+
+
+def test_clips_of_a_masked_camera_and_a_region_that_is_too_small_are_named(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        f"streams: {{a: {{url: {clip}, mask: [[0, 0, 0.2, 0.1]]}}, "
+        f"b: {{url: {clip}, regions: {{gate: [0, 0, 0.03, 1]}}}}, "
+        f"c: {{camera: 0, enabled: false, mask: [[0, 0, 0.2, 0.1]]}}}}\nactions: {{covered: {{}}}}\n{FREE}"
+    )
+    code, lines = check(tmp_path, capsys, text)
+    assert code == 1
+    assert lines[0] == (
+        "streams.b: region [0, 0, 0.03, 1] is 10x180 pixels of a picture of 320x180: at least 16x16; make the region "
+        "larger, or let the camera send larger pictures"
+    )
+    _, lines = check(tmp_path, capsys, f"{text}clips: {{folder: {tmp_path}/clips}}\n")
+    assert lines[0].startswith("note: streams.a: clips show what mask hides, because they are copies of the camera's")
+    assert not any("streams.c" in line for line in lines), "its clips are encoded by the service, and masked"
