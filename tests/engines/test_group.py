@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
-from support.bundles import expected_logits, make_brightness_bundle, make_other_head, other_logits, random_chunks
+from support.bundles import (
+    expected_logits,
+    make_brightness_bundle,
+    make_other_head,
+    make_reversed,
+    other_logits,
+    random_chunks,
+)
 from support.gpu_double import DoubleCuda, double_platform
 
 import engines.backends.tensorrt
@@ -64,7 +69,7 @@ def test_the_built_in_model_and_another_head_give_their_numbers(
     backend: Backend, built_in: Bundle, tmp_path: Path
 ) -> None:
     """A real model: attention over time, and features that are not a mean."""
-    swapped = swap_labels(built_in, tmp_path / "swapped")
+    swapped = make_reversed(tmp_path / "swapped", built_in)
     group = open_group({"": built_in, "swapped": swapped}, options(backend, bank_slots=32, max_batch=16)).group
     frames = built_in.golden().frames
     slots = np.arange(len(frames), dtype=np.int32)
@@ -72,24 +77,6 @@ def test_the_built_in_model_and_another_head_give_their_numbers(
     first = group[""].classify(slots[None])[0]
     np.testing.assert_allclose(group["swapped"].classify(slots[None])[0], first[::-1], atol=1e-6)
     group.close()
-
-
-def swap_labels(bundle: Bundle, path: Path) -> Bundle:
-    """Write a bundle with the encoder of `bundle`, and a head whose labels are in the reverse order."""
-    path.mkdir()
-    for name in bundle.spec.files:
-        (path / name).write_bytes((bundle.path / name).read_bytes())
-    head = onnx.load(path / "head.onnx")
-    node = next(node for node in head.graph.node if node.output[0] == "logits")
-    node.output[0] = "before"
-    order = np.arange(len(bundle.spec.labels))[::-1].copy()
-    head.graph.initializer.append(numpy_helper.from_array(order, "order"))
-    head.graph.node.append(onnx.helper.make_node("Gather", ["before", "order"], ["logits"], axis=1))
-    onnx.save(head, path / "head.onnx")
-    golden = bundle.golden()
-    np.savez(path / "golden.npz", frames=golden.frames, logits=golden.logits[::-1].copy())
-    fields = bundle.spec.model_dump(exclude={"files"}) | {"labels": bundle.spec.labels[::-1]}
-    return write_spec(path, fields)
 
 
 def test_a_model_joins_in_the_middle_of_a_window_and_others_stay_the_same(

@@ -94,6 +94,24 @@ def make_other_head(
     return write_spec(path, fields)
 
 
+def make_reversed(path: Path, base: Bundle) -> Bundle:
+    """Write a bundle with the encoder of any bundle, and its head with the labels in the reverse order."""
+    path.mkdir(parents=True)
+    for name in base.spec.files:
+        shutil.copyfile(base.path / name, path / name)
+    head = onnx.load(path / "head.onnx")
+    node = next(node for node in head.graph.node if "logits" in node.output)
+    node.output[list(node.output).index("logits")] = "before"
+    order = np.arange(len(base.spec.labels))[::-1].copy()
+    head.graph.initializer.append(numpy_helper.from_array(order, "order"))
+    head.graph.node.append(helper.make_node("Gather", ["before", "order"], ["logits"], axis=1))
+    onnx.save(head, path / "head.onnx")
+    golden = base.golden()
+    np.savez(path / "golden.npz", frames=golden.frames, logits=golden.logits[::-1].copy())
+    fields = base.spec.model_dump(exclude={"files"}) | {"name": path.name, "labels": base.spec.labels[::-1]}
+    return write_spec(path, fields)
+
+
 def other_logits(frames: npt.NDArray[np.uint8], weights: Sequence[float] = WEIGHTS) -> npt.NDArray[np.float32]:
     """Compute the logits (K,) of `make_other_head` for a window (T, t, H, W, 3)."""
     return np.float32((frames.astype(np.float64).mean() - 128) * np.array(weights))
