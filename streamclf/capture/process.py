@@ -168,6 +168,7 @@ class Capture:
                     self._clips.add_frame(frame)
                 for view in self._views:
                     view.add(frame)
+                self._status.set_view_fault(self._views.fault)
                 self._previews.update(frame)
                 if frame.discontinuity:
                     self._warn(source)

@@ -54,6 +54,7 @@ class StatusReporter:
         # Undecodable, dropped by the sender, lost: the counts of this source that are added already.
         self._counted = (0, 0, 0)
         self._poll_ns = 0
+        self._view_fault: str | None = None
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="status", daemon=True)
 
@@ -98,6 +99,11 @@ class StatusReporter:
         with self._lock:
             self._post(self._state.set_frozen(seconds, time.monotonic_ns()))
 
+    def set_view_fault(self, fault: str | None) -> None:
+        """Record why a region shows nothing; None if all do. A change is reported with the next frame."""
+        if fault != self._view_fault:
+            self._view_fault, self._poll_ns = fault, 0
+
     def count(self, **increments: int) -> None:
         """Add to counters by name."""
         with self._lock:
@@ -121,7 +127,8 @@ class StatusReporter:
         counters["corrupt"] += frame.corrupt
         counters["width"], counters["height"] = frame.width, frame.height
         info = source.info
-        report = self._state.set_info(info.codec, info.note, frame.captured_ns)
+        note = "; ".join(filter(None, (info.note, self._view_fault)))
+        report = self._state.set_info(info.codec, _one_line(note) or None, frame.captured_ns)
         if self._state.state in ("live", "frozen"):  # in other states, the frame is reported anyway
             self._post(report)
 

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from streamclf.config.picture_area import PictureArea
+from streamclf.config.picture_shapes import EVERYTHING
 from streamclf.errors import RingError
 from streamclf.runtime.jobs import CaptureChange, ViewJob
 from streamclf.runtime.profiling import Stages
 from streamclf.sources import Frame
+from streamclf.sources.picture_part import RegionTooSmallError
 from streamclf.windows.chunks import ChunkBuilder
 from streamclf.windows.ring import CommitCallback, RingWriter
 from streamclf.windows.ring_progress import ProgressWaiter
@@ -45,8 +47,16 @@ class View:
                 f"stream {stream}: the ring holds {self._ring.chunk_shape}, the job needs {shape}; "
                 "restart the whole service"
             )
+        self.fault: str | None = None
+        """Why the view shows nothing; None while it does."""
         self.sampler = ChunkSampler(job.fps, job.frames_per_chunk, first_segment=self._ring.next_segment)
         self.connect()
+
+    @property
+    def shown_share(self) -> float:
+        """The share of the picture that the view shows."""
+        left, top, right, bottom = self.job.area.region or EVERYTHING
+        return (right - left) * (bottom - top)
 
     def connect(self) -> None:
         """Begin a new connection: the next frame does not follow the frames before it."""
@@ -62,7 +72,18 @@ class View:
         self.connect()
 
     def add(self, frame: Frame) -> None:
-        """Sample the next frame, and render it if it belongs to a chunk."""
+        """Sample the next frame, and render it if it belongs to a chunk.
+
+        A frame that is too small for the region is left out: the other views of the stream go on.
+        """
+        if self.job.area.region is not None and frame.image is not None:
+            try:
+                frame.size_of(self.job.area)
+            except RegionTooSmallError as error:
+                region = self.job.view.partition("/")[2]
+                self.fault, self._is_first = f"{region}: {error}" if region else str(error), True
+                return
+            self.fault = None
         if placements := self._builder.sample(frame, discontinuity=self._is_first):
             with self._stages("convert"):
                 self._builder.render(placements)
@@ -99,10 +120,10 @@ class ViewSet:
         stream: str,
         stop: threading.Event,
         stages: Stages,
-        on_first_commit: CommitCallback,
+        on_commit: CommitCallback,
     ) -> None:
-        """Open the views. `on_first_commit` gets the chunks of the view that has existed for longest."""
-        self._stream, self._stop, self._stages, self._on_first_commit = stream, stop, stages, on_first_commit
+        """Open the views. `on_commit` gets the chunks of the view that shows most of the picture."""
+        self._stream, self._stop, self._stages, self._on_commit = stream, stop, stages, on_commit
         self._views: dict[str, View] = {}
         self._removed: Counter[str] = Counter()
         """Counters of the views that were removed: a stream's counters never decrease."""
@@ -135,6 +156,12 @@ class ViewSet:
             if view := self._views.get(name):
                 view.set_area(area)
 
+    @property
+    def fault(self) -> str | None:
+        """Why some views show nothing, in one line; None while all do."""
+        faults = [view.fault for view in self._views.values() if view.fault is not None]
+        return "; ".join(dict.fromkeys(faults)) or None
+
     def may_need(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
         """See `FrameSelector`."""
         return any(view.sampler.may_need(before_ns, at_ns, after_ns, longest_ns) for view in self)
@@ -145,7 +172,7 @@ class ViewSet:
 
     def _add(self, job: ViewJob) -> None:
         def on_commit(chunk: ChunkMeta, pixels: object) -> None:
-            if next(iter(self)).job.view == job.view:
-                self._on_first_commit(chunk, pixels)  # type: ignore[arg-type]
+            if max(self, key=lambda view: (view.fault is None, view.shown_share)).job.view == job.view:
+                self._on_commit(chunk, pixels)  # type: ignore[arg-type]
 
         self._views[job.view] = View(job, self._stream, self._stop, self._stages, on_commit)

@@ -15,7 +15,7 @@ from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.sources.frame_skipping import FrameSelector
 from streamclf.sources.packet_tap import PacketSink
 from streamclf.sources.picture_part import part_of
-from streamclf.sources.resize import Resize
+from streamclf.sources.resize import OrientedFrame, Resize
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -67,11 +67,15 @@ class Frame:
         return self.image is None
 
     def size_of(self, area: PictureArea) -> tuple[int, int]:
-        """Return the (height, width) of the part that `area` selects, to about a pixel.
+        """Return the (height, width) of the part that `area` selects.
 
         Raises `RegionTooSmallError` if that has fewer than 16 pixels a side.
         """
-        part = part_of(self.width, self.height, area)
+        image = self.image
+        if isinstance(image, OrientedFrame):
+            part = part_of(image.frame.width, image.frame.height, area, image.orientation, image.pixel_aspect)
+        else:
+            part = part_of(self.width, self.height, area)
         return part.height, part.width
 
     def to_rgb(
