@@ -204,6 +204,9 @@ def import_hf(
     encoder: Annotated[
         Path | None, typer.Option(help="bundle of the same checkpoint whose encoder is copied; with --labels")
     ] = None,
+    independent: Annotated[
+        bool, typer.Option("--independent", help="SigLIP: a probability of its own for each label; with --labels")
+    ] = False,
 ) -> None:
     """Import a Hugging Face video model's folder as a bundle, or a text-and-image model with labels in words."""
     from training.importing import import_folder
@@ -218,10 +221,17 @@ def import_hf(
                 temperature=temperature,
                 interpolate=interpolate,
                 encoder=encoder,
+                independent=independent,
             )
             bundle = import_words(folder, output, labels, options)
         else:
-            only = {"--template": template, "--chunks": chunks, "--temperature": temperature, "--encoder": encoder}
+            only = {
+                "--template": template,
+                "--chunks": chunks,
+                "--temperature": temperature,
+                "--encoder": encoder,
+                "--independent": independent or None,
+            }
             given = next((name for name, value in only.items() if value not in (None, [])), None)
             if given is not None:
                 raise RecipeError(f"{given}: only with --labels; give the labels in words, or leave {given} out")

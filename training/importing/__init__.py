@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.bundle import SPEC_FILE, Bundle
+import numpy as np
+
+from engines.bundle import DEFAULT_THRESHOLD, SPEC_FILE, Bundle
 from training.data.shape import Shape
 from training.errors import FolderError
 from training.evaluation.summary import summarise_network
 from training.export.front_matter import front_matter
-from training.export.golden import render_windows
+from training.export.golden import choose_golden_window, render_windows
 from training.export.onnx import export_bundle
 from training.fit.run_folder import RECIPE_FILE
 from training.importing.config import FolderConfig
@@ -21,6 +23,9 @@ from training.importing.labels import read_class_names
 from training.importing.limits import check_window
 from training.importing.model import build_model, fit_config, load_model
 from training.importing.processor import ImageProcessor, read_processor
+
+GOLDEN_WINDOWS = 4
+"""The number of golden windows to try where labels are independent; each costs a whole window of a large model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,10 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None, inter
         "chunks": shape.chunks,
     }
     golden = next(render_windows(shape, count=1))
+    if config.activation == "sigmoid":
+        fields["activation"] = config.activation
+        limits = np.full(len(config.id2label), DEFAULT_THRESHOLD, np.float32)
+        golden = choose_golden_window(model.eval(), render_windows(shape, count=GOLDEN_WINDOWS), limits)
     card = front_matter(name=fields["name"], licence="unknown") + _card(found)
     return export_bundle(model, fields=fields, golden=golden, card=card, path=output)
 
@@ -132,6 +141,14 @@ def _card(found: FolderModel) -> str:
             f"fps, {len(config.id2label)} classes. Its logits equal those of transformers.",
             "",
             *(f"- {note}" for note in found.notes),
+            *(
+                (
+                    "- its labels are independent (multi-label): none, one or several are present at once. The folder "
+                    "has no thresholds, so 0.5 applies to each; `thresholds` in spec.json sets others",
+                )
+                if config.activation == "sigmoid"
+                else ()
+            ),
             "",
             f"A prediction costs {served / 1e9:.3g} GFLOPs: the encoder for one new chunk, the head for the window. "
             f"Encoding all {shape.chunks} chunks again would cost {whole / 1e9:.3g} GFLOPs, {whole / served:.2f} times "

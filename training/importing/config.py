@@ -8,10 +8,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from engines.bundle import Activation
 from training.models.layers import Gelu
 
 Pair = tuple[int, int]
 
+MULTI_LABEL: Final = "multi_label_classification"
+"""The `problem_type` of a model whose labels are independent."""
 MAX_LABELS: Final = 10_000
 """The largest number of classes of a bundle."""
 MAX_FEATURE_BYTES: Final = 1 << 30
@@ -67,11 +70,11 @@ class FolderConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> FolderConfig:
-        if self.problem_type not in (None, "single_label_classification"):
+        if self.problem_type not in (None, "single_label_classification", MULTI_LABEL):
             raise ValueError(
-                f"problem_type={self.problem_type!r:.80}: the engine's probabilities of all classes sum to 1, so it "
-                "cannot run a model with independent probabilities (multi-label) or a number as output (regression); "
-                "fine-tune the model with problem_type=single_label_classification"
+                f"problem_type={self.problem_type!r:.80}: the engine computes probabilities of classes, so it cannot "
+                f"run a model with a number as output (regression); fine-tune the model with {MULTI_LABEL} or "
+                "single_label_classification"
             )
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"hidden_act={self.hidden_act!r:.80}: must be one of {', '.join(ACTIVATIONS)}")
@@ -90,6 +93,11 @@ class FolderConfig(BaseModel):
                 f"most {MAX_FEATURE_BYTES / 1e9:.1f} GB"
             )
         return self
+
+    @property
+    def activation(self) -> Activation:
+        """Return how the logits become probabilities, as `problem_type` says."""
+        return "sigmoid" if self.problem_type == MULTI_LABEL else "softmax"
 
     @property
     @abstractmethod

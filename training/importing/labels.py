@@ -51,10 +51,10 @@ def read_class_names(folder: Path, config: FolderConfig, *, weights: bool = True
         )
     if len(names) > MAX_LABELS:
         raise FolderError(f"{where}: {key} names {len(names)} classes; a bundle has at most {MAX_LABELS}")
-    if len(names) < 2:
+    if len(names) < 2 and config.activation == "softmax":
         raise FolderError(
             f"{where}: {len(names)} class: a bundle needs 2 or more; a model with one output is a regression, which "
-            "the engine cannot run"
+            "the engine cannot run, unless it has problem_type=multi_label_classification"
         )
     return ClassNames(
         names=_check_names(where, key, tuple(names[number].strip() for number in range(len(names)))), notes=notes

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from support.checkpoints import check_refused
 
 from engines.bundle import load_bundle
+from engines.opening import open_engine
 from training.errors import FolderError
 from training.importing import import_folder
 from training.importing.folder import read_config
@@ -105,6 +106,28 @@ def test_the_bundle_gives_the_logits_of_transformers(kind, tmp_path):
     (features,) = encoder.run(None, {"frames": frames.reshape(-1, *spec.chunk_shape)})
     (logits,) = head.run(None, {"features": features[None]})
     assert np.abs(logits[0] - transformers_logits(folder, kind, frames)).max() < 1e-4
+
+
+@pytest.mark.parametrize("labels", [3, 1])
+def test_a_multi_label_model_has_the_probabilities_of_transformers(labels, tmp_path):
+    """Each probability is the sigmoid of its logit, in the bundle's engine as in transformers."""
+    names = dict(list(LABELS.items())[:labels])
+    changes = {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+    problem = "multi_label_classification"
+    folder = save_folder(tmp_path / "saved", "videomae", problem_type=problem, **changes)
+    bundle = import_folder(folder, tmp_path / "bundle")
+    spec = load_bundle(bundle.path).spec
+    assert (spec.activation, spec.labels, spec.thresholds) == ("sigmoid", tuple(names.values()), {})
+    assert "its labels are independent" in (bundle.path / "README.md").read_text(encoding="utf-8")
+    frames = random_frames(4, spec.height, spec.width, seed=1)
+    expected = torch.from_numpy(transformers_logits(folder, "videomae", frames)).sigmoid().numpy()
+    engine = open_engine(bundle, backend="onnxruntime", precision="fp32")
+    slots = np.arange(spec.chunks, dtype=np.int32)
+    engine.encode(frames.reshape(-1, *spec.chunk_shape), slots)
+    served = engine.classify(slots[None])[0]
+    engine.close()
+    assert np.abs(served - expected).max() < 1e-4
+    assert labels == 1 or abs(served.sum() - 1) > 0.01
 
 
 @pytest.fixture(scope="module")

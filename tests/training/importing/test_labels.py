@@ -39,6 +39,7 @@ DEFAULTS = ("LABEL_0", "LABEL_1", "LABEL_2")
         ({"id2label": {"0": 0, "1": 1, "2": 2}}, ("0", "1", "2")),
         ({"num_labels": 7}, ("clap", "wave", "nothing")),
         ({"problem_type": "single_label_classification"}, ("clap", "wave", "nothing")),
+        ({"problem_type": "multi_label_classification"}, ("clap", "wave", "nothing")),
     ],
 )
 def test_names_of_the_classes(saved: Path, tmp_path: Path, changes: dict[str, Any], names: tuple[str, ...]) -> None:
@@ -58,7 +59,6 @@ def test_the_bundle_says_that_the_checkpoint_names_no_classes(saved: Path, tmp_p
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"problem_type": "multi_label_classification"}, "independent probabilities"),
         ({"problem_type": "regression"}, "problem_type='regression'"),
         ({"problem_type": "ranking"}, "problem_type='ranking'"),
         ({"id2label": {"0": "a", "1": "b"}}, "id2label names 2 classes, but the classifier has 3 outputs"),

@@ -133,6 +133,32 @@ def test_the_model_card_says_how_probabilities_are_made(folders, first):
     assert "sigmoid of the logit" in card
 
 
+def test_siglip_has_independent_probabilities(folders, bundles, tmp_path):
+    """A window of one frame has the sigmoid of transformers' logits; other labels use the same encoder."""
+    folder, compared = folders("siglip"), bundles("siglip")
+    options = WordsOptions(fps=5, chunks=1, independent=True, encoder=compared.path)
+    bundle = import_words(folder, tmp_path / "words", LABELS, options)
+    assert (bundle.spec.activation, compared.spec.activation) == ("sigmoid", "softmax")
+    assert bundle.spec.files["encoder.onnx"] == compared.spec.files["encoder.onnx"]
+    card = (bundle.path / "README.md").read_text(encoding="utf-8")
+    assert "labels are independent" in card
+    assert "sum to 1" not in card
+    frame = random_window(1)[:1]
+    engine = open_engine(bundle, backend="onnxruntime", precision="fp32")
+    engine.encode(frame[:, None], np.zeros(1, np.int32))
+    served = engine.classify(np.zeros((1, 1), np.int32))[0]
+    engine.close()
+    expected = 1 / (1 + np.exp(-own_logits(folder, "siglip", frame[0], LABELS)))
+    assert np.abs(served - expected).max() < 1e-4
+    single = import_words(folder, tmp_path / "one", ["a cat"], WordsOptions(chunks=1, fps=5, independent=True))
+    assert single.spec.labels == ("a cat",)
+
+
+def test_independent_probabilities_of_clip_are_refused(folders, tmp_path):
+    with pytest.raises(FolderError, match="--independent: model_type=clip was trained to compare texts"):
+        import_words(folders("clip"), tmp_path / "words", LABELS, WordsOptions(independent=True))
+
+
 @pytest.mark.parametrize(
     ("labels", "templates", "message"),
     [

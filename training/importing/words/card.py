@@ -8,10 +8,26 @@ from training.importing.words.model import WordsModel
 from training.importing.words.prompts import Prompts
 
 _MAX_LISTED = 50
+_COMPARED = (
+    ". The engine applies a softmax to the logits, so the probabilities of all labels sum to 1: one label is always "
+    "likely, also if none of them fits. Give a label for everything else."
+)
+_INDEPENDENT = (
+    ". The engine applies a sigmoid to each logit, as in the model's training: labels are independent, and none, one "
+    "or several may be present. These probabilities are often small, also where a label fits. Compare films with and "
+    "without it, and set `on` of its action between them; 0.5 applies until then."
+)
 
 
 def write_card(
-    config: WordsConfig, prompts: Prompts, words: WordsModel, shape: Shape, notes: tuple[str, ...], *, folder: str
+    config: WordsConfig,
+    prompts: Prompts,
+    words: WordsModel,
+    shape: Shape,
+    notes: tuple[str, ...],
+    *,
+    folder: str,
+    independent: bool = False,
 ) -> str:
     """Return the card's text: labels, templates, how the probabilities are made, and the differences to the folder."""
     labels = [f"- {label}" for label in prompts.labels[:_MAX_LISTED]]
@@ -42,14 +58,13 @@ def write_card(
             "",
             f"**Probabilities**: logit = cosine / {words.temperature:.4g}"
             + (f" {words.bias:+.4g}" if words.bias else "")
-            + ". The engine applies a softmax to the logits, so the probabilities of all labels sum to 1: one label "
-            "is always likely, also if none of them fits. Give a label for everything else.",
+            + (_INDEPENDENT if independent else _COMPARED),
             *(
                 (
                     "This model was trained with a sigmoid for each text. Its own probability of a label is the "
                     "sigmoid of the logit; the engine's softmax only compares the labels, and is another number.",
                 )
-                if config.model_type.startswith("siglip")
+                if config.model_type.startswith("siglip") and not independent
                 else ()
             ),
             "",

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import nn
 
 from engines.arrays import U8
-from engines.bundle import SPEC_FILE, Bundle, load_bundle
+from engines.bundle import DEFAULT_THRESHOLD, SPEC_FILE, Bundle, load_bundle
 from engines.errors import EngineError
 from training.data.shape import Shape
 from training.errors import FolderError, RecipeError, RunError
 from training.export.front_matter import front_matter
-from training.export.golden import CLEAR_LEAD, render_windows
+from training.export.golden import CLEAR_LEAD, choose_golden_window, render_windows
 from training.export.onnx import check_graph, export_bundle
 from training.importing.limits import check_window
 from training.importing.model import fit_config
@@ -49,6 +50,8 @@ class WordsOptions:
     temperature: float | None = None
     interpolate: bool = False
     encoder: Path | None = None
+    independent: bool = False
+    """Whether each label has a probability of its own (sigmoid), which only SigLIP was trained for."""
 
 
 def import_words(folder: Path, output: Path, labels: Sequence[str], options: WordsOptions | None = None) -> Bundle:
@@ -61,9 +64,14 @@ def import_words(folder: Path, output: Path, labels: Sequence[str], options: Wor
     `RunError` where a graph differs from the PyTorch model.
     """
     options = options or WordsOptions()
-    prompts = check_prompts(labels, options.templates)
+    prompts = check_prompts(labels, options.templates, least=1 if options.independent else 2)
     _check_options(options)
     config, processor, shape, notes = _read(folder, options)
+    if options.independent and not config.model_type.startswith("siglip"):
+        raise FolderError(
+            f"{folder}: --independent: model_type={config.model_type} was trained to compare texts, so a single text "
+            "has no probability; only SigLIP has one. Leave the option out"
+        )
     tokens = TextTokenizer(folder, config).encode(prompts)
     words = load_words_model(
         folder, config, processor, tokens, temperature=options.temperature, interpolate=options.interpolate
@@ -72,7 +80,7 @@ def import_words(folder: Path, output: Path, labels: Sequence[str], options: Wor
         notes += (
             f"the checkpoint has no temperature, so it is {VIDEOPRISM_TEMPERATURE:g}; --temperature gives another",
         )
-    golden = _choose_golden(words.model, shape)
+    golden = _choose_golden(words.model, shape, len(prompts.labels), independent=options.independent)
     fields: dict[str, Any] = {
         "name": _name(output, config),
         "version": "1",
@@ -83,8 +91,11 @@ def import_words(folder: Path, output: Path, labels: Sequence[str], options: Wor
         "fps": shape.fps,
         "frames_per_chunk": shape.frames_per_chunk,
         "chunks": shape.chunks,
+        "activation": "sigmoid" if options.independent else "softmax",
     }
-    card = write_card(config, prompts, words, shape, notes, folder=folder.resolve().name)
+    card = write_card(
+        config, prompts, words, shape, notes, folder=folder.resolve().name, independent=options.independent
+    )
     return export_bundle(
         words.model,
         fields=fields,
@@ -140,11 +151,14 @@ def _read(folder: Path, options: WordsOptions) -> tuple[WordsConfig, ImageProces
     return config, processor, shape, notes
 
 
-def _choose_golden(model: nn.Module, shape: Shape) -> U8:
+def _choose_golden(model: nn.Module, shape: Shape, labels: int, *, independent: bool) -> U8:
     """Return the first window whose best class is clearly ahead, or the one with the largest lead.
 
     Unlike a trained model's window, it is not chosen by its uncertainty: a large encoder takes seconds for a window.
     """
+    if independent:
+        limits = np.full(labels, DEFAULT_THRESHOLD, np.float32)
+        return choose_golden_window(model.eval(), render_windows(shape, count=CANDIDATES), limits)
     best: tuple[float, U8] | None = None
     for window in render_windows(shape, count=CANDIDATES):
         with torch.inference_mode():

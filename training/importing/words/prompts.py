@@ -28,13 +28,16 @@ class Prompts:
         return [template.replace(PLACE, label) for template in self.templates]
 
 
-def check_prompts(labels: Sequence[str], templates: Sequence[str] = ()) -> Prompts:
-    """Return labels and templates; without templates the text of a label is the label. Raises `RecipeError`."""
+def check_prompts(labels: Sequence[str], templates: Sequence[str] = (), *, least: int = 2) -> Prompts:
+    """Return labels, at least `least`, and templates; without templates the text of a label is the label.
+
+    Raises `RecipeError`.
+    """
     names = tuple(" ".join(label.split()) for label in labels)
-    if not 2 <= len(names) <= MAX_LABELS:
+    if not least <= len(names) <= MAX_LABELS:
         raise RecipeError(
-            f"--labels: {len(names)} given, must be 2 to {MAX_LABELS}; to detect one thing, add a label for everything "
-            'else, such as "an empty room"'
+            f"--labels: {len(names)} given, must be {least} to {MAX_LABELS}; to detect one thing, add a label for "
+            'everything else, such as "an empty room"'
         )
     for name in names:
         if not 1 <= len(name) <= MAX_LABEL_CHARS:
