@@ -11,12 +11,10 @@ from streamclf.classifier.action_tracker import ActionChange, ActionTracker
 from streamclf.classifier.feed import Feed
 from streamclf.classifier.pending_chunk import PendingChunk
 from streamclf.classifier.prediction import media_s, prediction_body
-from streamclf.config.actions import StreamActions
 from streamclf.events.drafts import Draft
 from streamclf.events.views import ViewKey, view_keys
 
 if TYPE_CHECKING:
-    from engines.bundle import ModelSpec
     from engines.group import EngineGroup
     from engines.protocol import Engine
     from streamclf.producer.link import EventProducer
@@ -34,11 +32,7 @@ class EventPublisher:
 
         Running actions continue. Those of a model that no longer classifies the feed end with `stopped`.
         """
-        served = {
-            model: _with_model_labels(settings.actions, group[model].spec)
-            for model, settings in feed.heads.items()
-            if model in group
-        }
+        served = {model: settings.actions for model, settings in feed.heads.items() if model in group}
         self._close(lambda key: key[0] is feed and key[1] not in served)
         for model, actions in served.items():
             if tracker := self._trackers.get((feed, model)):
@@ -88,12 +82,6 @@ class EventPublisher:
         for change in changes:
             body = change.body() | view_keys(_view(feed, model))
             self._producer.post(Draft(type="action", stream=feed.stream, body=body, captured_ns=None))
-
-
-def _with_model_labels(actions: StreamActions, spec: ModelSpec) -> StreamActions:
-    """Name each action as the model does: the configuration may write an accent in another form."""
-    labels = {spec.find_label(label) or label: action for label, action in actions.labels.items()}
-    return StreamActions.model_construct(**dict(actions) | {"labels": labels})
 
 
 def _view(feed: Feed, model: str) -> ViewKey:
