@@ -74,6 +74,63 @@ def classify(
     return run_classify(files, outputs, models=model, hop=hop, backend=backend, precision=precision, area=area)
 
 
+def teach(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Folder with one subfolder of films for each label; may be left out with --add.",
+            parser=parse_path,
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the bundle.", parser=parse_path)],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Built-in model, or directory of a bundle, whose encoder is used; default: everyday, with --add the "
+            "bundle's own.",
+            show_default=False,
+        ),
+    ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Go on from the examples of the bundle at OUTPUT, and replace it.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle at OUTPUT.")] = False,
+    none_label: Annotated[
+        str, typer.Option(help="Label for scenes unlike all examples, and of films in a folder `none`.")
+    ] = "none of these",
+    no_none: Annotated[bool, typer.Option("--no-none", help="Teach no label for scenes unlike all examples.")] = False,
+    region: RegionOption = None,
+    mask: MaskOption = None,
+    rotate: RotateOption = 0,
+    flip: FlipOption = None,
+    threads: Annotated[int, typer.Option(min=0, max=1024, help="Most processor cores to use; 0: all.")] = 0,
+    as_json: Json = False,
+) -> int:
+    """Teach a model from a few films of each label, in about a minute, without PyTorch.
+
+    Prints how well it does on films that were held out, which ones it gets wrong, and what to film next. The bundle
+    also holds its examples and a report, report.html.
+    """
+    from streamclf.commands.area_options import parse_area
+    from streamclf.commands.teach.command import run_teach
+    from streamclf.teach.teaching import TeachOptions
+
+    options = TeachOptions(
+        folder=folder,
+        output=output,
+        base=base,
+        add=add,
+        force=force,
+        none_label=None if no_none else none_label,
+        area=parse_area(region=region, masks=mask, rotate=rotate, flip=flip),
+        threads=threads,
+    )
+    return run_teach(options, as_json=as_json)
+
+
 def compile_model(
     model: Annotated[str, typer.Argument(metavar="BUNDLE", help="Built-in model, or directory of a bundle.")],
     backend: Annotated[Backend, typer.Option(help="Library that will run the model.")] = "auto",

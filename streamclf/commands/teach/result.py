@@ -1,0 +1,180 @@
+"""Describe a taught model: as JSON for programs, as a table for a terminal, and the next steps."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Mapping
+from typing import Any, Final
+
+import yaml
+
+from engines.bundle import Label
+from engines.printable import path_text, printable
+from streamclf.teach.advice import advise_on_pair
+from streamclf.teach.bundle_writer import REPORT_FILE
+from streamclf.teach.figures import WrongClip
+from streamclf.teach.taught import Taught
+
+MAX_WRONG: Final = 100
+MAX_SHOWN: Final = 10
+
+
+def to_json(taught: Taught) -> dict[str, Any]:
+    """Return the result as the last line of `--json`; `docs/teach.md` describes it."""
+    figures = taught.figures
+    return {
+        "event": "done",
+        "bundle": path_text(taught.output),
+        "model": f"{taught.name}@{taught.version}",
+        "labels": list(taught.labels),
+        "none_label": taught.none_label,
+        "balanced_accuracy": round(figures.balanced_accuracy, 4),
+        "interval": [round(value, 4) for value in figures.interval],
+        "chance": round(figures.chance, 4),
+        "clips": figures.clips,
+        "windows": figures.windows,
+        "groups": figures.groups,
+        "per_label": [
+            {
+                "label": label.label,
+                "clips": label.clips,
+                "groups": label.groups,
+                "recall": round(label.recall, 4),
+                "precision": None if label.precision is None else round(label.precision, 4),
+                "threshold": label.threshold,
+            }
+            for label in figures.per_label
+        ],
+        "confusion": figures.confusion.tolist(),
+        "wrong": [_wrong_to_json(taught, wrong) for wrong in figures.wrong[:MAX_WRONG]],
+        "alike": [
+            {
+                "labels": list(pair.labels),
+                "confused": round(1 - pair.told, 4),
+                "advice": advise_on_pair(pair, figures, taught.examples.items),
+            }
+            for pair in figures.alike
+        ],
+        "advice": list(taught.advice),
+        "none": _none_to_json(taught),
+        "seconds": taught.seconds,
+        "report": path_text(taught.output / REPORT_FILE),
+        "next": next_steps(taught),
+    }
+
+
+def _wrong_to_json(taught: Taught, wrong: WrongClip) -> dict[str, Any]:
+    still = taught.examples.items[wrong.clip].content.stills[wrong.window]
+    return {
+        "film": wrong.name,
+        "start_s": round(wrong.start_s, 3),
+        "end_s": round(wrong.end_s, 3),
+        "label": wrong.label,
+        "predicted": wrong.predicted,
+        "probability": round(wrong.probability, 4),
+        "still": "data:image/jpeg;base64," + base64.b64encode(still).decode() if still else None,
+    }
+
+
+def _none_to_json(taught: Taught) -> dict[str, Any] | None:
+    if taught.none_label is None:
+        return None
+    misses = taught.held_out.novelty.misses
+    return {
+        "method": none_method(taught),
+        "false_alarms": round(taught.figures.false_alarms or 0.0, 4),
+        "misses": None if misses is None else round(misses, 4),
+    }
+
+
+def none_method(taught: Taught) -> str:
+    """Name how "none of these" is recognised."""
+    parts = ["films of the folder"] if taught.head.none is not None else []
+    if taught.head.calibration.has_novelty:
+        reference, metric = taught.head.novelty.measure
+        nearest = {"means": "mean of a label", "examples": "example"}[reference]
+        parts.append(f"{metric} to the nearest {nearest}")
+    return " and ".join(parts)
+
+
+def next_steps(taught: Taught) -> str:
+    """Return the lines to add to a configuration, and the command that tries the model."""
+    name = _config_name(taught.name)
+    labels = [label for label in taught.labels if label != taught.none_label]
+    document: Mapping[str, Any] = {
+        "models": {name: path_text(taught.output)},
+        "actions": {label: {"min_s": 0.5} for label in labels[:MAX_SHOWN]},
+    }
+    lines = yaml.safe_dump(document, allow_unicode=True, sort_keys=False).rstrip().splitlines()
+    area = taught.area.model_dump(mode="json", exclude_defaults=True)
+    part = [
+        "The model was taught with a part of the picture; give each of its streams, and classify, the same:",
+        *(f"  {line}" for line in yaml.safe_dump(area, default_flow_style=None, sort_keys=False).rstrip().splitlines()),
+    ]
+    return "\n".join(
+        [
+            "Add to the configuration of the service (an action starts at the threshold of its label):",
+            *(f"  {line}" for line in lines),
+            *(part if area else []),
+            f"A stream has all models unless its own list names some: models: [{name}]",
+            f"Try it on a film: streamclf classify FILE --model {shlex.quote(path_text(taught.output))}",
+        ]
+    )
+
+
+def _config_name(name: Label) -> str:
+    return "taught" if name == "model" else name
+
+
+def describe(taught: Taught) -> list[str]:
+    """Return the result as lines for a terminal, with the figures on held-out films first."""
+    figures = taught.figures
+    low, high = figures.interval
+    lines = [
+        f"On films that were held out: {figures.balanced_accuracy:.0%} balanced accuracy (95 % interval {low:.0%} to "
+        f"{high:.0%}, chance {figures.chance:.0%}), {figures.clips} clips of {figures.groups} recordings",
+        "",
+        *_table(taught),
+    ]
+    if taught.none_label is not None:
+        misses = taught.held_out.novelty.misses
+        measured = (
+            "" if misses is None else f"; {misses:.0%} of the clips of a label that was left out passed for another"
+        )
+        lines += [
+            "",
+            f"{printable(taught.none_label)!r}: {none_method(taught)}; given to {figures.false_alarms or 0:.0%} of the "
+            f"labels' own windows{measured}",
+        ]
+    if figures.wrong:
+        lines += ["", f"Wrong ({len(figures.wrong)} of {figures.clips} clips):"]
+        lines += [f"  {describe_wrong(wrong)}" for wrong in figures.wrong[:MAX_SHOWN]]
+        if len(figures.wrong) > MAX_SHOWN:
+            lines.append(f"  … and {len(figures.wrong) - MAX_SHOWN} more, in the report")
+    if taught.advice:
+        lines += ["", "To improve it:", *(f"  {line}." for line in taught.advice[:MAX_SHOWN])]
+    return lines
+
+
+def describe_wrong(wrong: WrongClip) -> str:
+    """Return a wrong clip in one line."""
+    return (
+        f"{printable(wrong.name)}, {wrong.start_s:.1f} to {wrong.end_s:.1f} s: {printable(wrong.label)} taken for "
+        f"{printable(wrong.predicted)} ({wrong.probability:.0%})"
+    )
+
+
+def _table(taught: Taught) -> list[str]:
+    figures = taught.figures
+    shown = figures.per_label[:40]
+    width = max(5, *(len(printable(label.label)) for label in shown))
+    lines = [f"  {'label':<{width}}  clips  recall  precision  threshold"]
+    for label in shown:
+        precision = "–" if label.precision is None else f"{label.precision:.0%}"
+        threshold = "–" if label.threshold is None else f"{label.threshold:.2f}"
+        lines.append(
+            f"  {printable(label.label):<{width}}  {label.clips:>5}  {label.recall:>6.0%}  {precision:>9}  "
+            f"{threshold:>9}"
+        )
+    return lines

@@ -1,0 +1,100 @@
+"""Write a bundle into its folder: whole or not at all, also where an older bundle is replaced."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from engines.bundle import SPEC_FILE
+from engines.printable import path_text
+from streamclf.errors import OutputError, UsageError
+
+_PREFIX: Final = ".teach-"
+
+
+def check_output(output: Path, examples: Path | None, *, replace: bool) -> None:
+    """Raise `UsageError` if `output` cannot become a bundle. `replace`: an older bundle there may be replaced."""
+    try:
+        if output.is_symlink() or (output.exists() and not output.is_dir()):
+            raise UsageError(f"-o {path_text(output)}: is a file or a link; give a folder for the bundle")
+        if output.is_dir() and any(output.iterdir()):
+            if not (output / SPEC_FILE).is_file():
+                raise UsageError(f"-o {path_text(output)}: holds other files, and is no bundle; give another folder")
+            if not replace:
+                raise UsageError(
+                    f"-o {path_text(output)}: a bundle is there; --add goes on from its examples, --force replaces it"
+                )
+        target = output.resolve()
+        root = None if examples is None else examples.resolve()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"-o {path_text(output)}: cannot be used ({getattr(error, 'strerror', error)})") from None
+    if root is not None and (target == root or root in target.parents):
+        raise UsageError(
+            f"-o {path_text(output)}: is in the folder of the examples, where it would be a label; give another folder"
+        )
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """Give an empty folder beside `output`, which takes the place of `output` if the block ends without an exception.
+
+    Raises `OutputError` where the folder cannot be written.
+    """
+    parent = output.parent
+    folder = parent / f"{_PREFIX}{os.getpid()}-{output.name}"
+    old = parent / f"{_PREFIX}{os.getpid()}-old-{output.name}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(parent)
+        folder.mkdir()
+        yield folder
+        _sync(folder)
+        _exchange(folder, output, old)
+    except OSError as error:
+        raise OutputError(
+            f"-o {path_text(output)}: cannot be written ({error.strerror or error}); free space or give another folder"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(folder: Path, output: Path, old: Path) -> None:
+    """Rename `folder` to `output`. A bundle that is there moves away first, and comes back if the rename fails."""
+    if not output.exists():
+        folder.rename(output)
+        return
+    try:
+        output.rename(old)
+        folder.rename(output)
+    except BaseException:
+        if old.exists() and not output.exists():
+            old.rename(output)
+        raise
+
+
+def _sync(folder: Path) -> None:
+    """Write the files to the disk before they replace others: after a power cut there must be one of the two."""
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Remove folders of processes that were killed. A bundle that had moved away is kept if its place is empty."""
+    for path in parent.glob(f"{_PREFIX}*"):
+        number, _, name = path.name.removeprefix(_PREFIX).partition("-")
+        if not number.isdecimal() or Path(f"/proc/{number}").exists() or not path.is_dir():
+            continue
+        place = parent / name.removeprefix("old-")
+        if name.startswith("old-") and not place.exists():
+            path.rename(place)
+        else:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streamclf.errors import UsageError
+from streamclf.teach.example_folder import find_clips
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"film")
+    return root
+
+
+def test_labels_groups_and_stretches(tmp_path: Path) -> None:
+    touch(tmp_path, "open/noon__1.mp4", "open/noon__2.mp4", "open/x_2.5-8s.mp4", "shut/monday/a.mp4", "shut/b.mkv")
+    touch(tmp_path, "open/notes.txt", "shut/.hidden.mp4", ".trash/c.mp4")
+    clips = {clip.name: clip for clip in find_clips(tmp_path).clips}
+    assert {name: (clip.label, clip.group) for name, clip in clips.items()} == {
+        "open/noon__1.mp4": ("open", "noon"),
+        "open/noon__2.mp4": ("open", "noon"),
+        "open/x_2.5-8s.mp4": ("open", "open/x_2.5-8s.mp4"),
+        "shut/monday/a.mp4": ("shut", "monday"),
+        "shut/b.mkv": ("shut", "shut/b.mkv"),
+    }
+    assert clips["open/x_2.5-8s.mp4"].stretch == (2.5, 8)
+    assert clips["shut/b.mkv"].stretch is None
+
+
+def test_marks_take_the_place_of_the_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "open/a.mp4", "open/b.mp4", "day.mp4", "shut/c.mp4")
+    (tmp_path / "marks.csv").write_text(
+        "file,start_s,end_s,label\nday.mp4,1,2.5,open\nday.mp4,4,6,shut\nopen/b.mp4,0,1,shut\n"
+    )
+    found = find_clips(tmp_path)
+    assert sorted((clip.name, clip.label, clip.stretch) for clip in found.clips) == [
+        ("day.mp4", "open", (1, 2.5)),
+        ("day.mp4", "shut", (4, 6)),
+        ("open/a.mp4", "open", None),
+        ("open/b.mp4", "shut", (0, 1)),
+        ("shut/c.mp4", "shut", None),
+    ]
+    assert {clip.group for clip in found.clips if clip.name == "day.mp4"} == {"day.mp4"}
+
+
+def test_a_folder_of_images_is_one_clip(tmp_path: Path) -> None:
+    touch(tmp_path, "open/a.mp4", "shut/shots/1.jpg", "shut/shots/2.jpg", "shut/one/1.jpg")
+    assert [clip.name for clip in find_clips(tmp_path).clips] == ["open/a.mp4", "shut/shots"]
+
+
+def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "open/a.mp4", "shut/b.mp4", "loose.mp4", "old/spec.json")
+    (tmp_path / "open/again").symlink_to(tmp_path / "open")
+    (tmp_path / "marks.csv").write_text("gone.mp4,0,1,open\n")
+    faults = find_clips(tmp_path).faults
+    assert len(faults) == 4
+    assert ("loose.mp4", "this film is in no folder of a label") in faults
+    assert ("old", "this folder is a bundle, and no label") in faults
+
+
+@pytest.mark.parametrize(
+    ("names", "marks", "problem"),
+    [
+        (["open/a.mp4", "shut/notes.txt"], None, r"shut: no film in it; add films of 'shut'"),
+        (["a.mp4", "b.mp4"], None, "2 films are directly in it; put them into one subfolder"),
+        ([], None, "no film in it"),
+        (["open/a.mp4"], "a,b\n", "line 1: 2 fields; give file,start_s,end_s,label"),
+        (["open/a.mp4"], "open/a.mp4,x,2,open\n", "start_s='x'"),
+        (["open/a.mp4"], "open/a.mp4,3,2,open\n", "the end must come after the start"),
+        (["open/a.mp4"], "open/a.mp4,0,nan,open\n", "the end must come after the start"),
+        (["open/a.mp4"], "../a.mp4,0,1,open\n", "give a path below"),
+        (["open/a.mp4"], "open/a.mp4,0,2,open\nopen/a.mp4,1,3,shut\n", "'open' and 'shut' to the same part"),
+        (["open/a_5-2s.mp4"], None, "ends before it begins"),
+    ],
+)
+def test_bad_folders(tmp_path: Path, names: list[str], marks: str | None, problem: str) -> None:
+    touch(tmp_path, *names)
+    if marks is not None:
+        (tmp_path / "marks.csv").write_text(marks)
+    with pytest.raises(UsageError, match=problem) as caught:
+        find_clips(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        find_clips(tmp_path / "nothing")

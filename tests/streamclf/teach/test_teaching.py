@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bundles import make_brightness_bundle
+from support.example_films import BLUE, GREEN, GREY, RED, write_example, write_examples
+
+from engines.bundle import Bundle, load_bundle
+from engines.opening import open_engine
+from streamclf.classifier.offline import classify_file
+from streamclf.classifier.window_classifier import offline_bank_slots
+from streamclf.errors import OutputError, UsageError
+from streamclf.teach import bundle_writer
+from streamclf.teach.examples import load_examples
+from streamclf.teach.taught import Taught
+from streamclf.teach.teaching import TeachOptions, teach
+
+pytest.importorskip("sklearn")
+NONE = "none of these"
+
+
+class Recorder:
+    """A listener that keeps what it receives."""
+
+    def __init__(self) -> None:
+        self.shares: list[float] = []
+        self.faults: list[tuple[str, str]] = []
+        self.notes: list[str] = []
+        self.labels: dict[str, int] = {}
+
+    def start(self, base: str, labels: Mapping[str, int], films: int) -> None:
+        self.labels = dict(labels)
+
+    def progress(self, stage: str, share: float, film: str | None = None, number: int = 0) -> None:
+        self.shares.append(share)
+
+    def fault(self, film: str, reason: str) -> None:
+        self.faults.append((film, reason))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_brightness_bundle(tmp_path_factory.mktemp("base") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_examples(tmp_path_factory.mktemp("films"), {"red": RED, "green": GREEN, "blue": BLUE})
+
+
+def run(
+    folder: Path | None, output: Path, base: Bundle | None, *, listener: Recorder | None = None, **options: object
+) -> Taught:
+    fields = {"none_label": NONE, **options}
+    return teach(
+        TeachOptions(folder=folder, output=output, base=None if base is None else str(base.path), **fields),  # type: ignore[arg-type]
+        listener or Recorder(),
+        lambda taught: "<!doctype html>",
+    )
+
+
+def top(bundle: Path, film: Path) -> str:
+    loaded = load_bundle(bundle)
+    engine = open_engine(loaded, max_batch=4, bank_slots=offline_bank_slots(loaded.spec, 4))
+    try:
+        result = classify_file(engine, film)
+        return loaded.spec.labels[int(np.mean([window.probabilities for window in result.windows], axis=0).argmax())]
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def taught(films: Path, base: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Taught, Recorder]:
+    listener = Recorder()
+    return run(films, tmp_path_factory.mktemp("models") / "My Yard", base, listener=listener), listener
+
+
+def test_a_taught_bundle_classifies_new_films(taught: tuple[Taught, Recorder], base: Bundle, tmp_path: Path) -> None:
+    bundle = taught[0].output
+    assert top(bundle, write_example(tmp_path / "new.mp4", GREEN, seed=501, seconds=2)) == "green"
+    assert top(bundle, write_example(tmp_path / "new2.mp4", RED, seed=502, seconds=2)) == "red"
+    assert top(bundle, write_example(tmp_path / "short.mp4", BLUE, seed=503, seconds=0.4)) == "blue"
+    spec = load_bundle(bundle).spec
+    assert spec.name == "my-yard"
+    assert (bundle / "encoder.onnx").read_bytes() == (base.path / "encoder.onnx").read_bytes()
+    assert set(spec.thresholds) == {"red", "green", "blue"}
+
+
+def test_a_scene_unlike_all_examples_is_none_of_these(taught: tuple[Taught, Recorder], tmp_path: Path) -> None:
+    assert taught[0].labels == ("blue", "green", "red", NONE)
+    assert top(taught[0].output, write_example(tmp_path / "grey.mp4", GREY, seed=504, seconds=2)) == NONE
+    assert taught[0].figures.false_alarms is not None
+    assert taught[0].held_out.novelty.misses is not None
+
+
+def test_figures_and_progress(taught: tuple[Taught, Recorder]) -> None:
+    figures, listener = taught[0].figures, taught[1]
+    assert listener.labels == {"blue": 6, "green": 6, "red": 6}
+    assert listener.shares == sorted(listener.shares)
+    assert listener.shares[-1] == 1
+    assert figures.balanced_accuracy > 0.9
+    assert figures.interval[0] < figures.balanced_accuracy, "so few films give no certainty"
+    assert figures.confusion.sum() == figures.clips == 18
+
+
+def test_examples_and_report_are_not_part_of_the_checked_bundle(
+    taught: tuple[Taught, Recorder], tmp_path: Path
+) -> None:
+    copy = tmp_path / "published"
+    shutil.copytree(taught[0].output, copy)
+    for name in ("examples.npz", "examples.json", "report.html"):
+        (copy / name).unlink()
+    assert load_bundle(copy).spec == load_bundle(taught[0].output).spec
+
+
+def test_add_goes_on_without_the_films(taught: tuple[Taught, Recorder], films: Path, tmp_path: Path) -> None:
+    output = tmp_path / "yard"
+    shutil.copytree(taught[0].output, output)
+    more = write_examples(tmp_path / "more", {"grey": GREY}, each=5, first_seed=600)
+    shutil.copy(films / "red/film0.mp4", more / "grey" / "again.mp4")
+    with pytest.raises(UsageError, match=r"red/film0.mp4 and grey/again.mp4: the same film with the labels 'red'"):
+        run(more, output, None, add=True)
+    (more / "grey/again.mp4").unlink()
+    (more / "red").mkdir()
+    shutil.copy(films / "red/film0.mp4", more / "red/again.mp4")
+    listener = Recorder()
+    result = run(more, output, None, add=True, listener=listener)
+    assert result.labels == ("blue", "green", "grey", "red", NONE)
+    assert listener.notes == ["red/again.mp4: the same film as red/film0.mp4; it counts once"]
+    assert top(output, write_example(tmp_path / "new.mp4", GREY, seed=505, seconds=2)) == "grey"
+    assert len(load_examples(output, load_bundle(output).spec).items) == 23
+
+
+def test_add_refuses_another_encoder(taught: tuple[Taught, Recorder], films: Path, tmp_path: Path) -> None:
+    output = tmp_path / "yard"
+    shutil.copytree(taught[0].output, output)
+    other = make_brightness_bundle(tmp_path / "other", corner=8)
+    with pytest.raises(UsageError, match="has another encoder than"):
+        run(films, output, other, add=True)
+    listed = json.loads((output / "examples.json").read_text())
+    listed["encoder"] = "0" * 64
+    (output / "examples.json").write_text(json.dumps(listed))
+    with pytest.raises(UsageError, match="the base has changed"):
+        run(films, output, None, add=True)
+    (output / "examples.json").unlink()
+    with pytest.raises(UsageError, match="holds no examples"):
+        run(films, output, None, add=True)
+
+
+def test_a_damaged_examples_file_is_refused(taught: tuple[Taught, Recorder], films: Path, tmp_path: Path) -> None:
+    output = tmp_path / "yard"
+    shutil.copytree(taught[0].output, output)
+    data = bytearray((output / "examples.npz").read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (output / "examples.npz").write_bytes(data)
+    with pytest.raises(UsageError, match=r"examples.npz: altered or damaged"):
+        run(films, output, None, add=True)
+
+
+def test_a_folder_of_none_is_learnt(films: Path, base: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    shutil.copytree(films / "red", folder / "red")
+    write_examples(folder, {"Other": GREY}, each=6, first_seed=700)
+    result = run(folder, tmp_path / "yard", base)
+    assert result.labels == ("red", NONE)
+    assert result.thresholds.keys() == {"red"}
+    assert top(result.output, write_example(tmp_path / "new.mp4", GREY, seed=506, seconds=2)) == NONE
+    assert top(result.output, write_example(tmp_path / "new2.mp4", RED, seed=507, seconds=2)) == "red"
+
+
+def test_without_none_there_is_no_such_label(films: Path, base: Bundle, tmp_path: Path) -> None:
+    assert run(films, tmp_path / "yard", base, none_label=None).labels == ("blue", "green", "red")
+
+
+def test_unreadable_films_are_passed_over(films: Path, base: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    shutil.copytree(films, folder)
+    (folder / "red/broken.mp4").write_bytes(b"no film at all")
+    (folder / "red/empty.mp4").write_bytes(b"")
+    listener = Recorder()
+    result = run(folder, tmp_path / "yard", base, listener=listener)
+    assert [film for film, _ in listener.faults] == ["red/broken.mp4", "red/empty.mp4"]
+    assert result.figures.clips == 18
+
+
+def test_too_few_readable_films_are_refused(films: Path, base: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    shutil.copytree(films, folder)
+    for number in (0, 1):
+        (folder / f"red/film{number}.mp4").write_bytes(b"no film at all")
+    with pytest.raises(UsageError, match="'red': 4 clips; at least 5 are needed"):
+        run(folder, tmp_path / "yard", base)
+    assert not (tmp_path / "yard").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_failure_while_writing_leaves_the_old_bundle(
+    taught: tuple[Taught, Recorder],
+    films: Path,
+    base: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
+    output = tmp_path / "models/yard"
+    shutil.copytree(taught[0].output, output)
+    before = load_bundle(output).spec
+
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(bundle_writer, "save_examples", fail)
+    with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt, match=r"No space left|^$"):
+        run(films, output, base, force=True)
+    assert load_bundle(output).spec == before
+    assert [path.name for path in output.parent.iterdir()] == ["yard"]
+
+
+def test_outputs_that_are_refused(films: Path, base: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="in the folder of the examples"):
+        run(films, films / "model", base)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/letter.txt").write_text("dear")
+    with pytest.raises(UsageError, match="is no bundle"):
+        run(films, tmp_path / "full", base)
+    with pytest.raises(UsageError, match="--force replaces it"):
+        run(films, base.path, base)
+    with pytest.raises(UsageError, match="is a file"):
+        run(films, tmp_path / "full/letter.txt", base)
+
+
+def test_one_recording_alone_is_refused(films: Path, base: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    shutil.copytree(films / "red", folder / "red")
+    for number in range(6):
+        write_example(folder / "blue" / f"noon__{number}.mp4", BLUE, seed=800 + number)
+    with pytest.raises(UsageError, match="'blue': all of its 6 clips are one recording"):
+        run(folder, tmp_path / "yard", base)
+
+
+def test_almost_the_same_films_count_as_one(films: Path, base: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    shutil.copytree(films, folder)
+    write_example(folder / "red/copy.mp4", RED, seed=1, crf=26)
+    listener = Recorder()
+    result = run(folder, tmp_path / "yard", base, listener=listener)
+    assert (result.figures.clips, result.figures.groups) == (19, 18)
+    assert any("copy.mp4 and red/film0.mp4 are almost the same film" in note for note in listener.notes)
+    shutil.move(folder / "red/copy.mp4", folder / "blue/copy.mp4")
+    with pytest.raises(UsageError, match="almost the same film with the labels 'blue' and 'red'"):
+        run(folder, tmp_path / "yard2", base)
+
+
+def test_labels_of_any_characters(base: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    write_examples(folder, {"offen\nganz": RED, "geo\u0308ffnet <b>": BLUE}, each=5)
+    result = run(folder, tmp_path / "yard", base)
+    assert set(load_bundle(result.output).spec.labels) == {"offen\nganz", "ge\u00f6ffnet <b>", *result.labels[2:]}
