@@ -66,18 +66,23 @@ def part_of(
         y0, y1 = _even(top, rows), _even(bottom, rows)
     part_columns, part_rows = x1 - x0, y1 - y0
     if area.region is not None and min(part_columns, part_rows) < MIN_REGION_PIXELS:
-        width, height = (part_rows, part_columns) if turned.transposed else (part_columns, part_rows)
-        shares = ", ".join(f"{share:g}" for share in area.region)
-        raise RegionTooSmallError(
-            f"region [{shares}] is {width}x{height} pixels of a picture of {columns}x{rows}: at least "
-            f"{MIN_REGION_PIXELS}x{MIN_REGION_PIXELS}; make the region larger, or let the camera send larger pictures"
-        )
+        raise RegionTooSmallError(_too_small(area.region, (part_columns, part_rows), (columns, rows), turned))
     shown = EVERYTHING if area.region is None else turned.rectangle_after(_shares(x0, y0, x1, y1, columns, rows))
     width, height = max(1, round(part_columns * pixel_aspect)), part_rows
     if turned.transposed:
         width, height = height, width
     is_whole = (part_columns, part_rows) == (columns, rows)
     return PicturePart(x0, y0, part_columns, part_rows, is_whole, turned, width, height, shown)
+
+
+def _too_small(region: Rectangle, part: tuple[int, int], whole: tuple[int, int], turned: Orientation) -> str:
+    """Describe a region that is too small; sizes are (columns, rows) as decoded, and are named as they are shown."""
+    (width, height), (columns, rows) = (part[::-1], whole[::-1]) if turned.transposed else (part, whole)
+    shares = ", ".join(f"{share:g}" for share in region)
+    return (
+        f"region [{shares}] is {width}x{height} pixels of a picture of {columns}x{rows}: at least "
+        f"{MIN_REGION_PIXELS}x{MIN_REGION_PIXELS}; make the region larger, or let the camera send larger pictures"
+    )
 
 
 def orientation_of(area: PictureArea) -> Orientation:

@@ -173,7 +173,7 @@ def test_the_size_of_the_picture_may_change() -> None:
 def test_a_region_thinner_than_16_pixels_is_refused_with_its_size() -> None:
     area = PictureArea(region=(0.1, 0.1, 0.14, 0.9), rotate=90)
     with pytest.raises(
-        RegionTooSmallError, match=r"region \[0.1, 0.1, 0.14, 0.9\] is 8x256 pixels .* 320x180: at leas"
+        RegionTooSmallError, match=r"region \[0.1, 0.1, 0.14, 0.9\] is 8x256 pixels .* 180x320: at leas"
     ):
         render(picture(noise(180, 320)), 64, 64, area=area)
     render(picture(noise(480, 640)), 64, 64, area=area)
