@@ -122,10 +122,18 @@ class ExampleWriter:
             )
         self._check_space()
         began = datetime.fromtimestamp(request.begin, timezone.utc)
+        shown = sum(from_ns <= entry.at_ns <= to_ns for entry in entries)
+        interval_ns = (to_ns - from_ns) / (shown - 1) if shown > 1 else 0.0  # the last picture is shown, too
         info = ExampleInfo(
-            stream=self._stream, began=began, seconds=round((to_ns - from_ns) / NS, 3), region=request.region,
-            area=request.area, model_name=request.model_name, top=request.top, margin=request.margin,
-        )  # fmt: skip
+            stream=self._stream,
+            began=began,
+            seconds=round((to_ns - from_ns + interval_ns) / NS, 3),
+            region=request.region,
+            area=request.area,
+            model_name=request.model_name,
+            top=request.top,
+            margin=request.margin,
+        )
         path = self._free_path(request, began, begin_ns, end_ns)
         size = write_stretch(path, entries, from_ns, info)
         return ExampleResult(file=path.relative_to(self._config.folder).as_posix(), seconds=info.seconds, bytes=size)

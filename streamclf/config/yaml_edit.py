@@ -21,6 +21,8 @@ from streamclf.config.yaml_text import YamlTextError, compose_yaml, parse_yaml
 
 Keys: TypeAlias = Sequence[str]
 Scalar: TypeAlias = str | int | float | bool
+Value: TypeAlias = Scalar | Sequence[Any] | Mapping[str, Any]
+"""A list is written on one line."""
 
 DEFAULT_INDENT: Final = 2
 _REFUSED: Final = "this place of the file has a layout that cannot be changed here; edit the file by hand"
@@ -32,8 +34,11 @@ class YamlEditError(ValueError):
     """A change that cannot be made to this text. The message names the place and the remedy, and quotes no value."""
 
 
-def set_value(text: str, keys: Keys, value: Scalar | Mapping[str, Any]) -> str:
-    """Return `text` with `value` at the place `keys`; missing sections are added. Raises `YamlEditError`."""
+def set_value(text: str, keys: Keys, value: Value) -> str:
+    """Return `text` with `value` at the place `keys`; missing sections are added. Raises `YamlEditError`.
+
+    A value or a list that is there is replaced; a section is not.
+    """
     return _checked(text, _Edit(text, keys).set(value), keys, value)
 
 
@@ -85,7 +90,7 @@ class _Edit:
         self._text, self._keys = text, list(keys)
         self._newline = "\r\n" if "\r\n" in text else "\n"
 
-    def set(self, value: Scalar | Mapping[str, Any]) -> str:
+    def set(self, value: Value) -> str:
         """Return the text with the value."""
         root = compose_yaml(self._text)
         if root is None:
@@ -127,13 +132,13 @@ class _Edit:
             raise YamlEditError(f"{_shown(self._keys)}: {_REFUSED}")
         return self._text[:begin] + self._text[self._line_end(entry.end) :]
 
-    def _replace(self, entry: _Entry, value: Scalar) -> str:
-        if not isinstance(entry.value, ScalarNode) and not entry.is_alias:
+    def _replace(self, entry: _Entry, value: Scalar | Sequence[Any]) -> str:
+        if isinstance(entry.value, MappingNode) and not entry.is_alias:
             raise YamlEditError(f"{_shown(self._keys)}: {_REFUSED}")
         space = "" if self._text[entry.value_begin - 1].isspace() else " "
         rest = self._text[entry.end :]
         return (
-            self._text[: entry.value_begin] + space + _scalar_text(value) + (" " if rest.startswith("#") else "") + rest
+            self._text[: entry.value_begin] + space + _flow_text(value) + (" " if rest.startswith("#") else "") + rest
         )
 
     def _add(self, section: MappingNode, key: str, value: Any, indent: int) -> str:
@@ -217,7 +222,7 @@ class _Edit:
         indent = indent or DEFAULT_INDENT
         head = f"{' ' * column}{_key_text(key)}:"
         if not isinstance(value, Mapping):
-            return f"{head} {_scalar_text(value)}{self._newline}"
+            return f"{head} {_flow_text(value)}{self._newline}"
         if not value:
             return f"{head} {{}}{self._newline}"
         inner = (self._block_lines(name, item, column + indent, indent) for name, item in value.items())
@@ -252,6 +257,8 @@ def _key_text(key: str, quoted: bool = False) -> str:
 def _flow_text(value: Any, quoted: bool = False) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_key_text(k, quoted)}: {_flow_text(v, quoted)}" for k, v in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(_flow_text(each, quoted) for each in value) + "]"
     return _scalar_text(value)
 
 

@@ -82,7 +82,7 @@ def build_app(context: PageContext) -> ASGIApp:
 
 
 async def _answer_missing_page(request: Request, error: Exception) -> Response:
-    refusal = Refusal(404, "no such page; the pages are /live, /events, /health and /settings")
+    refusal = Refusal(404, "no such page; the pages are /live, /events, /teach, /health and /settings")
     return answer_refusal(refusal, request_of(request.scope))
 
 

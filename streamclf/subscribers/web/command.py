@@ -52,6 +52,9 @@ def serve_page(config: WebConfig, run: OutletRun) -> None:
         from streamclf.subscribers.web.health.report import HealthReporter
         from streamclf.subscribers.web.history.follower import HistoryFollower
         from streamclf.subscribers.web.service_view import LiveService
+        from streamclf.subscribers.web.settings.config_editor import ConfigEditor
+        from streamclf.subscribers.web.teach.service import TeachService
+        from streamclf.subscribers.web.teach.uncertain import UncertainKeeper
         from streamclf.subscribers.web.wall import PictureWall
 
         service = LiveService(run, config.streams)
@@ -64,10 +67,16 @@ def serve_page(config: WebConfig, run: OutletRun) -> None:
             service.add_listener(meter.notice)
             health = HealthReporter(service, archive, follower, meter)
             wall = PictureWall(service)
-            context = PageContext(config, service, Access(token), wall, run.report, archive, follower, health)
+            editor = None if config.config is None else ConfigEditor(config.config)
+            teach = TeachService(editor, service)
+            uncertain = UncertainKeeper(teach)
+            service.add_listener(uncertain.notice)
+            context = PageContext(
+                config, service, Access(token), wall, run.report, archive, follower, health, editor, teach
+            )
             app = build_app(context)
             gc.freeze()
-            with follower, service:
+            with follower, teach.runner, service, uncertain:
                 run.report.notice(f"the page is on http://{address_text(listener)}")
                 began_s = time.monotonic()
                 run_server(app, listener, run.stop)

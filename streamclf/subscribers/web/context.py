@@ -13,6 +13,8 @@ from streamclf.subscribers.web.health.report import HealthReporter
 from streamclf.subscribers.web.history.follower import HistoryFollower
 from streamclf.subscribers.web.history.store import History
 from streamclf.subscribers.web.service_view import LiveService
+from streamclf.subscribers.web.settings.config_editor import ConfigEditor
+from streamclf.subscribers.web.teach.service import TeachService
 from streamclf.subscribers.web.wall import PictureWall
 
 
@@ -28,6 +30,9 @@ class PageContext:
     archive: EventArchive
     follower: HistoryFollower
     health: HealthReporter
+    editor: ConfigEditor | None
+    """The configuration's file; None if the page changes none."""
+    teach: TeachService
 
     @property
     def history(self) -> History:

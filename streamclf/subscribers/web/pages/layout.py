@@ -10,7 +10,13 @@ from nicegui import ui
 
 from streamclf.subscribers.web.context import PageContext
 
-TABS: Final = (("/live", "Live"), ("/events", "Events"), ("/health", "Health"), ("/settings", "Settings"))
+TABS: Final = (
+    ("/live", "Live"),
+    ("/events", "Events"),
+    ("/teach", "Teach"),
+    ("/health", "Health"),
+    ("/settings", "Settings"),
+)
 
 
 @contextmanager

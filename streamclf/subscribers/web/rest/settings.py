@@ -86,7 +86,7 @@ class Preview(BaseModel):
     curve: list[tuple[float, float]] = Field(description="(time, probability) of the label before smoothing.")
 
 
-class _QuietRoute(APIRoute):
+class QuietRoute(APIRoute):
     """A route whose answer to a wrong body does not repeat the body, which may hold a password."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -107,9 +107,9 @@ class _QuietRoute(APIRoute):
 
 def make_settings_router(context: PageContext) -> APIRouter:
     """Make the routes."""
-    router = APIRouter(prefix="/settings", tags=["settings"], route_class=_QuietRoute)
+    router = APIRouter(prefix="/settings", tags=["settings"], route_class=QuietRoute)
     service = context.service
-    editor = None if context.config_file is None else ConfigEditor(context.config_file)
+    editor = context.editor
     recent = RecentPredictions(service.address, lambda: service.heartbeat)
     previews = threading.BoundedSemaphore(MAX_PREVIEWS)
 

@@ -31,7 +31,7 @@ from streamclf.subscribers.web.settings.config_storage import (
     replace_config,
 )
 from streamclf.subscribers.web.settings.credentials import VariablesFile, separate_credentials
-from streamclf.subscribers.web.settings.edits import AddStream, PauseStream, RemoveAction, RemoveStream, SetAction
+from streamclf.subscribers.web.settings.edits import AddStream, ConfigEdit
 from streamclf.subscribers.web.settings.shown_text import difference, masked
 from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.preflight import preflight
@@ -41,8 +41,6 @@ MAX_UNDO: Final = 20
 _MAX_SEEN: Final = 32
 """Versions that browsers may have seen, whose text is kept to show what was changed meanwhile."""
 _BOM: Final = b"\xef\xbb\xbf"
-
-AnyEdit = AddStream | RemoveStream | PauseStream | SetAction | RemoveAction
 
 
 class ConfigConflictError(ConfigError):
@@ -133,7 +131,7 @@ class ConfigEditor:
         with self._lock:
             return self._present()[1]
 
-    def apply(self, edit: AnyEdit, version: str) -> Applied:
+    def apply(self, edit: ConfigEdit, version: str) -> Applied:
         """Make an edit to the content that the page has seen as `version`, and write the file.
 
         Raises `ConfigError` for an edit that the checks refuse, and `ConfigConflictError` if the file has another
@@ -204,7 +202,7 @@ class ConfigEditor:
         except (UsageError, EngineError) as error:
             raise ConfigError(str(error)) from None
 
-    def _edited(self, edit: AnyEdit, data: bytes, config: ServiceConfig | None) -> bytes:
+    def _edited(self, edit: ConfigEdit, data: bytes, config: ServiceConfig | None) -> bytes:
         try:
             text = edit.apply(_text(data), config)
         except (YamlEditError, YamlTextError) as error:
@@ -227,7 +225,7 @@ class ConfigEditor:
         self._undo.append(Undoable(description, datetime.now(timezone.utc), before, after))
         return Applied(description, difference(_text(before), _text(after)), self._present()[1])
 
-    def _conflict(self, data: bytes, version: str, edit: AnyEdit) -> ConfigConflictError:
+    def _conflict(self, data: bytes, version: str, edit: ConfigEdit) -> ConfigConflictError:
         base = self._seen.get(version)
         if base is None:
             return ConfigConflictError(

@@ -23,7 +23,9 @@ _DIGITS: Final = 4
 """Decimals of a threshold in the file."""
 
 
-class _Edit(BaseModel, ABC):
+class ConfigEdit(BaseModel, ABC):
+    """One change to a configuration."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     @property
@@ -39,7 +41,7 @@ class _Edit(BaseModel, ABC):
         """
 
 
-class AddStream(_Edit):
+class AddStream(ConfigEdit):
     """Add a stream that reads a camera of this machine, or a URL or file."""
 
     change: Literal["add_stream"] = "add_stream"
@@ -74,7 +76,7 @@ class AddStream(_Edit):
         return set_value(text, ["streams", self.stream], body)
 
 
-class RemoveStream(_Edit):
+class RemoveStream(ConfigEdit):
     """Remove a stream."""
 
     change: Literal["remove_stream"] = "remove_stream"
@@ -95,7 +97,7 @@ class RemoveStream(_Edit):
         return remove_value(text, ["streams", self.stream])
 
 
-class PauseStream(_Edit):
+class PauseStream(ConfigEdit):
     """Pause or continue a stream."""
 
     change: Literal["pause_stream"] = "pause_stream"
@@ -114,7 +116,7 @@ class PauseStream(_Edit):
         return set_value(text, ["streams", self.stream, "enabled"], not self.paused)
 
 
-class SetAction(_Edit):
+class SetAction(ConfigEdit):
     """Change the thresholds of a label, or report it as an action from now on; of all streams, or of one."""
 
     change: Literal["set_action"] = "set_action"
@@ -146,7 +148,7 @@ class SetAction(_Edit):
         return text
 
 
-class RemoveAction(_Edit):
+class RemoveAction(ConfigEdit):
     """Stop reporting a label as an action on all streams, or remove the thresholds of one stream."""
 
     change: Literal["remove_action"] = "remove_action"

@@ -11,6 +11,11 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
+// A form field with its label above it.
+export function field(label, box) {
+  return el("label", { class: "settings-field" }, el("span", {}, label), box);
+}
+
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

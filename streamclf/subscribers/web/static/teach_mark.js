@@ -1,0 +1,333 @@
+// Mark what happens: hold a key or a button while it happens, or mark a stretch of the last minute.
+
+import { connection } from "/static/page.js";
+import { call, duration, el, field, percent, setText, timeOfDay } from "/static/dom.js";
+
+const STEP_S = 1; // a picture of the strip each second
+const SHORTEST_S = 1; // a tap saves the second before it
+const MODELS_MS = 1000;
+const MARGIN_S = 3; // a mark ends so long before the service would forget its begin
+const THUMB_HEIGHT = 54;
+
+export class Marker {
+  #page;
+  #held = null; // { label, begin, source } while a key or button is held
+  #saving = 0;
+  #frames = []; // { at, image } of the last minute, oldest first
+  #lastAt = 0;
+  #busy = false;
+  #waiting = null;
+  #mark = null; // { begin, end, shownAt } of the strip
+  #timer = null;
+  #canvas = el("canvas", { class: "teach-picture", width: 16, height: 9, role: "img", "aria-label": "Live picture" });
+  #state = el("p", { class: "teach-live", role: "status" });
+  #models = el("ul", { class: "teach-says", "aria-label": "What the models say now" });
+  #now = el("p", { class: "teach-now" });
+  #strip = el("canvas", { class: "teach-strip", height: THUMB_HEIGHT, width: 600, role: "img",
+    "aria-label": "The last minute. Drag to mark a stretch, or use the fields below." });
+  #from = number("from", 6);
+  #to = number("to", 2);
+  #stretchText = el("p", { class: "quiet", role: "status" });
+  #labels = el("ul", { class: "teach-labels" });
+  #newLabel = el("input", { maxlength: 256, "aria-label": "New label", placeholder: "open", autocomplete: "off" });
+  #stretchLabel = el("select", { id: "teach-stretch-label" });
+
+  constructor(page) {
+    this.#page = page;
+    const addForm = el("form", { class: "teach-add", onsubmit: (event) => this.#addLabel(event) },
+      this.#newLabel, el("button", { type: "submit", class: "button" }, "Add label"));
+    const stretchForm = el("form", { class: "teach-stretch", onsubmit: (event) => this.#saveStretch(event) },
+      field("From, seconds ago", this.#from), field("To, seconds ago", this.#to), field("Label", this.#stretchLabel),
+      el("button", { type: "submit", class: "button" }, "Save the stretch"));
+    this.element = el("section", { class: "teach-mark", "aria-label": "Examples" },
+      el("div", { class: "teach-screen" }, this.#canvas, this.#state, this.#models, this.#now),
+      el("div", { class: "teach-panel" },
+        el("h2", {}, "Hold while it happens"),
+        el("p", { class: "quiet" }, "Hold a number key or a button. A tap saves the second before it. Escape drops it."),
+        this.#labels, addForm),
+      el("details", { class: "teach-last" }, el("summary", {}, "Mark a stretch of the last minute"),
+        this.#strip, this.#stretchText, stretchForm));
+    connection.addEventListener("picture", (event) => this.#take(event));
+    connection.addEventListener("states", () => this.#showState());
+    connection.addEventListener("away", () => this.#showState());
+    document.addEventListener("keydown", (event) => this.#keyDown(event));
+    document.addEventListener("keyup", (event) => this.#keyUp(event));
+    globalThis.addEventListener("blur", () => this.#release());
+    setInterval(() => this.#askModels(), MODELS_MS);
+    this.#strip.addEventListener("pointerdown", (event) => this.#beginMark(event));
+    for (const box of [this.#from, this.#to]) box.addEventListener("input", () => this.#typed());
+  }
+
+  get isBusy() { return this.#held !== null; }
+
+  // Begin again with another stream.
+  restart() {
+    this.#drop();
+    this.#frames = [];
+    this.#mark = null;
+    this.#labels.dataset.key = "";
+    this.#canvas.width = 16;
+    this.#canvas.height = 9;
+    this.#showState();
+    this.#drawStrip();
+  }
+
+  show() {
+    const labels = this.#page.project.labels;
+    const key = JSON.stringify([this.#page.name, labels]);
+    if (this.#labels.dataset.key !== key) {
+      const focused = this.#labels.contains(document.activeElement) ? document.activeElement.dataset.label : null;
+      this.#labels.dataset.key = key;
+      this.#labels.replaceChildren(...labels.map((each, index) => this.#labelItem(each, index)));
+      if (focused !== null) [...this.#labels.querySelectorAll("[data-label]")].find((each) => each.dataset.label === focused)?.focus();
+      const chosen = this.#stretchLabel.value;
+      this.#stretchLabel.replaceChildren(...labels.map((each) => el("option", { value: each.label }, each.label)));
+      if (labels.some((each) => each.label === chosen)) this.#stretchLabel.value = chosen;
+    }
+  }
+
+  #labelItem(entry, index) {
+    const key = index < 9 ? String(index + 1) : "";
+    const { enough, good } = this.#page.state;
+    const button = el("button", { type: "button", class: "teach-hold", "data-label": entry.label, "data-index": index,
+      "aria-label": `Hold to record ${entry.label}${key ? `, key ${key}` : ""}` },
+      key ? el("kbd", {}, key) : null, el("span", { class: "teach-hold-name" }, entry.label));
+    button.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      button.setPointerCapture(event.pointerId);
+      this.#hold(entry.label, "pointer");
+    });
+    for (const kind of ["pointerup", "lostpointercapture"]) button.addEventListener(kind, () => this.#release("pointer"));
+    button.addEventListener("pointercancel", () => this.#drop());
+    button.addEventListener("contextmenu", (event) => event.preventDefault());
+    const meter = el("meter", { min: 0, max: good, low: enough, high: good - 1, optimum: good, value: Math.min(entry.count, good),
+      "aria-label": `Examples of ${entry.label}` });
+    return el("li", { class: "teach-label" }, button, meter,
+      el("span", { class: "teach-count num" }, `${entry.count} · ${duration(entry.seconds)}`),
+      entry.count === 0 ? el("button", { type: "button", class: "icon-button", "aria-label": `Remove the label ${entry.label}`,
+        onclick: () => this.#page.send(`${this.#page.base}/labels?label=${encodeURIComponent(entry.label)}`, undefined, "", "DELETE") }, "×") : null);
+  }
+
+  async #addLabel(event) {
+    event.preventDefault();
+    const label = this.#newLabel.value.trim();
+    if (!label) return;
+    if (await this.#page.send(`${this.#page.base}/labels`, { label }, `Added the label ${label}.`)) this.#newLabel.value = "";
+  }
+
+  #keyDown(event) {
+    if (event.key === "Escape" && this.#held) {
+      this.#drop();
+      this.#page.say("Dropped.");
+      return;
+    }
+    const focused = event.target.closest?.(".teach-hold");
+    if (focused && (event.key === " " || event.key === "Enter")) {
+      event.preventDefault();
+      if (!event.repeat) this.#hold(focused.dataset.label, event.key);
+      return;
+    }
+    if (event.repeat || event.ctrlKey || event.altKey || event.metaKey || isField(event.target)) return;
+    const label = /^[1-9]$/.test(event.key) ? this.#page.labels[Number(event.key) - 1] : undefined;
+    if (label === undefined) return;
+    event.preventDefault();
+    this.#hold(label, event.key);
+  }
+
+  #keyUp(event) {
+    if (this.#held?.source === event.key) this.#release(event.key);
+  }
+
+  #hold(label, source) {
+    if (this.#held || this.#page.state === null) return;
+    this.#held = { label, source, begin: this.#page.now, stream: this.#page.stream, region: this.#page.region };
+    this.#page.fail("");
+    this.#timer = setInterval(() => this.#tick(), 100);
+    this.#tick();
+  }
+
+  #tick() {
+    const seconds = this.#page.now - this.#held.begin;
+    setText(this.#now, `● ${this.#held.label} ${seconds.toFixed(1)} s`);
+    for (const button of this.#labels.querySelectorAll(".teach-hold")) {
+      button.toggleAttribute("data-held", button.dataset.label === this.#held.label);
+    }
+    if (seconds > Math.max(2, this.#page.state.last_s - MARGIN_S)) this.#release();
+  }
+
+  #drop() {
+    clearInterval(this.#timer);
+    this.#held = null;
+    setText(this.#now, "");
+    for (const button of this.#labels.querySelectorAll("[data-held]")) button.removeAttribute("data-held");
+  }
+
+  #release(source = this.#held?.source) {
+    const held = this.#held;
+    if (!held || held.source !== source) return;
+    this.#drop();
+    const end = this.#page.now;
+    this.#save({ ...held, begin: Math.min(held.begin, end - SHORTEST_S), end });
+  }
+
+  async #save({ label, begin, end, stream, region }) {
+    this.#saving += 1;
+    this.#page.say(`Saving ${label}…`);
+    const body = { stream, region, label, begin, end };
+    const saved = await this.#page.send(`${this.#page.base}/save`, body,
+      (answer) => `Saved ${duration(answer.seconds)} of ${label}.`);
+    this.#saving -= 1;
+    return saved;
+  }
+
+  async #saveStretch(event) {
+    event.preventDefault();
+    const label = this.#stretchLabel.value;
+    if (!label) return this.#page.fail("Add a label first.");
+    const mark = this.#mark ?? this.#typedMark();
+    if (mark.end - mark.begin < this.#page.state.min_s) return this.#page.fail("The stretch ends before it begins, or is too short.");
+    const saved = await this.#save({ ...mark, label, stream: this.#page.stream, region: this.#page.region });
+    if (saved) this.#mark = null;
+    this.#drawStrip();
+    return undefined;
+  }
+
+  #typedMark() {
+    const now = this.#page.now;
+    return { begin: now - Number(this.#from.value), end: now - Number(this.#to.value) };
+  }
+
+  #typed() {
+    this.#mark = null;
+    this.#drawStrip();
+  }
+
+  // Drag over the strip. It stands still until the stretch is saved or another one is typed.
+  #beginMark(event) {
+    event.preventDefault();
+    const shownAt = this.#mark?.shownAt ?? this.#page.now;
+    const at = (pointer) => {
+      const box = this.#strip.getBoundingClientRect();
+      const share = Math.min(1, Math.max(0, (pointer.clientX - box.left) / box.width));
+      return shownAt - this.#page.state.last_s * (1 - share);
+    };
+    const first = at(event);
+    this.#strip.setPointerCapture(event.pointerId);
+    const move = (pointer) => {
+      const other = at(pointer);
+      this.#mark = { begin: Math.min(first, other), end: Math.max(first, other), shownAt };
+      this.#drawStrip();
+    };
+    move(event);
+    this.#strip.addEventListener("pointermove", move);
+    this.#strip.addEventListener("lostpointercapture", () => {
+      this.#strip.removeEventListener("pointermove", move);
+      if (this.#mark && this.#mark.end - this.#mark.begin < this.#page.state.min_s) this.#mark = null;
+      this.#drawStrip();
+    }, { once: true });
+  }
+
+  async #take(event) {
+    const { stream, jpeg } = event.detail;
+    if (stream !== this.#page.stream || !this.element.isConnected) return;
+    event.preventDefault();
+    if (this.#busy) {
+      if (this.#waiting) connection.confirm(stream);
+      this.#waiting = event;
+      return;
+    }
+    this.#busy = true;
+    try {
+      const image = await createImageBitmap(jpeg);
+      if (stream === this.#page.stream) await this.#draw(image);
+      image.close();
+    } catch {
+      // a picture that cannot be decoded; the next one follows
+    }
+    this.#busy = false;
+    connection.confirm(stream);
+    const next = this.#waiting;
+    this.#waiting = null;
+    if (next) this.#take(next);
+  }
+
+  async #draw(image) {
+    if (this.#canvas.width !== image.width || this.#canvas.height !== image.height) {
+      this.#canvas.width = image.width;
+      this.#canvas.height = image.height;
+    }
+    const drawing = this.#canvas.getContext("2d", { alpha: false });
+    drawing.drawImage(image, 0, 0);
+    const region = this.#page.state.streams.find((each) => each.stream === this.#page.stream)?.regions[this.#page.region ?? ""];
+    if (region) {
+      const [left, top, right, bottom] = region;
+      const { width, height } = image;
+      drawing.strokeStyle = "#7fd1ae";
+      drawing.lineWidth = Math.max(2, width / 200);
+      drawing.strokeRect(left * width, top * height, (right - left) * width, (bottom - top) * height);
+    }
+    this.#canvas.dataset.pictures = String(Number(this.#canvas.dataset.pictures ?? 0) + 1);
+    const now = this.#page.now;
+    if (now - this.#lastAt >= STEP_S || now < this.#lastAt) {
+      this.#lastAt = now;
+      const thumb = await createImageBitmap(image, { resizeHeight: THUMB_HEIGHT, resizeWidth: Math.max(1, Math.round(THUMB_HEIGHT * image.width / image.height)) });
+      this.#frames.push({ at: now, image: thumb });
+      while (this.#frames[0].at < now - 2 * this.#page.state.last_s || this.#frames.length > 700) this.#frames.shift().image.close();
+      this.#drawStrip();
+    }
+  }
+
+  #drawStrip() {
+    if (this.#page.state === null || !this.#page.state.available) return;
+    const width = Math.max(200, Math.round(this.#strip.clientWidth || 600));
+    if (this.#strip.width !== width) this.#strip.width = width;
+    const drawing = this.#strip.getContext("2d", { alpha: false });
+    const last = this.#page.state.last_s;
+    const end = this.#mark?.shownAt ?? this.#page.now;
+    const place = (at) => width * (1 - (end - at) / last);
+    drawing.fillStyle = "#090b0d";
+    drawing.fillRect(0, 0, width, THUMB_HEIGHT);
+    let free = -1;
+    for (const frame of this.#frames) {
+      const left = place(frame.at);
+      if (left < 0 || left < free || frame.at > end) continue;
+      drawing.drawImage(frame.image, left, 0);
+      free = left + frame.image.width + 1;
+    }
+    const mark = this.#mark;
+    if (mark) {
+      drawing.fillStyle = "rgb(127 209 174 / 0.45)";
+      drawing.fillRect(place(mark.begin), 0, Math.max(2, place(mark.end) - place(mark.begin)), THUMB_HEIGHT);
+      const text = `Marked ${duration(mark.end - mark.begin)} from ${timeOfDay(new Date(mark.begin * 1000))}. Choose a label and save it.`;
+      setText(this.#stretchText, text);
+    } else setText(this.#stretchText, "");
+  }
+
+  // Show what each model of the stream says now.
+  async #askModels() {
+    const { stream, region } = this.#page;
+    if (!stream || !this.element.isConnected || document.visibilityState !== "visible" || connection.isAway || !this.#state.hidden) return;
+    const query = region ? `?region=${encodeURIComponent(region)}` : "";
+    const found = await call(`/api/teach/predictions/${stream}${query}`).catch(() => null);
+    if (found === null || stream !== this.#page.stream) return;
+    this.#models.replaceChildren(...found.filter((each) => each.top.length).map((each) =>
+      el("li", { "data-model": each.model }, found.length > 1 ? el("span", { class: "teach-model" }, each.model) : null,
+        `${each.top[0][0]} ${percent(each.top[0][1])}`)));
+  }
+
+  #showState() {
+    const state = connection.states.get(this.#page.stream);
+    const word = connection.isAway ? "no data" : state?.paused ? "paused" : state?.state ?? "no data";
+    this.#state.hidden = word === "live";
+    setText(this.#state, `${word}${state?.reason ? `: ${state.reason}` : ""}`);
+    if (word !== "live") this.#models.replaceChildren();
+  }
+}
+
+function number(name, value) {
+  return el("input", { type: "number", name, value, min: 0, max: 600, step: 0.1, required: true });
+}
+
+function isField(element) {
+  return element.matches?.("input, select, textarea, video, [contenteditable]") || document.querySelector("dialog[open]") !== null;
+}

@@ -1,0 +1,327 @@
+"""List, move, delete and restore the example films of a service. Paths from outside never leave the folder.
+
+Other programs may put anything into the folder. Each access opens the folders without following links, and works on
+regular files with the suffix of a film.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import IO, Final
+
+from engines.printable import printable
+from streamclf.clips.example_info import ExampleInfo, FilmFacts, read_film_facts
+from streamclf.clips.example_labels import LABEL_FILE, clean_label, label_folder, make_label_folder, read_label
+from streamclf.clips.example_writer import UNLABELLED
+from streamclf.errors import ClipError
+from streamclf.events.example_request import PROJECT_PATTERN
+
+TRASH: Final = ".trash"
+TRASH_S: Final = 7 * 86400.0
+"""Deleted examples are removed from the disk after this time."""
+SUFFIXES: Final = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
+MAX_PROJECTS: Final = 256
+MAX_LABELS: Final = 256
+MAX_EXAMPLES: Final = 5000
+"""Examples of one model, and examples without a label."""
+MAX_UNDO: Final = 50
+_MAX_FACTS: Final = 20_000
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_PROJECT: Final = re.compile(PROJECT_PATTERN)
+
+
+class MissingExampleError(ClipError):
+    """A path that is not the path of an example, or whose file does not exist (any more)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One film. `file` is its path relative to the folder of the examples."""
+
+    file: str
+    label: str | None
+    seconds: float
+    bytes: int
+    began_s: float
+    """When its first picture was taken, in seconds since 1970; for a film made by hand, when the file was written."""
+    info: ExampleInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change that can be undone: the file has moved from `before` to `after`; None is a file that was new."""
+
+    project: str
+    description: str
+    before: str | None
+    after: str
+
+
+class ExampleLibrary:
+    """The folder of the examples. Methods may be called in any thread, and raise `ClipError`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock = threading.Lock()
+        self._facts: OrderedDict[tuple[str, int, int], FilmFacts | None] = OrderedDict()
+        self._changes: deque[_Change] = deque(maxlen=MAX_UNDO)
+
+    def projects(self) -> list[str]:
+        """Return the names of the models that have examples, in alphabetical order."""
+        with contextlib.suppress(MissingExampleError), self._directory() as fd:
+            return sorted(name for name in _folders(fd, 4 * MAX_PROJECTS) if _PROJECT.fullmatch(name))[:MAX_PROJECTS]
+        return []
+
+    def labels(self, project: str) -> dict[str, str]:
+        """Return the name of the folder of each label of a model, by label."""
+        _check_project(project)
+        with contextlib.suppress(MissingExampleError), self._directory(project) as fd:
+            names = [name for name in _folders(fd, 4 * MAX_LABELS) if not name.startswith(".")][:MAX_LABELS]
+            return {read_label(self.root / project / name): name for name in sorted(names)}
+        return {}
+
+    def add_label(self, project: str, label: str) -> None:
+        """Create the folder of a label."""
+        _check_project(project)
+        if len(self.labels(project)) >= MAX_LABELS:
+            raise ClipError(f"{project}: has {MAX_LABELS} labels already")
+        with _translated(self.root):
+            self.root.mkdir(exist_ok=True)
+            with self._directory() as fd, contextlib.suppress(FileExistsError):
+                os.mkdir(project, dir_fd=fd)
+            with self._directory(project):  # it is no link
+                make_label_folder(self.root / project, label)
+
+    def remove_label(self, project: str, label: str) -> None:
+        """Remove the folder of a label without examples."""
+        folder = self.labels(project).get(label)
+        if folder is None:
+            raise MissingExampleError(f"{project}: no label {printable(label)}")
+        if [*self._films((project, folder))]:
+            raise ClipError(f"{printable(label)}: has examples; move or delete them first")
+        with _translated(self.root), self._directory(project) as fd, self._directory(project, folder) as inner:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(LABEL_FILE, dir_fd=inner)
+            os.rmdir(folder, dir_fd=fd)
+
+    def examples(self, project: str) -> list[Example]:
+        """Return the examples of a model with their labels, newest first."""
+        found: list[Example] = []
+        for label, folder in self.labels(project).items():
+            for file in self._films((project, folder)):
+                if len(found) < MAX_EXAMPLES and (example := self._example(file, label)):
+                    found.append(example)
+        return sorted(found, key=lambda each: each.began_s, reverse=True)
+
+    def unlabelled(self) -> list[Example]:
+        """Return the examples without a label, the least certain first."""
+        found = [self._example(file, None) for file in [*self._films((UNLABELLED,))][:MAX_EXAMPLES]]
+        present = [each for each in found if each is not None]
+        margin = {
+            each.file: 1.0 if each.info is None or each.info.margin is None else each.info.margin for each in present
+        }
+        return sorted(present, key=lambda each: (margin[each.file], -each.began_s))
+
+    def open(self, file: str) -> IO[bytes]:
+        """Open a film for reading."""
+        *folders, name = _parse(file)
+        with _translated(self.root), self._directory(*folders) as fd:
+            film = os.open(name, _FILE, dir_fd=fd)
+        if not stat.S_ISREG(os.fstat(film).st_mode):
+            os.close(film)
+            raise _missing(file)
+        return os.fdopen(film, "rb")
+
+    def note_saved(self, project: str, file: str, label: str) -> None:
+        """Let `undo` delete an example that was saved."""
+        self._changes.append(_Change(project, f"Save an example of {label}", None, file))
+
+    def move(self, file: str, project: str, label: str) -> str:
+        """Give an example another label, or a first one; return its new path."""
+        label = clean_label(label)
+        self.add_label(project, label)
+        folders = (project, label_folder(label))
+        *own, name = _parse(file)
+        if tuple(own[:2]) == folders:
+            return file
+        after = self._rename(file, folders, name)
+        self._changes.append(_Change(project, f"Label an example as {label}", file, after))
+        return after
+
+    def delete(self, file: str, *, project: str | None = None) -> None:
+        """Delete an example. It can be restored with `undo` until the page is restarted, and by hand for a week."""
+        *folders, name = _parse(file)
+        with _translated(self.root), self._directory() as fd, contextlib.suppress(FileExistsError):
+            os.mkdir(TRASH, dir_fd=fd)
+        after = self._rename(file, (TRASH,), f"{'__'.join(folders)}__{name}".lstrip("."))
+        with contextlib.suppress(OSError):
+            os.utime(self.root / after, follow_symlinks=False)  # the week begins now
+        self._changes.append(_Change(project or folders[0], "Delete an example", file, after))
+
+    def undoable(self, project: str) -> str | None:
+        """Return the description of the change that `undo` takes back; None if there is none."""
+        with self._lock:
+            return next((each.description for each in reversed(self._changes) if each.project == project), None)
+
+    def undo(self, project: str) -> str:
+        """Take the last change of a model's examples back; return its description."""
+        with self._lock:
+            change = next((each for each in reversed(self._changes) if each.project == project), None)
+            if change is None:
+                raise ClipError("there is nothing to undo")
+            self._changes.remove(change)
+        if change.before is None:
+            self.delete(change.after, project=project)
+            self._changes.pop()
+        else:
+            *folders, name = _parse(change.before)
+            self._rename(change.after, tuple(folders), name)
+        return change.description
+
+    def expire(self, *, keep_unlabelled_s: float) -> int:
+        """Remove deleted examples, and examples without a label, that are too old; return how many."""
+        removed = 0
+        for folder, keep_s in ((TRASH, TRASH_S), (UNLABELLED, keep_unlabelled_s)):
+            oldest_s = time.time() - keep_s
+            for file in [*self._films((folder,))]:
+                with contextlib.suppress(OSError, ClipError), self._directory(folder) as fd:
+                    name = file.rpartition("/")[2]
+                    if os.stat(name, dir_fd=fd, follow_symlinks=False).st_mtime < oldest_s:
+                        os.unlink(name, dir_fd=fd)
+                        removed += 1
+        return removed
+
+    def remove_unlabelled(self, file: str) -> None:
+        """Remove an example without a label for good, to make room for a less certain one."""
+        folder, name = _parse(file)
+        if folder != UNLABELLED:
+            raise _missing(file)
+        with _translated(self.root), self._directory(folder) as fd:
+            os.unlink(name, dir_fd=fd)
+
+    def _rename(self, file: str, folders: tuple[str, ...], name: str) -> str:
+        """Move a film into a folder under a free name; return its new path."""
+        *own, own_name = _parse(file)
+        stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix
+        with _translated(self.root), self._lock, self._directory(*own) as source, self._directory(*folders) as target:
+            if not stat.S_ISREG(os.stat(own_name, dir_fd=source, follow_symlinks=False).st_mode):
+                raise _missing(file)
+            for number in range(1, 1000):
+                free = name if number == 1 else f"{stem[:150]}-{number}{suffix}"
+                try:
+                    os.stat(free, dir_fd=target, follow_symlinks=False)
+                except FileNotFoundError:
+                    os.rename(own_name, free, src_dir_fd=source, dst_dir_fd=target)
+                    return "/".join((*folders, free))
+        raise ClipError(f"{printable(name)}: too many examples have this name")
+
+    def _films(self, folders: tuple[str, ...], depth: int = 1) -> Iterator[str]:
+        """Yield the paths of the films in a folder, and in its folders."""
+        with contextlib.suppress(MissingExampleError), self._directory(*folders) as fd:
+            with os.scandir(fd) as entries:
+                names = [(each.name, each.is_file(follow_symlinks=False), each.is_dir(follow_symlinks=False))
+                         for each in islice(entries, 4 * MAX_EXAMPLES)]  # fmt: skip
+            for name, is_file, is_folder in sorted(names):
+                if name.startswith("."):
+                    continue
+                if is_file and PurePosixPath(name).suffix.lower() in SUFFIXES:
+                    yield "/".join((*folders, name))
+                elif is_folder and depth > 0:
+                    yield from self._films((*folders, name), depth - 1)
+
+    def _example(self, file: str, label: str | None) -> Example | None:
+        *folders, name = _parse(file)
+        try:
+            with self._directory(*folders) as fd:
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except (OSError, MissingExampleError):
+            return None
+        facts = self._facts_of(file, found)
+        if facts is None:
+            return Example(file=file, label=label, seconds=0.0, bytes=found.st_size, began_s=found.st_mtime, info=None)
+        info = facts.info
+        began_s = found.st_mtime if info is None else info.began.timestamp()
+        seconds = facts.seconds if info is None else info.seconds
+        return Example(file=file, label=label, seconds=seconds, bytes=found.st_size, began_s=began_s, info=info)
+
+    def _facts_of(self, file: str, found: os.stat_result) -> FilmFacts | None:
+        """Return the facts of a film; each file is read once, also under its later names."""
+        key = (str(found.st_ino), found.st_mtime_ns, found.st_size)
+        with self._lock:
+            if key in self._facts:
+                return self._facts[key]
+        facts = read_film_facts(self.root / file)
+        with self._lock:
+            self._facts[key] = facts
+            if len(self._facts) > _MAX_FACTS:
+                self._facts.popitem(last=False)
+        return facts
+
+    @contextlib.contextmanager
+    def _directory(self, *names: str) -> Iterator[int]:
+        """Open the folder, or one inside it, without following links."""
+        try:
+            fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise MissingExampleError(f"{self.root}: {error.strerror}") from error
+        try:
+            for name in names:
+                try:
+                    inner = os.open(name, _DIRECTORY, dir_fd=fd)
+                except OSError as error:
+                    raise MissingExampleError(f"{printable('/'.join(names))}: no such examples") from error
+                os.close(fd)
+                fd = inner
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _check_project(project: str) -> None:
+    if _PROJECT.fullmatch(project) is None:
+        raise ClipError(f"{printable(project[:80])}: a name has 1 to 64 letters, digits, _ and -")
+
+
+def _parse(file: str) -> list[str]:
+    """Split a path from outside into its names: [folder, ..., name]."""
+    parts = file.split("/") if len(file) <= 1024 else []
+    is_named = all(part and part not in (".", "..") and "\0" not in part for part in parts)
+    is_hidden = any(part.startswith(".") for part in parts[1:]) or (
+        bool(parts) and parts[0].startswith(".") and parts[0] not in (UNLABELLED, TRASH)
+    )
+    if not 2 <= len(parts) <= 4 or not is_named or is_hidden or PurePosixPath(parts[-1]).suffix.lower() not in SUFFIXES:
+        raise _missing(file)
+    return parts
+
+
+def _missing(file: str) -> MissingExampleError:
+    return MissingExampleError(f"{printable(file[:200])}: no such example; it was moved or deleted")
+
+
+@contextlib.contextmanager
+def _translated(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingExampleError(f"{root}: no such example; it was moved or deleted") from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise MissingExampleError(f"{root}: no such example; a link has its name") from error
+        raise ClipError(f"{root}: {error.strerror}; check the folder of the examples") from error
+
+
+def _folders(fd: int, limit: int) -> list[str]:
+    with os.scandir(fd) as entries:
+        return [each.name for each in islice(entries, limit) if each.is_dir(follow_symlinks=False)]
