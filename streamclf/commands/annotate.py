@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engines.activation import present_labels
 from engines.arrays import U8
+from engines.bundle import ModelSpec
 from streamclf.classifier.explanation import Explanation, explanation_at
 from streamclf.classifier.offline import FileResult, file_stream, ranked
 from streamclf.classifier.window_classifier import WindowResult
@@ -47,7 +49,7 @@ def write_annotated(
     source: Path,
     output: Path,
     result: FileResult,
-    labels: Sequence[str],
+    spec: ModelSpec,
     *,
     heat: DrawnHeat | None = None,
     on_frame: FrameHook | None = None,
@@ -59,7 +61,7 @@ def write_annotated(
     `on_frame` is called with each frame of the source. `area` is the part of the picture that was classified: the film
     shows the whole picture, rotated, mirrored and masked, with a rectangle around a region.
     """
-    drawing = _Drawing(source.stem, result, labels, heat, on_frame, area)
+    drawing = _Drawing(source.stem, result, spec, heat, on_frame, area)
     kind = output.suffix.lower()
     partial = output.with_name(f".{output.stem}-{os.getpid()}{kind}")
     try:
@@ -117,13 +119,13 @@ class _Drawing:
         self,
         name: str,
         result: FileResult,
-        labels: Sequence[str],
+        spec: ModelSpec,
         heat: DrawnHeat | None,
         on_frame: FrameHook | None,
         area: PictureArea,
     ) -> None:
         self._area, self._picture = area, area.without_region
-        self._name, self._result, self._labels, self._heat, self._on_frame = name, result, labels, heat, on_frame
+        self._name, self._result, self._spec, self._heat, self._on_frame = name, result, spec, heat, on_frame
 
     def frames(self, frames: Source, kind: str) -> Iterator[tuple[float, U8]]:
         """Yield (seconds, (H, W, 3) uint8 BGR) for each frame of the film; a GIF has fewer.
@@ -161,11 +163,13 @@ class _Drawing:
 
     def _drawn(self, frame: Frame, windows: Sequence[WindowResult], hot: _Hot | None, kind: str) -> U8:
         """Draw heat and the newest of the windows on a frame -> (H, W, 3) uint8 BGR."""
+        labels = self._spec.labels
         state = OverlayState(
             stream=self._name,
-            top=ranked(windows[-1], self._labels) if windows else (),
-            history=[ranked(window, self._labels)[0] for window in windows],
-            note=None if hot is None else f"heat: {self._labels[hot.explanation.label]}",
+            top=ranked(windows[-1], labels) if windows else (),
+            present=self._present(windows[-1]) if windows else None,
+            history=[ranked(window, labels)[0] for window in windows],
+            note=None if hot is None else f"heat: {labels[hot.explanation.label]}",
         )
         height, width = frame.size_of(self._picture)
         scale = min(1.0, MAX_SIDE[kind] / max(height, width))
@@ -179,6 +183,13 @@ class _Drawing:
             colour = {"": label_bgr(state.top[0][0])} if state.top else {}
             draw_rectangles(image, {"": region}, colour, max(0.75, min(size) / 400))
         return draw(image, state)
+
+    def _present(self, window: WindowResult) -> list[tuple[str, float]] | None:
+        """Return (label, probability) of independent labels that are present; None where labels are not independent."""
+        if self._spec.activation == "softmax":
+            return None
+        found = present_labels(self._spec, window.probabilities)
+        return [(self._spec.labels[index], float(window.probabilities[index])) for index in found]
 
 
 class _Hot(NamedTuple):

@@ -160,7 +160,7 @@ class _Run:
             heat = DrawnHeat(explanations=explanations, picture=(spec.height, spec.width), resize=spec.resize)
             film = self._outputs.film
             watch = self._progress.watch
-            note = write_annotated(path, film, result, spec.labels, heat=heat, on_frame=watch, area=self._area)
+            note = write_annotated(path, film, result, spec, heat=heat, on_frame=watch, area=self._area)
             notes += [] if note is None else [f"warning: {note}"]
         truth = None if self._truth is None else self._truth.find(path)
         if self._table is not None:

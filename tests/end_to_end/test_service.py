@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import zmq
 from support.bundles import make_brightness_bundle
 from support.clips import film, write_clip
+from support.labelled import write_film
 from support.rtsp_server import RtspServer
 from support.service import DEADLINE_S, Service, wait_gone
 
@@ -140,6 +142,28 @@ def test_a_file_at_full_speed_loses_no_window(tmp_path: Path) -> None:
     # 24 s are 120 chunks of 0.2 s; the last may lack its last frame.
     assert starts == [round(0.2 * i, 1) for i in range(len(starts))]
     assert len(starts) in (116, 117)
+
+
+def test_independent_labels_are_actions_at_the_same_time(tmp_path: Path) -> None:
+    """The bundle's thresholds start and end both actions. `unknown` is the time in which neither label is likely."""
+    make_brightness_bundle(tmp_path / "brightness", activation="sigmoid", thresholds={"dark": 0.3, "bright": 0.4})
+    greys = np.repeat([20, 135, 240], 40)  # p(dark) 1, 0.41, 0; p(bright) 0, 0.59, 1
+    write_film(tmp_path / "film.mp4", np.broadcast_to(greys[:, None, None, None], (120, 32, 32, 3)).astype(np.uint8))
+    stream = {"url": "film.mp4", "pace": "fast"}
+    path = configure(tmp_path, plain=stream, strict={**stream, "unknown_below": 0.75})
+    path.write_text(json.dumps({**json.loads(path.read_text()), "actions": {"dark": {}, "bright": {}}}))
+    with Service("run", str(path), cwd=tmp_path) as service:
+        assert service.wait() == 0
+    with sqlite3.connect(tmp_path / "streamclf.db") as journal:
+        bodies = [json.loads(body) for (body,) in journal.execute("select body from events order by offset")]
+    journal.close()
+    found = {frozenset(body["labels"]) for body in bodies if body["type"] == "prediction"}
+    assert found == {frozenset({"dark"}), frozenset({"dark", "bright"}), frozenset({"bright"})}
+    at_s = {(b["stream"], b["label"], b["phase"]): b["at_s"] for b in bodies if b["type"] == "action"}
+    order = [at_s["plain", label, phase] for phase in ("start", "end") for label in ("dark", "bright")]
+    assert order == sorted(order), "the second action starts before the first one ends"
+    assert 3.9 < at_s["plain", "bright", "start"] < 6, "it starts at 0.4, below the default of 0.8"
+    assert at_s["strict", "dark", "end"] < at_s["strict", "unknown", "end"] <= at_s["strict", "bright", "start"]
 
 
 def test_ctrl_c_ends_all_processes_and_loses_no_published_event(looped: Path, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def _explain(
     else:
         progress.begin_pass("drawing")
         heat = DrawnHeat(explanations=explanations, picture=(spec.height, spec.width), resize=spec.resize)
-        note = write_annotated(film, output, result, spec.labels, heat=heat, on_frame=progress.watch)
+        note = write_annotated(film, output, result, spec, heat=heat, on_frame=progress.watch)
         notes += [] if note is None else [note]
     for line in notes:
         with progress.paused():
