@@ -214,7 +214,7 @@ class ServiceConfig(Section):
     def _models_named(self, keys: Sequence[str] | None, place: str) -> tuple[str, ...] | None:
         for key in keys or ():
             if key not in self._model_keys:
-                unknown = describe_unknown("model", key, list(self._model_keys), "models")
+                unknown = describe_unknown("model", key, list(self._model_keys), "the configuration")
                 raise ValueError(f"{place}: {unknown}")
         return None if keys is None else tuple(self._model_keys[key] for key in keys)
 

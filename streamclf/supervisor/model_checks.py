@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final
 
 from engines.bundle import ModelSpec
 from streamclf.config.actions import UNKNOWN
@@ -15,7 +14,6 @@ from streamclf.net.names import describe_unknown
 
 Specs = Mapping[str, ModelSpec]
 """The models by name; "" is the name of the top-level `model`."""
-MODELS_OF_ALL: Final = "the models"
 
 
 def check_models(config: ServiceConfig, specs: Specs) -> None:
@@ -71,7 +69,7 @@ def _check_labels(key: str, labels: Iterable[str], specs: Specs, all_specs: Spec
             raise ConfigError(f"{key}.{label}: the stream has no model {model}; its models are {', '.join(known)}")
         else:
             name, found = label, None
-            owner = next(iter(specs.values())).id if len(specs) == 1 else f"{MODELS_OF_ALL} {', '.join(known)}"
+            owner = next(iter(specs.values())).id if len(specs) == 1 else f"the set of models {', '.join(known)}"
             choices = [each for spec in specs.values() for each in spec.labels]
         if name == UNKNOWN and unknown_below == 0 and not found:
             raise ConfigError(f"{key}.{label}: give unknown_below, too, like 0.4: the best probability that is unknown")

@@ -211,3 +211,19 @@ def test_every_key_has_a_description(section: type[BaseModel]) -> None:
     for key, field in section.model_fields.items():
         assert field.description, key
         assert field.description.endswith("."), key
+
+
+def test_model_and_models_are_served_beside_each_other(tmp_path: Path) -> None:
+    def models(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
+        config = load_config(write(tmp_path, f"streams: {{a: {{camera: 0}}}}\n{text}"))
+        return config.all_models, config.views_of("a")[0].models
+
+    assert models("") == ({"": "camera-events"}, ("",))
+    assert models("models: {}") == ({"": "camera-events"}, ("",))
+    assert models("models: {hands: gestures}") == ({"hands": "gestures"}, ("hands",))
+    assert models("model: camera-events\nmodels: {hands: gestures}") == (
+        {"": "camera-events", "hands": "gestures"},
+        ("", "hands"),
+    )
+    (tmp_path / "yard").mkdir()
+    assert models("models: {yard: yard}")[0] == {"yard": str(tmp_path / "yard")}
