@@ -7,6 +7,7 @@ tested too, so a machine without torch can test models that were exported elsewh
 import importlib.util
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from support.bundles import make_reversed
 
 from engines.activation import softmax
 from engines.backends.choice import missing_libraries
@@ -22,9 +24,10 @@ from engines.background_upgrade import move_features
 from engines.bundle import INT8_ENCODER_FILE, Bundle, load_bundle
 from engines.cache import cache_root
 from engines.errors import ParityError
+from engines.group import GroupOptions, open_group, open_next
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, check_parity
-from engines.protocol import Engine
+from engines.protocol import Engine, SharingEngine
 from engines.throughput import measure_speed
 from streamclf.builtin_models import BUNDLES, builtin_models
 
@@ -142,6 +145,30 @@ def test_features_can_come_from_another_engine(bundle: Bundle) -> None:
     actual = engine.classify(np.arange(chunks, dtype=np.int32)[None])[0]
     np.testing.assert_allclose(actual, softmax(bundle.golden().logits), atol=TOLERANCE["fp32"])
     engine.close()
+
+
+def test_another_head_is_opened_in_a_thread_and_shares_the_bank(bundle: Bundle, tmp_path: Path) -> None:
+    """The group serves meanwhile, with CUDA graphs that another thread must not disturb."""
+    reversed_labels = make_reversed(tmp_path / "reversed", bundle)
+    options = GroupOptions(backend="tensorrt", precision="fp32", bank_slots=64)
+    open_tensorrt(reversed_labels).close()  # its plan is in the cache
+    group = open_group({"": bundle}, options).group
+    slots = np.arange(bundle.spec.chunks, dtype=np.int32)
+    for begin in range(0, len(slots), 16):
+        group.encode(bundle.golden().frames[begin : begin + 16], slots[begin : begin + 16])
+    before = group[""].classify(slots[None])
+    found: list[SharingEngine] = []
+    thread = threading.Thread(target=lambda: found.append(open_next(reversed_labels, group, options)))
+    thread.start()
+    while thread.is_alive():
+        np.testing.assert_array_equal(group[""].classify(slots[None]), before)
+    group.add("reversed", found[0])
+    takes = group[""].submit(slots[None]), group["reversed"].submit(slots[None])
+    np.testing.assert_array_equal(takes[0](), before)
+    np.testing.assert_allclose(takes[1](), before[:, ::-1], atol=TOLERANCE["fp32"])
+    group.remove("")
+    np.testing.assert_allclose(group["reversed"].classify(slots[None]), before[:, ::-1], atol=TOLERANCE["fp32"])
+    group.close()
 
 
 def test_graphs_are_captured_and_calls_allocate_no_memory(bundle: Bundle) -> None:
