@@ -21,6 +21,7 @@ from engines.errors import EngineError
 from engines.opening import open_engine
 from engines.printable import printable
 from streamclf.api.classification import Classification
+from streamclf.api.several import by_name, iter_windows
 from streamclf.api.shared_engine import BankRegion, SharedEngine
 from streamclf.api.stream import ModelStream
 from streamclf.api.window import ClassifiedWindow, to_window
@@ -138,7 +139,7 @@ def open_model(
 def classify(
     source: str | os.PathLike[str] | Frames,
     *,
-    model: str | os.PathLike[str] | Model = DEFAULT_MODEL,
+    model: str | os.PathLike[str] | Model | Sequence[str | os.PathLike[str]] = DEFAULT_MODEL,
     fps: SupportsFloat | None = None,
     pts_s: Iterable[SupportsFloat] | None = None,
     hop: int = 1,
@@ -152,9 +153,11 @@ def classify(
     (H, W, 3), such as a generator, whose sizes may differ. It is read as the windows are asked for. Frames need `fps`,
     their number per second, or `pts_s`, the time of each in seconds, which increases.
 
-    `model`: an open one (`open_model`), the name of a built-in one, or a bundle's directory. A model that is not open
-    is opened for this classification only. `hop`: chunks between two windows. The numbers are those of
-    `streamclf classify --json`. A source that is shorter than a window yields one window, with `short_clip`.
+    `model`: an open one (`open_model`), the name of a built-in one, or a bundle's directory. For a film it may be a
+    list of names and directories; the film is then read once, and `ClassifiedWindow.model` names the model of each
+    window. A model that is not open is opened for this classification only. `hop`: chunks between two windows. The
+    numbers are those of `streamclf classify --json`. A source that is shorter than a window yields one window, with
+    `short_clip`.
 
     Raises `UsageError` for wrong arguments, at once; for frames that cannot be used, when they are reached. The
     iteration raises `SourceError` for a file that cannot be read, and `ModelError`. A film that is shorter than it
@@ -164,6 +167,18 @@ def classify(
         if (backend, precision, threads) != ("auto", "auto", 0):
             raise UsageError("backend, precision and threads: the model is open already; give them to open_model")
         return model.classify(source, fps=fps, pts_s=pts_s, hop=hop)
+    if isinstance(model, (list, tuple)):
+        bundles = by_name([_find(each, backend, precision, threads) for each in model])
+        hops = [_check_hop(hop, bundle.spec) for bundle in bundles.values()]
+        if not isinstance(source, (str, os.PathLike)):
+            raise UsageError("model: several are only for a film; for frames, give each model a stream of its own")
+        _check_no_clock(fps, pts_s)
+        film = _path(source)
+        return Classification(
+            iter_windows(
+                film, bundles, hop=hops[0], backend=backend, precision=precision, threads=threads, max_batch=MAX_BATCH
+            )
+        )
     bundle = _find(model, backend, precision, threads)
     make_results = _results_of(source, fps, pts_s, _check_hop(hop, bundle.spec))
 
@@ -194,8 +209,7 @@ def _results_of(source: Any, fps: object, pts_s: Any, hop: int) -> Callable[[Ban
     """Return the function that classifies `source`. Raises `UsageError` for arguments that do not fit together."""
     if isinstance(source, (str, os.PathLike)):
         path = _path(source)
-        if fps is not None or pts_s is not None:
-            raise UsageError("fps and pts_s: only for frames; a file has its own times")
+        _check_no_clock(fps, pts_s)
         return lambda region: iter_file_windows(region, path, hop=hop)
     images = iter_images(source)
     check_one_clock(fps, pts_s)
@@ -209,6 +223,11 @@ def _results_of(source: Any, fps: object, pts_s: Any, hop: int) -> Callable[[Ban
         return None
 
     return classify_frames
+
+
+def _check_no_clock(fps: object, pts_s: object) -> None:
+    if fps is not None or pts_s is not None:
+        raise UsageError("fps and pts_s: only for frames; a file has its own times")
 
 
 def _path(source: str | os.PathLike[str]) -> Path:

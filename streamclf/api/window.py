@@ -20,8 +20,8 @@ class ClassifiedWindow:
     above their thresholds, the most probable first; it may be empty. `vector`: (K,) float32, the probabilities in the
     order of `labels`; they sum to 1 unless the labels are independent.
 
-    `short_clip`: None, or how a clip that is shorter than a window fills this one: `hold` (its last frame is held),
-    `loop` (it is repeated) or `stretch`. `end_s` is then the end of the clip.
+    `model` is the model's name and version. `short_clip`: None, or how a clip that is shorter than a window fills this
+    one: `hold` (its last frame is held), `loop` (it is repeated) or `stretch`. `end_s` is then the end of the clip.
     """
 
     start_s: float
@@ -29,6 +29,7 @@ class ClassifiedWindow:
     label: str
     probability: float
     present: tuple[str, ...] = ()
+    model: str = ""
     short_clip: ShortClipFill | None = None
     labels: tuple[str, ...] = field(repr=False, compare=False)
     vector: F32 = field(repr=False, compare=False)
@@ -54,6 +55,7 @@ def to_window(result: WindowResult, spec: ModelSpec) -> ClassifiedWindow:
         label=labels[best],
         probability=float(vector[best]),
         present=tuple(labels[index] for index in present_labels(spec, vector)),
+        model=spec.id,
         short_clip=result.short_clip,
         labels=labels,
         vector=vector,

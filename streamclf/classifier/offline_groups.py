@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.arrays import F32, I32, U8
-from engines.bundle import ModelSpec
+from engines.backends.names import Backend, Precision
+from engines.bundle import Bundle, ModelSpec
 from streamclf.classifier.offline import MAX_WINDOWS, FileResult, file_stream
 from streamclf.classifier.short_clip import ShortClip
-from streamclf.classifier.window_classifier import WindowClassifier, WindowResult
+from streamclf.classifier.window_classifier import WindowClassifier, WindowResult, offline_bank_slots
 from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, open_source
@@ -19,6 +21,36 @@ from streamclf.windows.sampling import ChunkMeta, ChunkSampler
 
 if TYPE_CHECKING:
     from engines.group import EngineGroup
+
+
+def open_groups(
+    bundles: Mapping[str, Bundle], *, backend: Backend, precision: Precision, max_batch: int, threads: int = 0
+) -> list[EngineGroup]:
+    """Open models for films, one group for each encoder. Raises `EngineError` if one of them cannot be opened."""
+    from engines.group import GroupOptions, encoder_key, open_group
+
+    by_encoder: dict[tuple[object, ...], dict[str, Bundle]] = {}
+    for name, bundle in bundles.items():
+        by_encoder.setdefault(encoder_key(bundle.spec), {})[name] = bundle
+    groups: list[EngineGroup] = []
+    try:
+        for members in by_encoder.values():
+            options = GroupOptions(
+                backend=backend,
+                precision=precision,
+                max_batch=max_batch,
+                bank_slots=offline_bank_slots(next(iter(members.values())).spec, max_batch),
+                threads=threads,
+            )
+            opened = open_group(members, options)
+            groups.append(opened.group)
+            for error in opened.failed.values():
+                raise error
+    except BaseException:
+        for group in groups:
+            group.close()
+        raise
+    return groups
 
 
 def classify_with_groups(
@@ -34,7 +66,36 @@ def classify_with_groups(
     The results are those of `classify_file` with each model. Raises `SourceError`. The banks need
     `offline_bank_slots`. Only if the film is shorter than a window of a model, it is read again.
     """
-    readers = [_GroupReader(group, hop, path, area) for group in groups]
+    windows: dict[str, list[WindowResult]] = {name: [] for group in groups for name in group}
+    results = iter_group_windows(groups, path, hop=hop, on_frame=on_frame, area=area)
+    with closing(results):
+        while True:
+            try:
+                name, window = next(results)
+            except StopIteration as end:
+                return {
+                    name: FileResult(windows=found, short_clip=found[0].short_clip, warning=end.value)
+                    for name, found in windows.items()
+                }
+            windows[name].append(window)
+            if len(windows[name]) > MAX_WINDOWS:
+                raise SourceError(f"{path}: more than {MAX_WINDOWS} windows; cut the film, or give a larger --hop")
+
+
+def iter_group_windows(
+    groups: Sequence[EngineGroup],
+    path: Path,
+    *,
+    hop: int = 1,
+    on_frame: FrameHook | None = None,
+    area: PictureArea = WHOLE,
+) -> Generator[tuple[str, WindowResult], None, str | None]:
+    """Yield (name of the model, window) while a file is read; return a fault of the file, in one line.
+
+    Each model has at least one window. Raises `SourceError`.
+    """
+    readers = [_GroupReader(group, hop, area) for group in groups]
+    without = {name for group in groups for name in group}
     with open_source(file_stream(path)) as source:
         if len(readers) == 1:
             source.set_frame_selector(readers[0].sampler)  # with several, each frame may be needed
@@ -42,84 +103,69 @@ def classify_with_groups(
             if on_frame is not None:
                 on_frame(source, frame)
             for reader in readers:
-                reader.push(frame)
+                for name, window in reader.push(frame):
+                    without.discard(name)
+                    yield name, window
         warning = source.warning
     for reader in readers:
-        reader.finish()
-    _classify_short(groups, readers, path, on_frame, area)
-    return {
-        name: FileResult(windows=windows, short_clip=windows[0].short_clip, warning=warning)
-        for reader in readers
-        for name, windows in reader.windows.items()
-    }
+        for name, window in reader.finish():
+            without.discard(name)
+            yield name, window
+    if without:
+        yield from _short_windows(groups, without, path, on_frame, area)
+    return warning
 
 
-def _classify_short(
-    groups: Sequence[EngineGroup],
-    readers: Sequence[_GroupReader],
-    path: Path,
-    on_frame: FrameHook | None,
-    area: PictureArea,
-) -> None:
-    """Read the film again for the models whose windows are longer than it."""
-    clips = [
-        (reader, name, group, ShortClip(group[name].spec, area))
-        for group, reader in zip(groups, readers, strict=True)
-        for name, windows in reader.windows.items()
-        if not windows
-    ]
-    if not clips:
-        return
+def _short_windows(
+    groups: Sequence[EngineGroup], names: Container[str], path: Path, on_frame: FrameHook | None, area: PictureArea
+) -> Iterator[tuple[str, WindowResult]]:
+    """Read the film again for the models `names`, whose windows are longer than it."""
+    clips = [(name, group, ShortClip(group[name].spec, area)) for group in groups for name in group if name in names]
     with open_source(file_stream(path)) as source:
         for frame in source:
             if on_frame is not None:
                 on_frame(source, frame)
-            for _, _, _, clip in clips:
+            for _, _, clip in clips:
                 clip.push(frame)
-    for reader, name, group, clip in clips:
-        reader.windows[name].append(clip.classify(_Joined(group, name), str(path)))
+    for name, group, clip in clips:
+        yield name, clip.classify(_Joined(group, name), str(path))
 
 
 class _GroupReader:
-    """The chunks of a film for one group, and the windows that each of its models has classified."""
+    """The chunks of a film for one group, and their windows."""
 
-    def __init__(self, group: EngineGroup, hop: int, path: Path, area: PictureArea) -> None:
+    def __init__(self, group: EngineGroup, hop: int, area: PictureArea) -> None:
         spec = group.spec
-        self.windows: dict[str, list[WindowResult]] = {name: [] for name in group}
         self.sampler = ChunkSampler(spec.fps, spec.frames_per_chunk)
         self._sink = ListSink(spec.chunk_shape)
         self._builder = ChunkBuilder(
             self.sampler, self._sink, height=spec.height, width=spec.width, resize=spec.resize, area=area
         )
-        self._classifier = WindowClassifier(
-            _Joined(group, next(iter(group))), hop, heads=[group[name] for name in group]
-        )
+        self._names = list(group)
+        heads = [group[name] for name in group]
+        self._classifier = WindowClassifier(_Joined(group, self._names[0]), hop, heads=heads)
         self._max_batch = group.max_batch
         self._waiting: list[tuple[ChunkMeta, U8]] = []
-        self._path = path
 
-    def push(self, frame: Frame) -> None:
-        """Sample the next frame, and classify the windows that are complete, batch by batch."""
+    def push(self, frame: Frame) -> Iterator[tuple[str, WindowResult]]:
+        """Sample the next frame, and yield the windows of the batches that are full."""
         if not self._builder.push(frame):
             return
         self._waiting += self._sink.pop_all()
         while len(self._waiting) >= self._max_batch:
-            self._classify(self._waiting[: self._max_batch])
-            del self._waiting[: self._max_batch]
+            batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+            yield from self._classify(batch)
 
-    def finish(self) -> None:
-        """Classify the last windows."""
-        if self._waiting:
-            self._classify(self._waiting)
-            self._waiting = []
+    def finish(self) -> Iterator[tuple[str, WindowResult]]:
+        """Yield the last windows."""
+        batch, self._waiting = self._waiting, []
+        if batch:
+            yield from self._classify(batch)
 
-    def _classify(self, batch: Sequence[tuple[ChunkMeta, U8]]) -> None:
-        for windows, found in zip(self.windows.values(), self._classifier.classify_with_all(batch), strict=True):
-            windows += found
-            if len(windows) > MAX_WINDOWS:
-                raise SourceError(
-                    f"{self._path}: more than {MAX_WINDOWS} windows; cut the film, or give a larger --hop"
-                )
+    def _classify(self, batch: Sequence[tuple[ChunkMeta, U8]]) -> Iterator[tuple[str, WindowResult]]:
+        for name, windows in zip(self._names, self._classifier.classify_with_all(batch), strict=True):
+            for window in windows:
+                yield name, window
 
 
 class _Joined:

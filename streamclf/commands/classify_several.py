@@ -11,11 +11,9 @@ import orjson
 
 from engines.backends.names import Backend, Precision
 from engines.bundle import Bundle
-from engines.group import EngineGroup, GroupOptions, encoder_key, open_group
 from streamclf.classifier.film_events import find_events
 from streamclf.classifier.offline import FileResult
-from streamclf.classifier.offline_groups import classify_with_groups
-from streamclf.classifier.window_classifier import offline_bank_slots
+from streamclf.classifier.offline_groups import classify_with_groups, open_groups
 from streamclf.commands.classify_csv import EventTable
 from streamclf.commands.classify_outputs import MAX_BATCH, ClassifyOutputs
 from streamclf.commands.classify_text import print_table, to_json
@@ -49,7 +47,7 @@ def classify_with_several(
     with ExitStack() as stack:
         table = None if outputs.csv is None else stack.enter_context(EventTable(outputs.csv))
         groups = []
-        for group in _open_groups(by_id, backend, precision):
+        for group in open_groups(by_id, backend=backend, precision=precision, max_batch=MAX_BATCH):
             stack.callback(group.close)
             groups.append(group)
         progress = stack.enter_context(FilmProgress(file_sizes(found.films), passes=1))
@@ -81,28 +79,6 @@ def _check(outputs: ClassifyOutputs, bundles: Sequence[Bundle]) -> None:
                 f"--model {bundle.path}: its name and version, {bundle.spec.id}, are those of {other}, so the output "
                 "would not show which is which; classify with one after the other"
             )
-
-
-def _open_groups(bundles: dict[str, Bundle], backend: Backend, precision: Precision) -> list[EngineGroup]:
-    """Open the models, one group for each encoder."""
-    by_encoder: dict[tuple[object, ...], dict[str, Bundle]] = {}
-    for name, bundle in bundles.items():
-        by_encoder.setdefault(encoder_key(bundle.spec), {})[name] = bundle
-    groups: list[EngineGroup] = []
-    try:
-        for members in by_encoder.values():
-            spec = next(iter(members.values())).spec
-            slots = offline_bank_slots(spec, MAX_BATCH)
-            options = GroupOptions(backend=backend, precision=precision, max_batch=MAX_BATCH, bank_slots=slots)
-            opened = open_group(members, options)
-            groups.append(opened.group)
-            for error in opened.failed.values():
-                raise error
-    except BaseException:
-        for group in groups:
-            group.close()
-        raise
-    return groups
 
 
 def _write(path: Path, bundle: Bundle, result: FileResult, outputs: ClassifyOutputs, table: EventTable | None) -> None:

@@ -17,11 +17,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from support.bundles import expected_logits, make_brightness_bundle
+from support.bundles import expected_logits, make_brightness_bundle, make_other_head
 from support.clips import write_clip
 
 import streamclf
 from engines.arrays import U8
+from engines.bundle import load_bundle
 from streamclf.cli import _main
 from streamclf.errors import ModelError, SourceError, UsageError
 
@@ -37,6 +38,37 @@ def as_json(windows: list[streamclf.ClassifiedWindow]) -> list[dict[str, Any]]:
         }
         for window in windows
     ]
+
+
+@pytest.mark.parametrize("frames", [60, 9])
+def test_several_models_have_the_windows_that_each_has_alone(bundle: Path, tmp_path: Path, frames: int) -> None:
+    levels = make_other_head(tmp_path / "levels", load_bundle(bundle)).path
+    slow = make_brightness_bundle(tmp_path / "slow", fps=7.0, chunks=3, name="slow").path
+    film, paths = write_clip(tmp_path / "film.mp4", frames=frames), [bundle, levels, slow]
+    found: dict[str, list[Any]] = {}
+    for window in streamclf.classify(film, model=[str(bundle), levels, slow], hop=2, **BACKEND):  # type: ignore[arg-type]
+        found.setdefault(window.model, []).append(window)
+    assert sorted(found) == ["brightness@1", "levels@1", "slow@1"]
+    for path in paths:
+        alone = list(streamclf.classify(film, model=path, hop=2, **BACKEND))  # type: ignore[arg-type]
+        assert found[alone[0].model] == alone
+
+
+def test_lists_of_models_that_cannot_be_used_are_refused_at_once(bundle: Path, tmp_path: Path) -> None:
+    twin = make_brightness_bundle(tmp_path / "twin", corner=3).path
+    absent = str(tmp_path / "absent.mp4")
+    for source, models, message in (
+        (absent, [], "an empty list"),
+        (absent, [bundle, twin], "are both brightness@1"),
+        (absent, [bundle, 3], "model: int; must be"),
+        (grey([1, 2]), [bundle], "several are only for a film"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            streamclf.classify(source, model=models)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="only for frames"):
+        streamclf.classify(absent, model=[bundle], fps=3)
+    with pytest.raises(SourceError, match="absent"):
+        list(streamclf.classify(absent, model=[bundle], **BACKEND))  # type: ignore[arg-type]
 
 
 def grey(levels: list[int], height: int = 30, width: int = 40) -> U8:
