@@ -307,6 +307,22 @@ def camera_events_benchmark(
     print(json.dumps(result) if as_json else as_text(result))
 
 
+@app.command("export-everyday")
+def export_everyday(
+    weights: Annotated[Path, typer.Argument(help=".safetensors of timm's mobilenetv2_100 with 1001 classes")],
+    labels: Annotated[Path, typer.Option(help="text file: `background`, then ImageNet's 1000 classes, one a line")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the bundle's folder")],
+) -> None:
+    """Write the built-in base bundle `everyday` from the published ImageNet weights."""
+    from training.export.everyday import export_everyday as export_base
+
+    try:
+        bundle = export_base(weights, labels, output)
+    except (TrainingError, OSError) as error:
+        _fail(error)
+    print(printable(f"{bundle.spec.id}: {output}"))
+
+
 def _biases(given: list[str]) -> dict[str, float]:
     """Parse `["noise=0.5"]` into `{"noise": 0.5}`."""
     biases = {}

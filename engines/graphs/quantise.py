@@ -29,6 +29,7 @@ from engines.arrays import U8
 from engines.bundle import INT8_ENCODER_FILE, INT8_HEAD_FILE, SPEC_FILE, Bundle, ModelSpec, write_spec
 from engines.errors import BundleError
 from engines.graphs.qdq import quantised_nodes, without_quantisation
+from engines.graphs.surgery import parse_model
 
 log = logging.getLogger("engine")
 
@@ -110,12 +111,22 @@ def quantise_bundle(
         chunks = windows.reshape(-1, *bundle.spec.chunk_shape)
         features = _outputs(bundle.encoder_path, "frames", chunks)
         by_window = features.reshape(len(windows), bundle.spec.chunks, *bundle.spec.feature_shape)
-        quantise_graph(bundle.encoder_path, new / INT8_ENCODER_FILE, "frames", chunks, max_error, clip)
-        quantise_graph(bundle.head_path, new / INT8_HEAD_FILE, "features", by_window, max_error, clip)
+        encoder, head = (_plain_copy(path, Path(folder)) for path in (bundle.encoder_path, bundle.head_path))
+        quantise_graph(encoder, new / INT8_ENCODER_FILE, "frames", chunks, max_error, clip)
+        quantise_graph(head, new / INT8_HEAD_FILE, "features", by_window, max_error, clip)
         write_spec(new, bundle.spec.model_dump(exclude={"files"}))
         assert (new / SPEC_FILE).is_file()
         new.rename(path)
     return Bundle(path=path, spec=write_spec(path, bundle.spec.model_dump(exclude={"files"})).spec)
+
+
+def _plain_copy(source: Path, folder: Path) -> Path:
+    """Copy a graph whose weights are stored as bytes, with plain weights: the quantiser finds no others."""
+    if all(tensor.data_type != onnx.TensorProto.UINT8 for tensor in onnx.load(source).graph.initializer):
+        return source
+    path = folder / source.name
+    onnx.save(parse_model(source.read_bytes(), source.name), path)
+    return path
 
 
 def quantise_graph(

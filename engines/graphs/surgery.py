@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper, shape_inference, version_converter
+from onnx import TensorProto, helper, numpy_helper, shape_inference, version_converter
 
 from engines.errors import CompileError
 
@@ -18,6 +19,8 @@ Node: TypeAlias = Any
 def parse_model(data: bytes, name: str) -> Model:
     """Parse and check a model; give every node a unique name, and make every constant an initializer.
 
+    Weights that are stored as bytes (Cast, Sub and Mul of constants) become plain weights, too: not every compiler
+    reads bytes, and an initializer is where the other functions look for weights.
     Raises `CompileError` if the bytes are not a valid ONNX model.
     """
     try:
@@ -39,7 +42,34 @@ def parse_model(data: bytes, name: str) -> Model:
         seen.add(node.name)
         nodes.append(node)
     replace_nodes(graph, nodes)
+    _fold_stored_weights(graph)
     return model
+
+
+def _fold_stored_weights(graph: Any) -> None:
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    values: dict[str, Any] = {}
+    nodes = []
+    for node in graph.node:
+        if node.op_type not in ("Cast", "Sub", "Mul") or any(
+            name not in constants and name not in values for name in node.input
+        ):
+            nodes.append(node)
+            continue
+        inputs = [values[name] if name in values else numpy_helper.to_array(constants[name]) for name in node.input]
+        if node.op_type == "Cast":
+            kind = helper.tensor_dtype_to_np_dtype(attribute(node, "to", TensorProto.FLOAT))
+            values[node.output[0]] = inputs[0].astype(kind)
+        else:
+            values[node.output[0]] = (np.subtract if node.op_type == "Sub" else np.multiply)(*inputs)
+    if not values:
+        return
+    used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    folded = [numpy_helper.from_array(value, name) for name, value in values.items() if name in used]
+    del graph.initializer[:]
+    graph.initializer.extend([*kept, *folded])
+    replace_nodes(graph, nodes)
 
 
 def serialise_checked(model: Model, name: str) -> bytes:

@@ -54,12 +54,23 @@ class MotionRecipe(BaseModelRecipe):
 class LucasKanadeFlow(nn.Module):
     """Compute optical flow (Q, 2, h, w), x first, between grey frames (Q, 1, h, w).
 
+    `finest_iterations` replaces `iterations` at the largest size, which costs most.
     Where a patch has too little contrast to be matched, the flow is zero.
     """
 
-    def __init__(self, *, height: int, width: int, patch_size: int, damping: float, iterations: int) -> None:
+    def __init__(
+        self,
+        *,
+        height: int,
+        width: int,
+        patch_size: int,
+        damping: float,
+        iterations: int,
+        finest_iterations: int | None = None,
+    ) -> None:
         super().__init__()
-        self.patch_size, self.damping, self.iterations = patch_size, damping, iterations
+        self.patch_size, self.damping = patch_size, damping
+        self.iterations = [finest_iterations or iterations, *[iterations] * (LEVELS - 1)]
         self.sizes = [(height >> level, width >> level) for level in range(LEVELS)]
         for level, (h, w) in enumerate(self.sizes):
             y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
@@ -87,7 +98,7 @@ class LucasKanadeFlow(nn.Module):
         squares = self._patch_mean(torch.cat([dx * dx, dy * dy], dim=1)) + self.damping
         xx, yy, xy = squares[:, :1], squares[:, 1:], self._patch_mean(dx * dy)
         determinant = xx * yy - xy * xy
-        for _ in range(self.iterations):
+        for _ in range(self.iterations[level]):
             residual = self._sample(after, flow, level) - before
             gradient = self._patch_mean(torch.cat([dx * residual, dy * residual], dim=1))
             bx, by = gradient[:, :1], gradient[:, 1:]
@@ -134,13 +145,26 @@ class MotionEncoder(nn.Module):
     directions: Tensor
 
     def __init__(
-        self, *, height: int, width: int, frames_per_chunk: int, patch_size: int, damping: float, iterations: int
+        self,
+        *,
+        height: int,
+        width: int,
+        frames_per_chunk: int,
+        patch_size: int,
+        damping: float,
+        iterations: int,
+        finest_iterations: int | None = None,
     ) -> None:
         super().__init__()
         self.frames = frames_per_chunk
         self.sides: tuple[int, int] = height // 2, width // 2
         self.flow = LucasKanadeFlow(
-            height=self.sides[0], width=self.sides[1], patch_size=patch_size, damping=damping, iterations=iterations
+            height=self.sides[0],
+            width=self.sides[1],
+            patch_size=patch_size,
+            damping=damping,
+            iterations=iterations,
+            finest_iterations=finest_iterations,
         )
         angles = torch.arange(8) * (math.pi / 4)
         self.register_buffer(
@@ -156,6 +180,10 @@ class MotionEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Encode one chunk; serving runs this graph once per chunk."""
+        return self.measure(frames)[0]
+
+    def measure(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the numbers (N, V) and the motion between the frames, without the camera's, (Q, 2, h, w), x first."""
         h, w = self.sides
         grey = F.avg_pool2d(frames.to(torch.float32).mean(dim=4), 2)  # (N, t, h, w)
         centred = grey - grey.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
@@ -173,7 +201,7 @@ class MotionEncoder(nn.Module):
         numbers = torch.cat(
             [pairs.mean(dim=1), self._acceleration_features(flow.reshape(-1, self.frames - 1, 2, h, w))], dim=1
         )
-        return (numbers.clamp(min=0) + _FLOOR).log()
+        return (numbers.clamp(min=0) + _FLOOR).log(), flow
 
     def _without_camera_motion(self, flow: Tensor) -> Tensor:
         """Subtract the motion of most of the frame, a robust mean in which outliers have little weight."""
@@ -195,7 +223,7 @@ class MotionEncoder(nn.Module):
 
     def _direction_entropy(self, flow: Tensor, speed: Tensor) -> Tensor:
         """Return the entropy of the directions of motion, (Q, 1)."""
-        along = (flow[:, None] * self.directions).sum(dim=2).clamp(min=0).square() / (speed + 0.1)  # (Q, 8, h, w)
+        along = F.conv2d(flow, self.directions).clamp(min=0).square() / (speed + 0.1)  # (Q, 8, h, w)
         share = _mean(along * _ramp(speed, *_MOVES))
         share = share / (share.sum(dim=1, keepdim=True) + 1e-5)
         return -(share * (share + 1e-6).log()).sum(dim=1, keepdim=True)

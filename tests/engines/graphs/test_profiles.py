@@ -106,3 +106,25 @@ def test_a_typed_int8_graph_computes_the_rest_in_fp16(built_in: Bundle, profile:
     array = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
     expected = run_graph(model.SerializeToString(), array, "x")
     assert np.abs(run_graph(prepared.onnx, array, "x") - expected).max() <= 2e-6
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_weights_stored_as_bytes_become_plain_weights(profile: Profile) -> None:
+    levels = np.array([0, 3, 128, 255, 7, 9, 100, 200], np.uint8)
+    graph = make_graph(
+        [
+            helper.make_node("Cast", ["levels"], ["cast"], to=TensorProto.FLOAT),
+            helper.make_node("Sub", ["cast", "zero"], ["centred"]),
+            helper.make_node("Mul", ["centred", "scale"], ["weight"]),
+            helper.make_node("Mul", ["x", "weight"], ["y"]),
+        ],
+        levels=levels,
+        zero=np.float32(128),
+        scale=np.float32(0.5),
+    )
+    prepared = prepare_graph(graph.SerializeToString(), name="g", profile=profile, precision="fp32")
+    model = onnx.load_model_from_string(prepared.onnx)
+    assert [node.op_type for node in model.graph.node] == ["Mul"]
+    assert {tensor.data_type for tensor in model.graph.initializer} == {TensorProto.FLOAT}
+    (row,) = run_graph(prepared.onnx, np.full((1, 8), 2, np.float32), "x")
+    np.testing.assert_array_equal(row, levels.astype(np.float32) - 128)
