@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from yaml.nodes import MappingNode, Node, ScalarNode
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from streamclf.config.yaml_text import YamlTextError, compose_yaml, parse_yaml
 
@@ -135,6 +135,10 @@ class _Edit:
     def _replace(self, entry: _Entry, value: Scalar | Sequence[Any]) -> str:
         if isinstance(entry.value, MappingNode) and not entry.is_alias:
             raise YamlEditError(f"{_shown(self._keys)}: {_REFUSED}")
+        if isinstance(entry.value, SequenceNode) and "#" in self._text[entry.value_begin : entry.end]:
+            raise YamlEditError(
+                f"{_shown(self._keys)}: the list has comments, which would be lost; edit the file by hand"
+            )
         space = "" if self._text[entry.value_begin - 1].isspace() else " "
         rest = self._text[entry.end :]
         return (

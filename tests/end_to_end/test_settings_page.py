@@ -263,6 +263,58 @@ def test_a_stream_is_tested_added_paused_and_removed_in_the_browser(page: Runnin
     assert "wrong-one-4712" not in "\n".join(page.service.lines)
 
 
+def test_regions_and_masks_are_drawn_with_the_mouse_and_in_numbers(page: RunningPage, tab: Tab) -> None:
+    browser = tab.page
+    browser.get_by_role("button", name="Regions and masks of stays").click()
+    dialog = browser.get_by_role("dialog")
+    browser.wait_for_selector("canvas.area-picture[data-pictures]")
+    box = dialog.locator("svg.area-shapes").bounding_box()
+    assert box is not None
+
+    def drag(*points: tuple[float, float]) -> None:
+        for number, (x, y) in enumerate(points):
+            browser.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=3)
+            if number == 0:
+                browser.mouse.down()
+        browser.mouse.up()
+
+    drag((0.1, 0.2), (0.3, 0.5), (0.6, 0.9))
+    dialog.get_by_label("Name").fill("lamp")
+    dialog.get_by_label("Left %").fill("12.5")
+    drag((0.3, 0.5), (0.3, 0.45))  # moves it up
+    dialog.get_by_label("Draw masks").check()
+    drag((0.75, 0.05), (0.99, 0.3))
+    assert tab.find_violations() == []
+    dialog.get_by_role("button", name="Add a mask").click()
+    assert dialog.locator(".area-row").count() == 3
+    dialog.get_by_role("button", name="Delete Mask 2").click()
+    values = [float(each.input_value()) for each in dialog.locator(".area-row-region [data-side]").all()]
+    assert values == pytest.approx([12.5, 15, 60, 85], abs=0.5)
+    dialog.get_by_label("Left %").first.fill("70")
+    dialog.get_by_role("button", name="Save").click()
+    assert dialog.is_visible(), "the left edge is right of the right one"
+    dialog.get_by_label("Left %").first.fill("12.5")
+    dialog.get_by_label("Rotation").select_option("180")
+    dialog.get_by_role("button", name="Save").click()
+    wait_text(tab, ".settings-message", "Set the regions and masks of the stream stays: the service has applied it")
+    area = next(each for each in page.call("")["streams"] if each["stream"] == "stays")["area"]
+    assert (area["rotate"], [each["name"] for each in area["regions"]], len(area["mask"])) == (180, ["lamp"], 1)
+    assert area["regions"][0]["region"] == pytest.approx([0.4, 0.15, 0.875, 0.85], abs=0.01), "turned with the picture"
+    assert area["mask"][0][0] == pytest.approx([0.01, 0.7], abs=0.01)
+    assert re.search(r"\n    rotate: 180\n    mask: \[\[0\.0\d*, 0\.\d+, 0\.2\d*, 0\.\d+\]\]\n", page.path.read_text())
+    wait_until(
+        lambda: any(
+            event["type"] == "prediction" and event.get("region") == "lamp"
+            for event in read_journal(page.folder / "events.db")
+        ),
+        "predictions of the region",
+        DEADLINE_S,
+    )
+    browser.get_by_role("button", name="Undo: Set the regions and masks of the stream stays").click()
+    wait_text(tab, ".settings-message", "Undo.*: the service has applied it")
+    assert page.path.read_text() == FILE
+
+
 def test_thresholds_are_previewed_and_saved_in_the_browser(page: RunningPage, tab: Tab) -> None:
     browser = tab.page
     browser.get_by_label("Stream", exact=True).select_option("stays")

@@ -23,6 +23,7 @@ from streamclf.errors import BusError, ConfigError, SourceError, UsageError
 from streamclf.events.views import Label
 from streamclf.redact import redact
 from streamclf.subscribers.web.context import PageContext
+from streamclf.subscribers.web.settings.area_edit import SetArea
 from streamclf.subscribers.web.settings.config_editor import Applied, ConfigConflictError, ConfigEditor
 from streamclf.subscribers.web.settings.edits import AddStream, Edit
 from streamclf.subscribers.web.settings.overview import ReloadResult, Settings, describe_settings, reload_result
@@ -52,7 +53,7 @@ class EditRequest(BaseModel):
     """An edit, and the version of the content that it was made for."""
 
     version: str = Field(max_length=64)
-    edit: Edit
+    edit: Annotated[Edit | SetArea, Field(discriminator="change")]
 
 
 class UndoRequest(BaseModel):

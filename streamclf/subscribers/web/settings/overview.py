@@ -10,11 +10,12 @@ from pydantic import BaseModel, Field
 
 from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
 from streamclf.config.placeholders import PLACEHOLDER
-from streamclf.config.service import ServiceConfig
+from streamclf.config.service import ServiceConfig, StreamConfig
 from streamclf.config.source import SOURCES
 from streamclf.config.yaml_text import YamlTextError, parse_yaml
 from streamclf.events.types import Heartbeat, State
 from streamclf.subscribers.web.service_view import LiveService
+from streamclf.subscribers.web.settings.area_edit import regions_of
 from streamclf.subscribers.web.settings.config_editor import ConfigEditor, ConfigVersion
 from streamclf.subscribers.web.settings.shown_text import masked
 
@@ -35,6 +36,32 @@ class Thresholds(BaseModel):
         return cls(on=action.on, off=action.off, min_s=action.min_s, cooldown_s=action.cooldown_s)
 
 
+class NamedRegion(BaseModel):
+    """A region of a stream; a single one may have an empty name."""
+
+    name: str
+    region: tuple[float, float, float, float] = Field(description="(left, top, right, bottom) in shares.")
+
+
+class AreaSettings(BaseModel):
+    """How a stream shows its picture."""
+
+    rotate: int
+    flip: str | None
+    mask: list[list[tuple[float, float]]] = Field(description="Polygons; a rectangle is one of four corners.")
+    regions: list[NamedRegion]
+
+    @classmethod
+    def of(cls, stream: StreamConfig) -> AreaSettings:
+        """Describe a stream."""
+        return cls(
+            rotate=stream.rotate,
+            flip=stream.flip,
+            mask=[list(shape) for shape in stream.mask],
+            regions=[NamedRegion(name=name, region=region) for name, region in regions_of(stream).items()],
+        )
+
+
 class StreamSettings(BaseModel):
     """One stream of the configuration, and its present state."""
 
@@ -46,6 +73,7 @@ class StreamSettings(BaseModel):
     reason: str | None
     actions: dict[str, Thresholds] = Field(description="Actions of the stream by label, as they apply to it.")
     own_actions: list[str] = Field(description="Labels for which the stream has thresholds of its own.")
+    area: AreaSettings | None = Field(None, description="Regions and masks; null while the file has an error.")
 
 
 class ReloadResult(BaseModel):
@@ -151,4 +179,5 @@ def _stream(
         if config
         else {},
         own_actions=list(known.actions) if known else [],
+        area=AreaSettings.of(known) if known else None,
     )

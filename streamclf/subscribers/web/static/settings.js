@@ -2,6 +2,7 @@
 
 import { clock, whenReady } from "/static/page.js";
 import { call, el, setText } from "/static/dom.js";
+import { AreaEditor } from "/static/area_editor.js";
 import { AddStreamForm } from "/static/settings_add.js";
 import { Thresholds } from "/static/settings_thresholds.js";
 
@@ -183,12 +184,29 @@ class SettingsPage {
           "aria-label": `${pause} ${title}`,
           onclick: () => this.edit({ change: "pause_stream", stream: stream.stream, paused: stream.enabled }),
         }, pause),
+        stream.area ? el("button", {
+          type: "button", class: "button", disabled: !this.isEditable, "data-key": `areas ${stream.stream}`,
+          "aria-label": `Regions and masks of ${title}`, onclick: () => this.#editAreas(stream, title),
+        }, "Regions and masks") : null,
         el("button", {
           type: "button", class: "button button-danger", disabled: !this.isEditable || this.settings.streams.length < 2,
           "data-key": `remove ${stream.stream}`, "aria-label": `Remove ${title}`,
           title: this.settings.streams.length < 2 ? "The last stream cannot be removed; pause it instead" : null,
           onclick: () => this.#confirmRemoval(stream.stream, title),
         }, "Remove")));
+  }
+
+  #editAreas(stream, title) {
+    const editor = new AreaEditor(stream, title, (edit) => this.edit(edit));
+    const save = el("button", { type: "button", class: "button button-main", onclick: async () => {
+      save.disabled = true;
+      if (await editor.save()) dialog.close();
+      else editor.fail(this.#problem.textContent);
+      save.disabled = false;
+    } }, "Save");
+    const dialog = openDialog(`Regions and masks of ${title}`, editor.element, [save]);
+    dialog.classList.add("area-dialog");
+    dialog.addEventListener("close", () => editor.close());
   }
 
   #confirmRemoval(stream, title) {
