@@ -104,7 +104,8 @@ class _Stretch:
 class ClipReader:
     """Read films with one engine. `spec` is the base's, for windows at its rate.
 
-    `limit`: the most windows of a clip. `area`: the part of each picture that is read. The engine must have a bank of
+    `limit`: the most windows of a clip. `area`: the part of each picture that is read; for the whole picture, a film
+    that was saved as an example is read as its metadata say. The engine must have a bank of
     `max_batch` slots.
     """
 
@@ -132,7 +133,7 @@ class ClipReader:
                 width=spec.width,
                 resize=spec.resize,
                 on_frame=on_frame,
-                area=self._area,
+                area=self._area_of(clips[0]),
             ):
                 chunk = _new_chunk(meta.start_pts_ns, meta.end_pts_ns, pixels)
                 for stretch in stretches:
@@ -143,6 +144,10 @@ class ClipReader:
                         self._encode(window)
             warning = source.warning
         return [self._finish(clip, stretch, on_frame) for clip, stretch in zip(clips, stretches, strict=True)], warning
+
+    def _area_of(self, clip: Clip) -> PictureArea:
+        """Return the part of the picture: the one that was asked for, else the one that the film gives."""
+        return self._area if self._area != WHOLE or clip.area is None else clip.area
 
     def _stretch(self, clip: Clip) -> _Stretch:
         begin_s, end_s = clip.stretch or (-1e9, 1e9)
@@ -187,7 +192,7 @@ class ClipReader:
     def _short(self, clip: Clip, on_frame: FrameHook | None) -> tuple[_Chunk, ...]:
         """Read a clip that is shorter than a window, which it fills as `spec.short_clips` says."""
         begin_s, end_s = clip.stretch or (-1e9, 1e9)
-        short = ShortClip(self.spec, self._area)
+        short = ShortClip(self.spec, self._area_of(clip))
         first = last = None
         with open_source(_source(clip, self.spec)) as source:
             for frame in source:

@@ -13,9 +13,14 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from pydantic import ValidationError
+
 from engines.bundle import MAX_LABEL_CHARS
 from engines.printable import path_text, printable
 from engines.regular_file import NotRegularFileError, open_regular
+from streamclf.clips.example_info import read_example_info
+from streamclf.clips.example_labels import read_label
+from streamclf.config.picture_area import PictureArea
 from streamclf.errors import SourceError, UsageError
 from streamclf.sources.file import is_animated_webp
 from streamclf.sources.film_files import VIDEO_SUFFIXES, is_system_file
@@ -50,6 +55,8 @@ class Clip:
     group: str
     stretch: tuple[float, float] | None = None
     began: float | None = None
+    area: PictureArea | None = None
+    """The part of the picture that the film is about, where an example of the page gives it."""
 
     @property
     def is_images(self) -> bool:
@@ -89,7 +96,8 @@ def find_clips(root: Path) -> FoundClips:
         if (folder / "spec.json").is_file():
             found.faults.append((folder.name, "this folder is a bundle, and no label"))
             continue
-        clips = [_clip(root, path, _as_label(root, folder.name)) for path in walk.below(folder) if path not in marked]
+        label = _as_label(root, read_label(folder))
+        clips = [_clip(root, path, label) for path in walk.below(folder) if path not in marked]
         if not clips and not _has_marked(folder, marked):
             raise UsageError(
                 f"{path_text(folder)}: no film in it; add films of {printable(folder.name)!r}, or remove the folder"
@@ -187,7 +195,15 @@ def _clip(root: Path, path: Path, label: str) -> Clip:
         raise UsageError(
             f"{path_text(path)}: the stretch in its name ends before it begins; write START-END in seconds"
         )
-    return Clip(path=path, name=_name(root, path), label=label, group=_group(root, path), stretch=stretch)
+    name, group, info = _name(root, path), _group(root, path), None if path.is_dir() else read_example_info(path)
+    if info is None:
+        return Clip(path=path, name=name, label=label, group=group, stretch=stretch)
+    try:
+        area = None if info.area is None else PictureArea.model_validate(info.area)
+    except ValidationError:
+        raise UsageError(f"{path_text(path)}: its metadata give a part of the picture that cannot be used") from None
+    began = info.began.timestamp() + (0.0 if stretch is None else stretch[0])
+    return Clip(path=path, name=name, label=label, group=group, stretch=stretch, began=began, area=area)
 
 
 def _name(root: Path, path: Path) -> str:

@@ -10,6 +10,8 @@ GOOD_CLIPS: Final = 10
 """With fewer clips of a label than this, the report asks for more."""
 MIN_GROUPS: Final = 2
 """The fewest independent recordings of a label: with one, nothing of the label could be held out."""
+ADJACENT_S: Final = 5.0
+"""Films of one label that follow each other within this time are one recording."""
 MAX_LABELS: Final = 200
 MAX_CLIPS: Final = 20_000
 MAX_CLIP_WINDOWS: Final = 8

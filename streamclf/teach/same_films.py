@@ -13,13 +13,12 @@ from engines.arrays import I32, U8
 from engines.printable import printable
 from streamclf.errors import UsageError
 from streamclf.teach.examples import Example
+from streamclf.teach.limits import ADJACENT_S
 
 MOST_LEVELS: Final = 5.0
 """A film and its copy in another quality differ by at most so many grey levels, in each part of each picture."""
 LEAST_MOTION: Final = 12.0
 """Films in which nothing moves by more grey levels are not compared: all films of a still scene are alike."""
-ADJACENT_S: Final = 5.0
-"""Films of one camera that follow each other within this time are one recording."""
 
 
 def group_examples(items: Sequence[Example]) -> tuple[I32, list[str]]:
@@ -70,15 +69,18 @@ def _overlap(one: Example, two: Example) -> bool:
 
 
 def _join_adjacent(items: Sequence[Example], sets: _Sets) -> None:
-    """Join films of the service's cameras that overlap or follow each other at once."""
+    """Join films of one label, of the service's cameras, that overlap or follow each other at once.
+
+    Films of two labels stay apart: a user who marks what happens gives them in turn, a few seconds after each other.
+    """
     timed = sorted(
-        (item.row.began, item.row.began + float(item.content.times[-1, 1]), number)
+        (item.row.label, item.row.began, item.row.began + float(item.content.times[-1, 1]), number)
         for number, item in enumerate(items)
         if item.row.began is not None
     )
     for before, after in pairwise(timed):
-        if after[0] - before[1] < ADJACENT_S:
-            sets.join(before[2], after[2])
+        if before[0] == after[0] and after[1] - before[2] < ADJACENT_S:
+            sets.join(before[3], after[3])
 
 
 def _similar_pairs(thumbs: Sequence[U8]) -> Iterator[tuple[int, int]]:

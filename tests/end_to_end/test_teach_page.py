@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support import page_with_teach_double
 from support.browser import Tab, open_tab, start_chromium
+from support.clips import write_clip
 from support.hub_process import wait_until
 from support.live import Setup
 from support.service import DEADLINE_S, Service
@@ -54,6 +55,14 @@ class Site:
             each.relative_to(self.folder / "examples").as_posix()
             for each in (self.folder / "examples" / project).rglob("*.mp4")
         )
+
+    def add_films(self, project: str, *labels: str, number: int = 2) -> None:
+        """Add films of another time by hand, as a user may."""
+        for label in labels:
+            for each in range(number):
+                folder = self.folder / "examples" / project / label
+                folder.mkdir(parents=True, exist_ok=True)
+                write_clip(folder / f"by-hand-{each}.mp4", frames=20, width=64, height=48)
 
     def save(self, project: str, label: str, *, ago_s: float = 2.0, seconds: float = 1.0) -> Any:
         begin = self.call("")["now"] - ago_s
@@ -131,9 +140,10 @@ def test_from_no_model_to_a_live_one_and_back(site: Site, tab: Tab) -> None:
     page.get_by_text("Name what you want to recognise").wait_for()
     add_labels(page, "bright", "dark")
     assert page.get_by_role("button", name="Train").is_disabled()
-    for _ in range(5):
+    for _ in range(3):
         hold(page, "1", 0.4)
         hold(page, "2", 0.4)
+    site.add_films("yard", "bright", "dark")
     assert len(site.films("yard")) == 10
     page.locator("button:not([disabled])", has_text="Train").click()
     page.get_by_text("yard was trained in").wait_for()
@@ -216,9 +226,7 @@ def test_examples_are_watched_labelled_deleted_and_restored(site: Site, tab: Tab
 
 
 def test_a_training_is_cancelled_and_its_error_is_shown(site: Site, tab: Tab) -> None:
-    for label in ("open", "shut"):
-        for _ in range(5):
-            assert isinstance(site.save("long", label), dict)
+    site.add_films("long", "open", "shut", number=5)
     (site.folder / "examples" / "long" / ".wait").touch()
     page = choose(tab, "long")
     page.locator("button:not([disabled])", has_text="Train").click()

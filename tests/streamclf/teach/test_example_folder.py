@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from support.clips import write_clip
 
+from streamclf.clips.example_info import ExampleInfo
+from streamclf.clips.example_labels import make_label_folder
+from streamclf.clips.example_writer import write_stretch
+from streamclf.clips.ring import PacketRing
+from streamclf.config.picture_area import PictureArea
+from streamclf.config.source import SourceConfig
 from streamclf.errors import UsageError
+from streamclf.sources import open_source
 from streamclf.teach.example_folder import find_clips
+from streamclf.units import NS
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -88,3 +98,27 @@ def test_bad_folders(tmp_path: Path, names: list[str], marks: str | None, proble
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         find_clips(tmp_path / "nothing")
+
+
+def test_examples_of_the_page_give_label_time_and_area(tmp_path: Path) -> None:
+    """A label that is no name of a folder is in the file `.label`; the metadata of a film have the rest."""
+    label = "../a <b>"
+    folder = make_label_folder(tmp_path, label)
+    ring = PacketRing(keep_ns=60 * NS, max_bytes=10**8)
+    with open_source(SourceConfig(url=str(write_clip(tmp_path / "source.mp4", frames=50)))) as source:
+        source.set_packet_sink(ring)
+        for frame in source:
+            ring.add_frame(frame, frame.pts_ns)
+    stretch = ring.stretch(0, 60 * NS)
+    assert stretch is not None
+    began = datetime(2026, 11, 29, tzinfo=timezone.utc)
+    info = ExampleInfo(stream="door", began=began, seconds=2, area={"region": [0.1, 0.2, 0.5, 0.9], "rotate": 90})
+    write_stretch(folder / "a.mp4", stretch[2], stretch[0], info)
+    (tmp_path / "source.mp4").unlink()
+    (clip,) = find_clips(tmp_path).clips
+    assert clip.label == label
+    assert clip.began == began.timestamp()
+    assert clip.area == PictureArea(region=(0.1, 0.2, 0.5, 0.9), rotate=90)
+    write_stretch(folder / "b.mp4", stretch[2], stretch[0], info.model_copy(update={"area": {"rotate": 7}}))
+    with pytest.raises(UsageError, match="part of the picture that cannot be used"):
+        find_clips(tmp_path)

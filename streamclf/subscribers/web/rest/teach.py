@@ -24,10 +24,11 @@ from streamclf.subscribers.web.context import PageContext
 from streamclf.subscribers.web.file_response import FileResponse
 from streamclf.subscribers.web.rest.settings import QuietRoute
 from streamclf.subscribers.web.settings.config_editor import Applied, ConfigConflictError
-from streamclf.subscribers.web.teach.advice import ENOUGH, GOOD, advise, can_train
+from streamclf.subscribers.web.teach.advice import advise, can_train
 from streamclf.subscribers.web.teach.library import Example, MissingExampleError
 from streamclf.subscribers.web.teach.service import NoExamplesError
 from streamclf.subscribers.web.teach.training import Training
+from streamclf.teach.limits import GOOD_CLIPS, MIN_CLIPS
 
 MAX_LISTED: Final = 500
 """Examples without a label that the page lists."""
@@ -79,8 +80,8 @@ class TeachState(BaseModel):
     reason: str | None = None
     now: float = Field(description="The time on the service's machine, in seconds since 1970.")
     last_s: float = 0.0
-    enough: int = ENOUGH
-    good: int = GOOD
+    enough: int = MIN_CLIPS
+    good: int = GOOD_CLIPS
     min_s: float = MIN_STRETCH_S
     max_s: float = MAX_STRETCH_S
     uncertain: int = Field(0, description="Least certain moments that are kept each day.")

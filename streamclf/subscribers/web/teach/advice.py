@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Final
 
 from streamclf.subscribers.web.teach.library import Example
+from streamclf.teach.limits import ADJACENT_S, GOOD_CLIPS, MIN_CLIPS, MIN_GROUPS, NONE_FOLDERS
 
-ENOUGH: Final = 5
-"""Examples that each label needs at least; as `streamclf teach` requires."""
-GOOD: Final = 10
 MAX_RATIO: Final = 3.0
 SESSION_S: Final = 600.0
 """Examples within this time are taken to show the same scene."""
@@ -20,6 +19,7 @@ NIGHT_ENDS: Final = 6
 
 def advise(examples: Mapping[str, Sequence[Example]]) -> list[str]:
     """Return what to give next, the most important first; empty if nothing is missing. `examples` are by label."""
+    examples = _taught(examples)
     counts = {label: len(found) for label, found in examples.items()}
     advice: list[str] = []
     if not counts:
@@ -28,20 +28,24 @@ def advise(examples: Mapping[str, Sequence[Example]]) -> list[str]:
         (only,) = counts
         advice.append(f"Name a second label: what the camera shows when it is not “{only}”.")
     for label, count in sorted(counts.items(), key=lambda each: each[1]):
-        if count < ENOUGH:
-            advice.append(f"{ENOUGH - count} more of “{label}”, at least.")
+        if count < MIN_CLIPS:
+            advice.append(f"{MIN_CLIPS - count} more of “{label}”, at least.")
+        elif recordings(examples[label]) < MIN_GROUPS:
+            advice.append(
+                f"All examples of “{label}” follow each other within {ADJACENT_S:g} s: add some of another moment."
+            )
     begun = {label: [each.began_s for each in found] for label, found in examples.items()}
     for label, times in begun.items():
-        if len(times) >= ENOUGH and max(times) - min(times) < SESSION_S:
+        if len(times) >= MIN_CLIPS and max(times) - min(times) < SESSION_S:
             advice.append(f"All examples of “{label}” are of the same ten minutes: add some of another hour or day.")
     nights = {label: any(map(is_night, times)) for label, times in begun.items()}
     if any(nights.values()):
         missing = [label for label, has_night in nights.items() if not has_night and begun[label]]
         advice += [f"None of “{label}” at night yet." for label in missing]
     for label, count in counts.items():
-        if ENOUGH <= count < GOOD:
-            advice.append(f"{GOOD - count} more of “{label}” would make the model better.")
-    if min(counts.values()) >= ENOUGH and max(counts.values()) > MAX_RATIO * min(counts.values()):
+        if MIN_CLIPS <= count < GOOD_CLIPS:
+            advice.append(f"{GOOD_CLIPS - count} more of “{label}” would make the model better.")
+    if min(counts.values()) >= MIN_CLIPS and max(counts.values()) > MAX_RATIO * min(counts.values()):
         most, least = max(counts, key=lambda each: counts[each]), min(counts, key=lambda each: counts[each])
         advice.append(f"“{most}” has {counts[most] / counts[least]:.0f} times as many as “{least}”: balance them.")
     return advice
@@ -49,7 +53,27 @@ def advise(examples: Mapping[str, Sequence[Example]]) -> list[str]:
 
 def can_train(examples: Mapping[str, Sequence[Example]]) -> bool:
     """Return whether there are enough examples to train."""
-    return len(examples) >= 2 and all(len(found) >= ENOUGH for found in examples.values())
+    taught = _taught(examples)
+    return len(taught) >= 2 and all(
+        len(found) >= MIN_CLIPS and recordings(found) >= MIN_GROUPS for found in taught.values()
+    )
+
+
+def recordings(examples: Sequence[Example]) -> int:
+    """Return the number of recordings, as `streamclf teach` counts them: one is held out while others are learned.
+
+    Films of the service that follow each other within seconds are one recording. A film made by hand is one by itself,
+    unless it shares the part of its name before `__`.
+    """
+    by_hand = {each.file.partition("__")[0] if "__" in each.file else each.file for each in examples if not each.info}
+    timed = sorted((each.began_s, each.began_s + each.seconds) for each in examples if each.info)
+    apart = sum(after[0] - before[1] >= ADJACENT_S for before, after in pairwise(timed))
+    return len(by_hand) + (apart + 1 if timed else 0)
+
+
+def _taught(examples: Mapping[str, Sequence[Example]]) -> dict[str, Sequence[Example]]:
+    """Return the labels without the one of films that show none of the others."""
+    return {label: found for label, found in examples.items() if label.casefold() not in NONE_FOLDERS}
 
 
 def is_night(began_s: float) -> bool:

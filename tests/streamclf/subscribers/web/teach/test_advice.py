@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timezone
 
-from streamclf.subscribers.web.teach.advice import advise, can_train
+from streamclf.clips.example_info import ExampleInfo
+from streamclf.subscribers.web.teach.advice import advise, can_train, recordings
 from streamclf.subscribers.web.teach.library import Example
 
 NOON = datetime(2026, 11, 29, 12).timestamp()
@@ -40,3 +41,22 @@ def test_one_time_night_and_balance_are_named() -> None:
     assert "None of “shut” at night yet." in advise({"open": films(10, NOON, NIGHT), "shut": films(10)})
     assert advise({"open": films(40), "shut": films(10)}) == ["“open” has 4 times as many as “shut”: balance them."]
     assert advise({"open": films(10), "shut": films(7)}) == ["3 more of “shut” would make the model better."]
+
+
+def test_films_of_the_service_that_follow_each_other_are_one_recording() -> None:
+    def film(second: float) -> Example:
+        began = datetime.fromtimestamp(NOON + second, timezone.utc)
+        info = ExampleInfo(stream="door", began=began, seconds=2)
+        return Example(file=f"y/x/{second}.mp4", label="x", seconds=2, bytes=9, began_s=NOON + second, info=info)
+
+    assert recordings([film(at) for at in (0, 3, 6)]) == 1
+    assert recordings([film(at) for at in (0, 3, 20)]) == 2
+    assert recordings([]) == 0
+    assert recordings(films(3)) == 3, "films made by hand are taken as they are"
+    close = [film(3.0 * number) for number in range(10)]
+    assert "follow each other within 5 s" in advise({"open": close, "shut": films(10)})[0]
+    assert not can_train({"open": close, "shut": films(10)})
+
+
+def test_films_of_none_of_the_labels_need_no_number() -> None:
+    assert can_train({"open": films(9), "shut": films(5), "None": films(1)})
