@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -19,9 +20,10 @@ MAX_INFO_CHARS: Final = 64 * 1024
 class ExampleInfo(BaseModel):
     """One example film. `began` is the wall-clock time of its first picture.
 
-    `area` is the part of the camera's picture that the film is about, as keys of
+    `area` is the part of the film's own pictures that it is about, as keys of
     `streamclf.config.picture_area.PictureArea`; None for the whole picture. The film itself always has the whole
-    picture. `top` and `margin` are the prediction that was not certain, for a film that was kept because of it.
+    picture; one that the service has encoded is rotated and masked already, so its `area` is a region at most. `top`
+    and `margin` are the prediction that was not certain, for a film that was kept because of it.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
@@ -43,6 +45,15 @@ class FilmFacts(BaseModel):
 
     seconds: float
     info: ExampleInfo | None = None
+
+
+def area_in_film(area: Mapping[str, Any] | None, *, encoded: bool) -> dict[str, Any] | None:
+    """Return the part of a film's own pictures, for a part of the camera's picture.
+
+    `encoded`: the service has encoded the film, from pictures that are rotated, mirrored and masked already.
+    """
+    kept = {key: value for key, value in (area or {}).items() if not encoded or key == "region"}
+    return kept or None
 
 
 def read_film_facts(path: Path) -> FilmFacts | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from engines.printable import printable
-from streamclf.clips.example_info import ExampleInfo
+from streamclf.clips.example_info import ExampleInfo, area_in_film
 from streamclf.clips.example_labels import clean_label, make_label_folder
 from streamclf.clips.film_file import FilmFile
 from streamclf.clips.folder import ClipFolder
@@ -129,7 +129,7 @@ class ExampleWriter:
             began=began,
             seconds=round((to_ns - from_ns + interval_ns) / NS, 3),
             region=request.region,
-            area=request.area,
+            area=area_in_film(request.area, encoded=entries[0].format.codec == "jpeg"),
             model_name=request.model_name,
             top=request.top,
             margin=request.margin,

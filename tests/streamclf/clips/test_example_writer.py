@@ -89,15 +89,19 @@ def test_pictures_of_a_webcam_are_encoded(tmp_path: Path) -> None:
     for number in range(100):
         _, jpeg = cv2.imencode(".jpg", draw(number, 320, 180)[:, :, ::-1])
         ring.push_picture(jpeg.tobytes(), number * NS // 10, WALL_S * NS + number * NS // 10)
-    (result,) = save(ring, tmp_path / "examples", [(3.0, 5.0)])
+    area = {"rotate": 90, "mask": [[0, 0, 0.2, 0.1]], "region": [0.1, 0.2, 0.3, 0.4]}
+    (result,) = save(ring, tmp_path / "examples", [(3.0, 5.0)], area=area)
     assert result.file is not None, result.error
     assert numbers_of(tmp_path / "examples" / result.file) == list(range(30, 51))
+    info = read_example_info(tmp_path / "examples" / result.file)
+    assert info is not None
+    assert info.area == {"region": [0.1, 0.2, 0.3, 0.4]}, "its pictures are rotated and masked already"
 
 
 def test_the_label_and_the_area_are_kept_whatever_they_hold(tmp_path: Path) -> None:
     ring = fill_ring(write_clip(tmp_path / "film.mp4", frames=100))
     label = "../<b>" + "ü" * 200
-    area = {"region": [0.1, 0.2, 0.3, 0.4]}
+    area = {"rotate": 90, "region": [0.1, 0.2, 0.3, 0.4]}
     (result,) = save(ring, tmp_path / "examples", [(1, 2)], label=label, area=area, region="gate")
     assert result.file is not None
     path = tmp_path / "examples" / result.file

@@ -12,8 +12,9 @@ import av
 import av.error
 
 from engines.printable import printable
-from streamclf.clips.example_info import ExampleInfo, read_film_facts
+from streamclf.clips.example_info import ExampleInfo, area_in_film, read_film_facts
 from streamclf.clips.example_labels import make_label_folder
+from streamclf.clips.film_info import read_film_info
 from streamclf.clips.folder import ClipFolder, MissingClipError
 from streamclf.clips.names import FILM, parse_clip_path
 from streamclf.errors import ClipError
@@ -38,6 +39,7 @@ def copy_clip(
     facts = read_film_facts(clips.resolve(file))
     if facts is None:
         raise ClipError(f"{printable(file)}: cannot be read; it is no film")
+    area = area_in_film(area, encoded=_is_encoded(clips, file))
     info = ExampleInfo(stream=name.stream, began=began, seconds=facts.seconds, region=region, area=area)
     part = path.with_name(f".{path.name}.part")
     try:
@@ -50,6 +52,13 @@ def copy_clip(
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
     return path
+
+
+def _is_encoded(clips: ClipFolder, file: str) -> bool:
+    """Return whether the service has encoded a clip, from pictures that are rotated and masked already."""
+    with contextlib.suppress(ClipError), clips.open(file) as source:
+        return read_film_info(source).encoded
+    return False
 
 
 def _remux(source: IO[bytes], path: Path, info: ExampleInfo) -> None:
