@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -23,6 +23,7 @@ from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import EventError
 from streamclf.events.drafts import Draft
 from streamclf.events.example_request import ExampleResult, parse_example_request
+from streamclf.events.views import Area
 from streamclf.sources.frame import Frame, Source
 from streamclf.units import NS
 
@@ -52,6 +53,8 @@ class ClipFeed:
 
         `picture` says how stills show the stream. Films of packets are copies: they show what the camera sends.
         """
+        self.areas: Callable[[], Mapping[str, Area]] = dict
+        """Returns the rectangle of each region, for stills."""
         self._ring = PacketRing(**_ring_limits(config, examples))
         self._pictures = _PictureFeed(self._ring, picture)
         self._retention: ClipRetention | None = None
@@ -63,7 +66,7 @@ class ClipFeed:
                 config,
                 self._ring,
                 post,
-                after_film=partial(make_pictures, picture=picture),
+                after_film=partial(make_pictures, picture=picture, areas=lambda: self.areas()),
                 housekeeping=self._retention.run_if_due,
             )
         self._examples = None if examples is None else ExampleWriter(stream, examples, self._ring, answer)

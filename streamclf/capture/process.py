@@ -86,6 +86,8 @@ class Capture:
         self._frozen_detector = FrozenDetector()
         self._stages = open_stages(f"capture-{job.stream}")
         self._views = ViewSet(job.views, job.stream, stop, self._stages, self._detect_frozen)
+        if clips is not None:
+            clips.areas = self._views.areas
         # Any time may pass between two frames of a file, so silence is a stall only for live sources.
         self._status = StatusReporter(
             job.stream,

@@ -12,6 +12,7 @@ from typing import Final
 from streamclf.config.picture_area import PictureArea
 from streamclf.config.picture_shapes import EVERYTHING
 from streamclf.errors import RingError
+from streamclf.events.views import Area
 from streamclf.runtime.jobs import CaptureChange, ViewJob
 from streamclf.runtime.profiling import Stages
 from streamclf.sources import Frame
@@ -141,6 +142,11 @@ class ViewSet:
             name: self._removed[name] + sum(getattr(view.sampler, key) for view in views)
             for name, key in COUNTERS.items()
         }
+
+    def areas(self) -> dict[str, Area]:
+        """Return the rectangle of each region by name, "" for one without a name; any thread may call it."""
+        jobs = [view.job for view in tuple(self._views.values())]
+        return {job.region or "": job.area.region for job in jobs if job.area.region is not None}
 
     def apply(self, change: CaptureChange, fds: Sequence[int]) -> None:
         """Remove a view, add one, which takes its descriptors from `fds`, and change the areas of others."""

@@ -179,7 +179,7 @@ def _copy(source: io.FileIO, path: Path, info: FilmInfo) -> None:
         try:
             output.metadata.update(
                 {
-                    "title": f"{info.name.stream}: {info.label}",
+                    "title": info.title,
                     "comment": info.to_json(),
                     "creation_time": info.began.isoformat(),
                 }

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from streamclf.clips.names import ClipName
 from streamclf.errors import ClipError
 from streamclf.events.types import MAX_FILM_ACTIONS
+from streamclf.events.views import ActionKey, ModelName, RegionName, qualified, view_keys
 
 MAX_POINTS: Final = 2000
 """Probabilities that the metadata of a film holds. Updates come once a second, and a film lasts an hour at most."""
@@ -28,6 +29,13 @@ class Point(NamedTuple):
     at_s: float
     label: str
     probability: float
+    region: str | None = None
+    model_name: str | None = None
+
+    @property
+    def kind(self) -> ActionKey:
+        """The kind of action that the point belongs to."""
+        return ActionKey(self.region, self.model_name, self.label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +48,13 @@ class FilmAction:
     peak: float
     ended_s: float | None = None
     """None while it runs."""
+    region: RegionName | None = None
+    model_name: ModelName | None = None
+
+    @property
+    def kind(self) -> ActionKey:
+        """The view and the label of the action."""
+        return ActionKey(self.region, self.model_name, self.label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +92,22 @@ class FilmInfo:
     @property
     def best(self) -> Point | None:
         """The most probable point of the film's own action within the film; None if no event lies within it."""
-        inside = [each for each in self.points if each.label == self.label and self.start_s <= each.at_s <= self.end_s]
+        kind = self.actions[0].kind
+        inside = [each for each in self.points if each.kind == kind and self.start_s <= each.at_s <= self.end_s]
         return max(inside, key=lambda each: each.probability, default=None)
 
     def to_json(self) -> str:
-        """Return this description for the film's metadata; `parse_film_info` is the inverse."""
-        return orjson.dumps(self, default=tuple).decode()
+        """Return this description for the film's metadata; `parse_film_info` is the inverse.
+
+        Points of the view without names have three values, as in earlier versions.
+        """
+        return orjson.dumps(self, default=lambda point: point[:3] if point[3:] == (None, None) else [*point]).decode()
+
+    @property
+    def title(self) -> str:
+        """The name of the film for people, like `door: gate · covered`."""
+        first = self.actions[0]
+        return f"{self.name.stream}: {qualified(first.kind.view, first.label)}"
 
     def event_body(self, *, size: int, pictures: Pictures) -> dict[str, Any]:
         """Return the body of the event `clip`, for a film of `size` bytes."""
@@ -103,6 +128,7 @@ class FilmInfo:
             "codec": self.codec,
             "probability": self.peak,
             "note": self.note,
+            **view_keys(self.actions[0]),
         }
 
 

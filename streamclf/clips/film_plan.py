@@ -8,20 +8,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
 from streamclf.clips.film_info import MAX_POINTS, FilmAction, Point
 from streamclf.errors import EventError
 from streamclf.events.types import MAX_FILM_ACTIONS
-from streamclf.events.views import MAX_LABEL_CHARS
+from streamclf.events.views import MAX_LABEL_CHARS, ActionKey
+from streamclf.net.names import valid_stream_name
 
 SILENT_S: Final = 10.0
 """A running action has an update each second. Without one for this long, its end was missed."""
 MAX_IGNORED: Final = 1024
 IGNORED_S: Final = 60.0
 """An action whose film is lost gets another one if it still runs after this time: it may last for hours."""
+
+
+_Key: TypeAlias = tuple[ActionKey, float]
+"""A kind of action, and `started_s`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +41,13 @@ class ActionNote:
     peak: float
     epoch: str
     start: int | None
+    region: str | None = None
+    model_name: str | None = None
 
     @property
-    def key(self) -> tuple[str, float]:
+    def key(self) -> _Key:
         """The identity of the action among those of its stream."""
-        return self.label, self.started_s
+        return ActionKey(self.region, self.model_name, self.label), self.started_s
 
 
 def parse_action_note(start: int, payload: bytes) -> ActionNote:
@@ -50,6 +57,9 @@ def parse_action_note(start: int, payload: bytes) -> ActionNote:
         label = event["label"]
         if not isinstance(event, Mapping) or not isinstance(label, str) or not 0 < len(label) <= MAX_LABEL_CHARS:
             raise ValueError("label")
+        region, model_name = event.get("region"), event.get("model_name")
+        if not all(name is None or valid_stream_name(name) for name in (region, model_name)):
+            raise ValueError("region or model_name")
         return ActionNote(
             label=label,
             phase=str(event["phase"]),
@@ -59,6 +69,8 @@ def parse_action_note(start: int, payload: bytes) -> ActionNote:
             peak=float(event["peak"]),
             epoch=str(event["epoch"]),
             start=start or None,
+            region=region,
+            model_name=model_name,
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise EventError(f"not the event of an action: {type(error).__name__} {error}") from None
@@ -66,7 +78,7 @@ def parse_action_note(start: int, payload: bytes) -> ActionNote:
 
 @dataclass(slots=True)
 class _Running:
-    label: str
+    kind: ActionKey
     started_s: float
     start: int | None
     peak: float
@@ -80,9 +92,9 @@ class FilmPlan:
 
     def __init__(self, *, before_s: float, after_s: float) -> None:
         self._before_s, self._after_s = before_s, after_s
-        self._actions: dict[tuple[str, float], _Running] = {}
+        self._actions: dict[_Key, _Running] = {}
         self._points: deque[Point] = deque(maxlen=MAX_POINTS)
-        self._ignored: dict[tuple[str, float], float] = {}
+        self._ignored: dict[_Key, float] = {}
         """Actions whose film is lost, and until when their events are ignored (monotonic)."""
         self.epoch = ""
 
@@ -103,13 +115,13 @@ class FilmPlan:
         if running is None:
             if note.phase == "end" or len(self._actions) >= MAX_FILM_ACTIONS:
                 return
-            running = _Running(note.label, note.started_s, note.start, note.peak, now_s)
+            running = _Running(note.key[0], note.started_s, note.start, note.peak, now_s)
             self._actions[note.key] = running
         running.seen_s, running.peak = now_s, max(running.peak, note.peak)
         running.start = note.start if running.start is None else running.start
         if note.phase == "end":
             running.ended_s = note.at_s
-        self._points.append(Point(note.at_s, note.label, note.probability))
+        self._points.append(Point(note.at_s, note.label, note.probability, note.region, note.model_name))
 
     @property
     def begin_s(self) -> float:
@@ -146,14 +158,16 @@ class FilmPlan:
         ]
         return tuple(
             FilmAction(
-                label=each.label, started_s=each.started_s, start=each.start, peak=each.peak, ended_s=each.ended_s
+                started_s=each.started_s, start=each.start, peak=each.peak, ended_s=each.ended_s, **each.kind._asdict()
             )
             for each in shown or ordered[:1]
         )
 
     def points_between(self, start_s: float, end_s: float) -> tuple[Point, ...]:
         """Return the probabilities within a film."""
-        return tuple(sorted(each for each in self._points if start_s <= each.at_s <= end_s))
+        return tuple(
+            sorted((each for each in self._points if start_s <= each.at_s <= end_s), key=lambda point: point.at_s)
+        )
 
     def clear(self) -> None:
         """Forget the actions: their film is complete."""

@@ -1,5 +1,7 @@
 """Name the files of a clip: `STREAM/YYYY-MM-DD/HHMMSS-mmm-LABEL.mp4`, in UTC, and its pictures beside it.
 
+A clip of a region or of a named model has these names after the label.
+
 All files of a clip have the same stem, which ends at the first dot. Names hold ASCII letters, digits, `_` and `-` only,
 so that they mean the same in a URL, in a shell and on every file system.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Final
@@ -21,6 +24,8 @@ STAR: Final = ".star"
 UNFINISHED: Final = ".part"
 """A file that is being written has a hidden name: `.NAME.part`."""
 MAX_SLUG_CHARS: Final = 48
+MAX_VIEW_CHARS: Final = 12
+"""Characters of the name of a region, and of a model, in the name of a file; the film's metadata has them in full."""
 MAX_PATH_CHARS: Final = 256
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _STEM: Final = re.compile(r"\d{6}-\d{3}-[A-Za-z0-9_-]{1,80}")
@@ -65,11 +70,15 @@ class ClipName:
         return f"{self.stream}/{self.day}/{self.stem}{suffix}"
 
 
-def clip_name(stream: str, began: datetime, label: str, number: int = 1) -> ClipName:
-    """Name a clip of `label` whose first picture was taken at `began`; a `number` above 1 makes a taken name unique."""
+def clip_name(stream: str, began: datetime, label: str, number: int = 1, view: Sequence[str] = ()) -> ClipName:
+    """Name a clip of `label` whose first picture was taken at `began`; a `number` above 1 makes a taken name unique.
+
+    `view` has the names of the region and the model.
+    """
     began = began.astimezone(timezone.utc)
+    names = "".join(f"-{name[:MAX_VIEW_CHARS]}" for name in view)
     tail = f"-{number}" if number > 1 else ""
-    stem = f"{began:%H%M%S}-{began.microsecond // 1000:03d}-{label_slug(label)}{tail}"
+    stem = f"{began:%H%M%S}-{began.microsecond // 1000:03d}-{label_slug(label)}{names}{tail}"
     return ClipName(f"{began:%Y-%m-%d}", stem, stream)
 
 

@@ -21,6 +21,7 @@ from streamclf.clips.retention import reserve_bytes
 from streamclf.clips.ring import MAX_AHEAD_NS, MAX_BACK_NS, PacketEntry, PacketRing
 from streamclf.config.clips import ClipsConfig
 from streamclf.errors import ClipError
+from streamclf.events.views import ActionKey
 from streamclf.units import NS
 
 BATCH: Final = 256
@@ -147,13 +148,12 @@ class Recording:
         start_s = first.at_ns / NS
         actions = self._plan.actions_between(start_s, float("inf"))
         began = _wall_time(first)
-        name, path = self._free_name(began, actions[0].label)
+        name, path = self._free_name(began, actions[0].kind)
         info = FilmInfo(
             name=name, began=began, start_s=start_s, end_s=start_s, actions=actions, epoch=self._plan.epoch,
             part=self._part, last=False, codec=_codec(first), note=note, encoded=_is_encoded(first),
         )  # fmt: skip
-        title = f"{self._stream}: {actions[0].label}"
-        file = FilmFile(part_path(path), first, title=title, description=info.to_json())
+        file = FilmFile(part_path(path), first, title=info.title, description=info.to_json())
         self._film = _OpenFilm(file, name, path, _codec(first), began, note, _is_encoded(first), first.number + 1)
         file.write(first)
         self._ring.hold(first.number + 1)
@@ -171,9 +171,9 @@ class Recording:
                 f"{self._folder}: {free / 1e6:.0f} MB free; clips leave {reserved / 1e6:.0f} MB to the journal"
             )
 
-    def _free_name(self, began: datetime, label: str) -> tuple[ClipName, Path]:
+    def _free_name(self, began: datetime, action: ActionKey) -> tuple[ClipName, Path]:
         for number in range(1, MAX_NAMES):
-            name = clip_name(self._stream, began, label, number)
+            name = clip_name(self._stream, began, action.label, number, view=action.view.names)
             path = self._folder / name.film
             try:
                 for folder in (path.parent.parent, path.parent):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +19,7 @@ from streamclf.clips.film_info import FilmInfo, Pictures
 from streamclf.clips.names import DRAWN, STILL, UNFINISHED
 from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import ClipError, SourceError
+from streamclf.events.views import SEPARATOR, Area
 from streamclf.sources.decoded_frame import OrientationTracker, plausible_aspect
 from streamclf.sources.picture_limits import DECODER_OPTIONS, PictureLimit, probing_options
 from streamclf.sources.picture_part import part_of
@@ -39,33 +40,60 @@ _SMALLEST_SIDE: Final = 320
 log = logging.getLogger(__name__)
 
 
-def make_pictures(film: Path, info: FilmInfo, picture: PictureArea = WHOLE) -> Pictures:
+def make_pictures(
+    film: Path, info: FilmInfo, picture: PictureArea = WHOLE, areas: Callable[[], Mapping[str, Area]] = dict
+) -> Pictures:
     """Write the pictures of a complete film beside it: the frame of its most probable moment, plain and drawn.
 
-    `picture` says how they show the film: rotated, mirrored and masked. Return their paths. Raises `ClipError` if there
-    is no picture; if only drawing fails, there is no drawn one.
+    `picture` says how they show the film: rotated, mirrored and masked. `areas` returns the rectangle of each region in
+    shares of this picture, "" for that of a region without a name. Return the paths of the pictures. Raises `ClipError`
+    if there is no picture; if only drawing fails, there is no drawn one.
     """
-    from streamclf.render.overlay import OverlayState
-
     best = info.best
     at_s = info.actions[0].started_s if best is None else best.at_s
     shown_s = min(max(0.0, at_s - info.start_s), info.end_s - info.start_s)
     bgr = frame_at(film, shown_s, WHOLE if info.encoded else picture)
     probability = info.peak if best is None else best.probability
     write_picture(film.with_name(f"{info.name.stem}{STILL}"), encode_picture(bgr))
-    running = [each.label for each in info.actions if each.started_s <= at_s and at_s <= (each.ended_s or at_s)]
-    state = OverlayState(
-        stream=info.name.stream,
-        top=((info.label, probability),),
-        history=[(each.label, each.probability) for each in info.points if each.at_s <= at_s],
-        actions=running,
-    )
+    state = drawn_state(info, at_s, probability, areas())
     try:
         write_picture(film.with_name(f"{info.name.stem}{DRAWN}"), draw_picture(bgr, state))
     except (ClipError, ValueError) as error:
         log.warning("%s: no picture with label and probability: %s", info.name.film, error)
         return Pictures(info.name.still, None)
     return Pictures(info.name.still, info.name.drawn)
+
+
+def drawn_state(info: FilmInfo, at_s: float, probability: float, areas: Mapping[str, Area]) -> OverlayState:
+    """Return what is drawn on the picture at media time `at_s`: the actions that run, in the views of the stream."""
+    from streamclf.render.overlay import OverlayState
+    from streamclf.render.overlay_views import OverlayView
+
+    first = info.actions[0]
+    before = [each for each in info.points if each.at_s <= at_s]
+    running = [each for each in info.actions if each.started_s <= at_s <= (each.ended_s or at_s)]
+    kinds = list(dict.fromkeys([first.kind, *(each.kind for each in running)]))
+    latest = {each.kind: each.probability for each in before} | {first.kind: probability}
+    peaks = {each.kind: each.peak for each in info.actions}
+    views = [
+        OverlayView(
+            name=SEPARATOR.join(view.names),
+            region=view.region,
+            present=[(kind.label, latest.get(kind, peaks[kind])) for kind in kinds if kind.view == view],
+            history=[(each.label, each.probability) for each in before if each.kind.view == view],
+            actions=[each.label for each in running if each.kind.view == view],
+            area=areas.get(view.region or ""),
+        )
+        for view in dict.fromkeys(kind.view for kind in kinds)
+    ]
+    is_plain = len(views) == 1 and not views[0].name and views[0].area is None
+    return OverlayState(
+        stream=info.name.stream,
+        top=((info.label, probability),),
+        history=[(each.label, each.probability) for each in before],
+        actions=[each.label for each in running],
+        views=() if is_plain else views,
+    )
 
 
 def frame_at(film: Path, at_s: float, picture: PictureArea = WHOLE) -> U8:

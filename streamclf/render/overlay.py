@@ -55,7 +55,8 @@ class OverlayState:
     present: Sequence[tuple[str, float]] | None = None
     """The labels that apply, of a model that can report several; None means the first of `top`."""
     views: Sequence[OverlayView] = ()
-    """The views of a stream with regions or named models, which are drawn in place of labels, history and actions."""
+    """The views of a stream with regions or named models. If one has a name, they are drawn in place of labels, history
+    and actions; the rectangles of regions are drawn in any case."""
 
 
 def draw(frame: U8, state: OverlayState) -> U8:
@@ -66,15 +67,17 @@ def draw(frame: U8, state: OverlayState) -> U8:
     canvas = _enlarge(frame)
     height, width = canvas.shape[:2]
     unit = max(0.75, min(height, width) / 400)
-    if state.state == "live" and state.views:
+    has_rows = any(view.name for view in state.views)
+    if state.state == "live":
         draw_areas(canvas, state.views, unit)
+    if state.state == "live" and has_rows:
         _draw_views(canvas, state, unit)
     elif state.state == "live" and state.top:
         _draw_labels(canvas, state, unit)
     elif state.state != "live":
         _draw_notice(canvas, state, unit)
     _draw_header(canvas, state, unit)
-    if state.views:
+    if has_rows:
         draw_timelines(canvas, state.views, _timeline_height(unit), unit)
     else:
         draw_timeline(canvas, state.history, canvas.shape[0], _timeline_height(unit), unit)

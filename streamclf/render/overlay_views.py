@@ -45,15 +45,16 @@ class OverlayView:
 
 def draw_areas(canvas: U8, views: Sequence[OverlayView], unit: float) -> None:
     """Draw the rectangle and the name of each region on (H, W, 3) uint8 BGR, in the colour of its running action."""
-    areas = {view.region: view.area for view in views if view.region is not None and view.area is not None}
-    running = {view.region: view.actions[0] for view in views if view.actions}
-    draw_rectangles(canvas, areas, {region: label_bgr(label) for region, label in running.items() if region}, unit)
+    areas = {view.region or "": view.area for view in views if view.area is not None}
+    running = {view.region or "": label_bgr(view.actions[0]) for view in views if view.actions}
+    draw_rectangles(canvas, areas, running, unit)
 
 
 def draw_rectangles(canvas: U8, areas: Mapping[str, Area], colours: Mapping[str, Colour], unit: float) -> None:
     """Draw a rectangle and a name for each area on (H, W, 3) uint8 BGR; those without a colour are light grey.
 
-    An area is (left, top, right, bottom) in shares of the picture's width and height.
+    The name of a region without a name is empty. An area is (left, top, right, bottom) in shares of the picture's width
+    and height.
     """
     height, width = canvas.shape[:2]
     size = round(12 * unit)

@@ -52,6 +52,8 @@ class ViewJob(_Message):
 
     view: str
     """Name of the view, unique in its stream."""
+    region: str | None = None
+    """Name of the region, for the rectangles in stills; None for the whole picture or a region without a name."""
     fps: float
     frames_per_chunk: int
     height: int

@@ -14,6 +14,7 @@ from streamclf.clips.links import clip_link
 from streamclf.config.picture_keys import MAX_PICTURE_BYTES, PictureKeys
 from streamclf.errors import ClipError, StreamclfError, UsageError
 from streamclf.events.types import Action, Clip
+from streamclf.events.views import title, view_of
 from streamclf.net.secret_files import read_token
 from streamclf.net.signer import Signer
 from streamclf.subscribers.outlet_report import OutletReport
@@ -100,7 +101,11 @@ class ClipPictures:
         from streamclf.render.overlay import OverlayState
         from streamclf.sources.image_file import ImageError, decode_image
 
-        state = OverlayState(stream=action.stream, top=((action.label, action.probability),), actions=(action.label,))
+        state = OverlayState(
+            stream=title(action.stream, view_of(action)),
+            top=((action.label, action.probability),),
+            actions=(action.label,),
+        )
         try:
             return draw_picture(decode_image(preview), state, self._keys.picture_bytes)
         except (ImageError, ClipError) as error:

@@ -130,7 +130,7 @@ class PreviewWall:
 
     def _overlay_state(self, stream: str, view: StreamState) -> OverlayState:
         parts = view.ordered_views()
-        is_named = any(key != UNNAMED for key, _ in parts)
+        is_plain = all(key == UNNAMED and view.area_of(None) is None for key, _ in parts)
         latest = view.latest
         return OverlayState(
             stream=view.name or stream,
@@ -142,7 +142,7 @@ class PreviewWall:
             rate_per_s=None if view.predicted_at_s is None else view.rate_per_s(view.predicted_at_s),
             latency_ms=view.latency_ms,
             actions=tuple(latest.active),
-            views=[_overlay_view(view, key, part) for key, part in parts] if is_named else (),
+            views=() if is_plain else [_overlay_view(view, key, part) for key, part in parts],
         )
 
 

@@ -119,6 +119,7 @@ class ViewChannels:
         geometry = plan.geometry
         return ViewJob(
             view=plan.key,
+            region=plan.region,
             area=plan.area,
             fps=geometry.fps,
             frames_per_chunk=geometry.frames_per_chunk,

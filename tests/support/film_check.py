@@ -17,12 +17,21 @@ EPOCH = "e" * 32
 
 
 def note(
-    phase: str, at_s: float, *, started_s: float = 4.0, label: str = "wave", start: int | None = 7, p: float = 0.9
+    phase: str,
+    at_s: float,
+    *,
+    started_s: float = 4.0,
+    label: str = "wave",
+    start: int | None = 7,
+    p: float = 0.9,
+    region: str | None = None,
+    model_name: str | None = None,
 ) -> ActionNote:
     """Make the event of an action as the hub sends it."""
     return ActionNote(
-        label=label, phase=phase, started_s=started_s, at_s=at_s, probability=p, peak=p, epoch=EPOCH, start=start
-    )
+        label=label, phase=phase, started_s=started_s, at_s=at_s, probability=p, peak=p, epoch=EPOCH, start=start,
+        region=region, model_name=model_name,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

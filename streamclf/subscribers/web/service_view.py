@@ -16,7 +16,8 @@ from typing import Any, Final
 from streamclf.client.stream_views import ServiceView, StreamState
 from streamclf.client.subscription import Subscription
 from streamclf.errors import BusError
-from streamclf.events.types import Clip, Heartbeat, Lost, Received, Status, StreamEvent
+from streamclf.events.types import Clip, Heartbeat, Lost, Prediction, Received, Status, StreamEvent
+from streamclf.events.views import view_of
 from streamclf.net.curve_client import ServiceAddress
 from streamclf.subscribers.outlet_run import OutletRun
 from streamclf.subscribers.web.preview_interest import PreviewInterest
@@ -220,7 +221,10 @@ class LiveService:
         view = self._view.streams.get(event.stream)
         if view is None:
             return True
-        known = view.status if isinstance(event, Status) else getattr(view, event.type)
+        known: StreamEvent | None = view.status
+        if not isinstance(event, Status):
+            part = view.views.get(view_of(event))
+            known = None if part is None else part.prediction if isinstance(event, Prediction) else part.action
         if known is None or known.epoch != event.epoch:
             return True
         return event.offset is not None and known.offset is not None and event.offset > known.offset

@@ -7,9 +7,34 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from streamclf.client.stream_views import StreamState
+from streamclf.client.stream_views import StreamState, ViewState
 from streamclf.events.types import State
+from streamclf.events.views import Area, ViewKey
 from streamclf.subscribers.web.service_view import LiveService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewSummary:
+    """The present state of one view of a stream: a region, or the whole picture, as one model classifies it."""
+
+    region: str | None
+    """Null for the whole picture."""
+    model_name: str | None
+    """Name of the model in the configuration; null for the model without a name."""
+    area: Area | None
+    """Rectangle of the region: left, top, right, bottom in shares of the picture."""
+    top: list[tuple[str, float]]
+    """(label, probability) of the last prediction, most probable first."""
+    present: list[str] | None
+    """Labels that apply: the first of `top`, or all above their thresholds; null before the first prediction."""
+    actions: list[str]
+    """Labels of the actions in progress."""
+    predicted: datetime | None
+    rate: float | None
+    """Predictions per second; null while it is unknown."""
+    latency_ms: float | None
+    model: str | None
+    engine: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +51,9 @@ class StreamSummary:
     paused: bool
     """Whether the configuration pauses it."""
     top: list[tuple[str, float]]
-    """(label, probability) of the last prediction, most probable first."""
+    """(label, probability) of the last prediction of the first view, most probable first."""
     actions: list[str]
-    """Labels of the actions in progress."""
+    """Labels of the actions in progress, in any view."""
     predicted: datetime | None
     latency_ms: float | None
     """Median from captured frame to published prediction."""
@@ -37,6 +62,8 @@ class StreamSummary:
     model: str | None
     engine: str | None
     hop: int | None
+    views: list[ViewSummary]
+    """The views of the stream, the whole picture first; at least one."""
 
 
 def summarize(service: LiveService, name: str) -> StreamSummary | None:
@@ -51,7 +78,9 @@ def summarize(service: LiveService, name: str) -> StreamSummary | None:
 
 
 def _summary(name: str, view: StreamState, now_s: float) -> StreamSummary:
-    status, prediction = view.status, view.prediction
+    status, parts = view.status, view.ordered_views()
+    first = parts[0][1]
+    prediction = first.prediction
     latency_ms = None if (median_ms := view.latency_ms) is None else round(median_ms, 1)
     rate = view.rate_per_s(now_s)
     return StreamSummary(
@@ -62,7 +91,7 @@ def _summary(name: str, view: StreamState, now_s: float) -> StreamSummary:
         note=view.note,
         finished=status.finished if status else False,
         paused=status.paused if status else False,
-        top=list(view.top[:5]),
+        top=list(first.top[:5]),
         actions=list(dict.fromkeys(key.label for key in view.active))[:8],
         predicted=prediction.time if prediction else None,
         latency_ms=latency_ms,
@@ -70,6 +99,25 @@ def _summary(name: str, view: StreamState, now_s: float) -> StreamSummary:
         model=prediction.model if prediction else None,
         engine=prediction.engine if prediction else None,
         hop=view.hop,
+        views=[_view_summary(view, key, part, now_s) for key, part in parts],
+    )
+
+
+def _view_summary(view: StreamState, key: ViewKey, part: ViewState, now_s: float) -> ViewSummary:
+    prediction, present, rate = part.prediction, part.present, part.rate_per_s(now_s)
+    latency_ms = part.latency_ms
+    return ViewSummary(
+        region=key.region,
+        model_name=key.model_name,
+        area=view.area_of(key.region),
+        top=list(part.top[:5]),
+        present=None if present is None else [label for label, _ in present],
+        actions=list(part.active)[:8],
+        predicted=prediction.time if prediction else None,
+        rate=None if rate is None else round(rate, 1),
+        latency_ms=None if latency_ms is None else round(latency_ms, 1),
+        model=prediction.model if prediction else None,
+        engine=prediction.engine if prediction else None,
     )
 
 

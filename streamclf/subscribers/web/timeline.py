@@ -1,4 +1,4 @@
-"""Read the predictions of one stream over the last hour from the journal, and reduce them to a chart's points."""
+"""Read the predictions of one view over the last hour from the journal, and reduce them to a chart's points."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import zmq
 from streamclf.client.replay import ReplayClient
 from streamclf.events.positions import Position
 from streamclf.events.types import Heartbeat, Prediction
+from streamclf.events.views import UNNAMED, ViewKey, view_of
 from streamclf.net.curve_client import ServiceAddress
 from streamclf.net.endpoints import reachable_endpoint
 
@@ -40,7 +41,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """The probabilities of one stream; `times` are Unix milliseconds, oldest first."""
+    """The probabilities of one view of a stream; `times` are Unix milliseconds, oldest first."""
 
     times: list[int]
     series: list[Series]
@@ -54,21 +55,26 @@ class TimelineReader:
     def __init__(self, address: ServiceAddress) -> None:
         self._address = address
         self._lock = threading.Lock()
-        self._cache: OrderedDict[str, tuple[float, Timeline]] = OrderedDict()
+        self._cache: OrderedDict[str, tuple[float, dict[ViewKey, Timeline]]] = OrderedDict()
+        """By stream; the predictions of all its views are read together."""
 
-    def read(self, stream: str, heartbeat: Heartbeat) -> Timeline:
-        """Return the timeline of `stream`. Blocks for `READ_S` at most, after other callers have finished."""
+    def read(self, stream: str, view: ViewKey, heartbeat: Heartbeat) -> Timeline:
+        """Return the timeline of a view of `stream`. Blocks for `READ_S` at most, after other callers have finished."""
         with self._lock:
             cached = self._cache.get(stream)
-            if cached and time.monotonic() - cached[0] < _CACHE_S:
-                return cached[1]
-            predictions, is_complete = self._fetch(stream, heartbeat)
-            timeline = reduce_predictions(predictions, is_complete=is_complete)
-            self._cache[stream] = time.monotonic(), timeline
-            self._cache.move_to_end(stream)
-            if len(self._cache) > _MAX_CACHED:
-                self._cache.popitem(last=False)
-            return timeline
+            if not cached or time.monotonic() - cached[0] >= _CACHE_S:
+                predictions, is_complete = self._fetch(stream, heartbeat)
+                found: defaultdict[ViewKey, list[Prediction]] = defaultdict(list)
+                for each in predictions:
+                    found[view_of(each)].append(each)
+                found.setdefault(UNNAMED, [])
+                timelines = {key: reduce_predictions(each, is_complete=is_complete) for key, each in found.items()}
+                cached = self._cache[stream] = time.monotonic(), timelines
+                self._cache.move_to_end(stream)
+                if len(self._cache) > _MAX_CACHED:
+                    self._cache.popitem(last=False)
+            empty = Timeline(times=[], series=[], complete=cached[1][UNNAMED].complete)
+            return cached[1].get(view, empty)
 
     def _fetch(self, stream: str, heartbeat: Heartbeat) -> tuple[list[Prediction], bool]:
         """Return the predictions of the last hour, and whether none is missing. Reads the newest stretch first."""

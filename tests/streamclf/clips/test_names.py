@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from streamclf.clips.names import MAX_SLUG_CHARS, clip_name, label_slug, parse_clip_path
+from streamclf.events.types import CLIP_PATH_PATTERN
 
 BEGAN = datetime(2026, 11, 29, 23, 59, 58, 7999, tzinfo=timezone.utc)
 
@@ -18,6 +20,14 @@ def test_a_name_holds_the_time_in_utc() -> None:
     assert name.still == "door/2026-11-29/235958-007-fight.jpg"
     assert name.drawn == "door/2026-11-29/235958-007-fight.drawn.jpg"
     assert clip_name("door", BEGAN, "fight", 2).film == "door/2026-11-29/235958-007-fight-2.mp4"
+
+
+def test_a_name_of_a_view_ends_in_its_names_and_can_be_parsed() -> None:
+    name = clip_name("door", BEGAN, "fight", view=("gate", "hands"))
+    assert name.film == "door/2026-11-29/235958-007-fight-gate-hands.mp4"
+    longest = clip_name("s" * 64, BEGAN, "x" * 256, 99, view=("g" * 64, "m" * 64))
+    assert parse_clip_path(longest.drawn) == (longest, ".drawn.jpg")
+    assert re.fullmatch(CLIP_PATH_PATTERN, longest.drawn)
 
 
 def test_names_sort_by_time_across_streams() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,13 +14,13 @@ from support.film_check import SavedFilm, check_whole, note, read_film
 from support.rtsp_server import RtspServer
 
 from streamclf.clips import recording as recording_module
-from streamclf.clips.film_info import FilmInfo
-from streamclf.clips.film_plan import ActionNote
+from streamclf.clips.film_info import FilmInfo, Pictures, Point, parse_film_info
+from streamclf.clips.film_plan import ActionNote, parse_action_note
 from streamclf.clips.recording import Recording
 from streamclf.clips.ring import PacketRing
 from streamclf.config.clips import ClipsConfig
 from streamclf.config.source import SourceConfig
-from streamclf.errors import ClipError
+from streamclf.errors import ClipError, EventError
 from streamclf.sources import open_source
 from streamclf.units import NS
 
@@ -132,6 +133,45 @@ def test_overlapping_actions_share_a_film_that_ends_after_the_last(tmp_path: Pat
     assert [(each.label, each.start, each.ended_s) for each in film.info.actions] == [("wave", 7, 4.5), ("run", 9, 6.0)]
     assert film.info.label == "wave"
     assert {point.label for point in film.info.points} == {"wave", "run"}
+
+
+def test_equal_labels_of_two_views_at_once_are_two_actions_of_one_film(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", frames=250, gop=10)
+    gate, hands = {"region": "gate"}, {"region": "gate", "model_name": "hands"}
+    notes = [*action(3.0, 4.0, **gate), *action(3.0, 6.0, start=9, p=0.95, **hands), *action(3.0, 3.9, start=8)]
+    (film,) = Setup(tmp_path / "clips").read({"url": str(path), "pace": "fast"}, notes)
+    assert (film.numbers[0], film.numbers[-1]) == (50, 175), "it ends after the longest one"
+    found = [(each.region, each.model_name, each.start, each.ended_s, each.peak) for each in film.info.actions]
+    assert found == [("gate", None, 7, 4.0, 0.9), ("gate", "hands", 9, 6.0, 0.95), (None, None, 8, 3.9, 0.9)]
+    assert film.title == "door: gate · wave"
+    assert film.info.name.stem.endswith("-wave-gate")
+    assert film.info.best is not None
+    assert film.info.best.probability == 0.9, "of the view that names the film"
+    body = film.info.event_body(size=1, pictures=Pictures())
+    assert (body["region"], "model_name" in body, sorted(body["actions"])) == ("gate", False, [7, 8, 9])
+    assert parse_film_info(film.info.to_json()) == film.info
+
+
+def test_the_description_of_a_film_without_views_has_the_form_of_earlier_versions() -> None:
+    info = parse_film_info(
+        '{"name":{"day":"2026-01-02","stem":"030405-678-wave","stream":"door"},"began":"2026-01-02T03:04:05Z",'
+        '"start_s":1.0,"end_s":3.0,"actions":[{"label":"wave","started_s":1.5,"start":7,"peak":0.9,"ended_s":2.0}],'
+        '"epoch":"ab","points":[[1.6,"wave",0.9]]}'
+    )
+    assert info.points == (Point(1.6, "wave", 0.9),)
+    assert '"points":[[1.6,"wave",0.9]]' in info.to_json()
+    assert not {"region", "model_name"} & info.event_body(size=1, pictures=Pictures()).keys()
+
+
+@pytest.mark.parametrize("name", ["a/b", "", 7, ["gate"], "x" * 65])
+def test_events_with_impossible_views_are_refused(name: object) -> None:
+    event = {
+        "label": "wave", "phase": "start", "started_s": 1, "at_s": 1, "probability": 1, "peak": 1, "epoch": "a",
+    }  # fmt: skip
+    assert parse_action_note(1, json.dumps(event | {"region": "gate"}).encode()).region == "gate"
+    for key in ("region", "model_name"):
+        with pytest.raises(EventError):
+            parse_action_note(1, json.dumps(event | {key: name}).encode())
 
 
 def test_two_actions_apart_have_a_film_each(tmp_path: Path) -> None:

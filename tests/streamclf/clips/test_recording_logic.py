@@ -19,6 +19,7 @@ from streamclf.clips.recording import Recording
 from streamclf.clips.ring import PacketEntry, PacketRing
 from streamclf.config.clips import ClipsConfig
 from streamclf.errors import ClipError
+from streamclf.events.views import ActionKey
 from streamclf.units import NS
 
 STEP_NS = NS // 10
@@ -136,5 +137,5 @@ def _step(take: Recording, now_s: float) -> None:
         take.abandon(now_s)
 
 
-def _any_name(self: Recording, began: Any, label: str) -> Any:
-    return recording.clip_name("door", began, label), Path("/nonexistent/film.mp4")
+def _any_name(self: Recording, began: Any, action: ActionKey) -> Any:
+    return recording.clip_name("door", began, action.label), Path("/nonexistent/film.mp4")

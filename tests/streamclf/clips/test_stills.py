@@ -17,10 +17,19 @@ from streamclf.clips import stills
 from streamclf.clips.film_info import FilmAction, FilmInfo, Pictures, Point
 from streamclf.clips.folder import ClipFolder
 from streamclf.clips.names import clip_name
-from streamclf.clips.stills import draw_picture, encode_picture, frame_at, make_pictures, picture_size, write_picture
+from streamclf.clips.stills import (
+    draw_picture,
+    drawn_state,
+    encode_picture,
+    frame_at,
+    make_pictures,
+    picture_size,
+    write_picture,
+)
 from streamclf.config.picture_area import PictureArea
 from streamclf.errors import ClipError
 from streamclf.render.overlay import OverlayState
+from streamclf.render.palette import label_bgr
 
 B_FRAMES = {"preset": "veryfast", "bf": "2", "sc_threshold": "0", "x264-params": "threads=1"}
 
@@ -182,3 +191,33 @@ def test_stills_are_rotated_mirrored_and_masked_as_the_stream_is(tmp_path: Path)
     unchanged = cv2.imread(str(tmp_path / info.name.still))
     assert unchanged is not None
     assert (unchanged == plain).all(), "the service had rotated the pictures before it encoded the film"
+
+
+def test_a_still_shows_the_rectangle_of_its_region(tmp_path: Path) -> None:
+    info = film_info("fight", Point(101.2, "fight", 0.9, "gate"))
+    info = replace(info, actions=(replace(info.actions[0], region="gate"),))
+    film = tmp_path / info.name.film
+    film.parent.mkdir(parents=True)
+    write_clip(film, frames=50, width=640, height=360)
+
+    def edge(areas: dict[str, tuple[float, float, float, float]]) -> float:
+        """Return how far the left edge of the rectangle is from the colour of the label."""
+        make_pictures(film, info, areas=lambda: areas)
+        drawn = cv2.imread(str(tmp_path / info.name.drawn))
+        assert drawn is not None
+        return float(np.abs(drawn[120:160, 160].astype(int) - label_bgr("fight")).mean())
+
+    assert edge({"gate": (0.25, 0.1, 0.75, 0.6)}) < 25
+    assert edge({"yard": (0.25, 0.1, 0.75, 0.6)}) > 40, "another region"
+
+
+def test_a_still_names_the_views_of_all_actions_that_run() -> None:
+    info = film_info("fight", Point(101.0, "fight", 0.8, "gate"), Point(101.1, "fight", 0.7, "gate", "hands"))
+    first = replace(info.actions[0], region="gate")
+    info = replace(info, actions=(first, replace(first, model_name="hands", started_s=100.6)))
+    state = drawn_state(info, 101.2, 0.8, {"gate": (0.0, 0.0, 0.5, 1.0)})
+    assert [(view.name, view.present, view.actions, view.area) for view in state.views] == [
+        ("gate", [("fight", 0.8)], ["fight"], (0.0, 0.0, 0.5, 1.0)),
+        ("gate · hands", [("fight", 0.7)], ["fight"], (0.0, 0.0, 0.5, 1.0)),
+    ]
+    assert drawn_state(film_info("fight"), 101.0, 0.8, {}).views == ()

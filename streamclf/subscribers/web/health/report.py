@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timezone
 from typing import Final
 
@@ -157,12 +158,12 @@ class HealthReporter:
 
     def _stream(self, name: str, since: datetime | None, heartbeat: Heartbeat | None) -> StreamHealth:
         view: StreamState = self._service.read(name, lambda view: view) or StreamState()
-        status, prediction = view.status, view.prediction
+        status = view.status
         counters = status.counters if status else {}
         dropped = {
             key.removeprefix(_DROPPED): int(number) for key, number in counters.items() if key.startswith(_DROPPED)
         }
-        dropped |= prediction.dropped if prediction else {}
+        dropped |= _classifier_drops(view)
         dropped["link"] = heartbeat.dropped.get(name, 0) if heartbeat else 0
         dropped["lost_packets"] = int(counters.get("lost", 0))
         rates = self._meter.rates(name)
@@ -244,6 +245,16 @@ class HealthReporter:
         if self._follower.fault:
             found.append(f"the page cannot store events: {self._follower.fault}")
         return found
+
+
+def _classifier_drops(view: StreamState) -> dict[str, int]:
+    """Add up the drops of the stream's regions. Models that share a process count the same ones, so the most counts."""
+    found: dict[str, dict[str, int]] = {}
+    for key, part in view.views.items():
+        drops = found.setdefault(key.region or "", {})
+        for cause, number in (part.prediction.dropped if part.prediction else {}).items():
+            drops[cause] = max(drops.get(cause, 0), number)
+    return dict(sum((Counter(drops) for drops in found.values()), Counter()))
 
 
 def _problem(subject: str, state: str, reason: str | None) -> str:

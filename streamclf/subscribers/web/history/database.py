@@ -48,6 +48,10 @@ CREATE TABLE IF NOT EXISTS covered(
 offsets whose events the history has read."""
 
 
+_VIEW_COLUMNS: Final = tuple((table, column) for table in ("actions", "clips") for column in ("region", "model_name"))
+"""Columns that a history of an earlier version lacks; empty for the whole picture and for the model without a name."""
+
+
 def open_database(path: Path | None) -> sqlite3.Connection:
     """Open or create the database `path`; None for one in memory. A damaged file is set aside.
 
@@ -77,6 +81,9 @@ def _open(name: str) -> sqlite3.Connection:
             raise JournalError(f"{name}: not the history of a page, or of another version; {REMEDY}")
         db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-{CACHE_KIB};")
         db.executescript(_SCHEMA)
+        for table, column in _VIEW_COLUMNS:
+            if column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
+                db.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
         db.executescript(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT};")
         db.create_function("contains", 2, _contains, deterministic=True)
     except BaseException:

@@ -235,4 +235,6 @@ def _record(clip: StoredClip, info: FilmInfo | None) -> ClipRecord:
         bytes=clip.bytes,
         probability=info.peak if info else 0.0,
         starred=True,
+        region=info.actions[0].region if info else None,
+        model_name=info.actions[0].model_name if info else None,
     )

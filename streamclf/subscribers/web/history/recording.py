@@ -12,8 +12,11 @@ import zlib
 from typing import Final, NamedTuple
 
 from streamclf.events.types import Action, Clip, Status, StreamEvent
+from streamclf.events.views import InView
 from streamclf.subscribers.web.history.records import ClipRecord, to_us
 
+_SAME_KIND: Final = "epoch=? AND stream=? AND label=? AND region=? AND model_name=?"
+"""The SQL condition for actions of the same kind: of one view and label."""
 NO_END: Final = -1
 """In place of the offset of an end that is missing."""
 _US_PER_S: Final = 1_000_000
@@ -89,11 +92,11 @@ class Recorder:
             )
         else:
             self._insert_action(event, offset, began_us=at_us, ended_us=None)
-        # A label has one action of a stream at a time. If a later one has begun, the end of this one is missing.
-        same = (event.epoch, event.stream, event.label)
+        # A label has one action of a view at a time. If a later one has begun, the end of this one is missing.
+        same = _kind(event)
         self._db.execute(
-            "UPDATE actions SET end_offset=? WHERE epoch=? AND stream=? AND label=? AND end_offset IS NULL "
-            "AND began_us<(SELECT max(began_us) FROM actions WHERE epoch=? AND stream=? AND label=?)",
+            f"UPDATE actions SET end_offset=? WHERE {_SAME_KIND} AND end_offset IS NULL "  # noqa: S608 - constants
+            f"AND began_us<(SELECT max(began_us) FROM actions WHERE {_SAME_KIND})",
             (NO_END, *same, *same),
         )
         return True
@@ -109,8 +112,9 @@ class Recorder:
         if row.end_offset is not None and row.end_offset > offset:  # that is the end of a start still to be read
             detached = self._db.execute(
                 "INSERT INTO actions(epoch, offset, has_start, end_offset, stream, label, started_s, at_s, began_us, "
-                "ended_us, peak, reason, search) SELECT epoch, end_offset, 0, end_offset, stream, label, started_s, "
-                "at_s, ended_us, ended_us, peak, reason, search FROM actions WHERE id=?",
+                "ended_us, peak, reason, search, region, model_name) SELECT epoch, end_offset, 0, end_offset, stream, "
+                "label, started_s, at_s, ended_us, ended_us, peak, reason, search, region, model_name FROM actions "
+                "WHERE id=?",
                 (row.id,),
             )
             assert detached.rowcount == 1
@@ -133,11 +137,11 @@ class Recorder:
         return True
 
     def _nearest(self, event: Action, condition: str, *values: int) -> _Row | None:
-        """Return the first action of the same label and media time that fulfils the SQL condition."""
+        """Return the first action of the same view, label and media time that fulfils the SQL condition."""
         row = self._db.execute(
             "SELECT id, offset, end_offset, has_start FROM actions "  # noqa: S608 - constants of this module
-            f"WHERE epoch=? AND stream=? AND label=? AND started_s=? AND {condition} LIMIT 1",
-            (event.epoch, event.stream, event.label, event.started_s, *values),
+            f"WHERE {_SAME_KIND} AND started_s=? AND {condition} LIMIT 1",
+            (*_kind(event), event.started_s, *values),
         ).fetchone()
         return None if row is None else _Row(*row)
 
@@ -167,7 +171,7 @@ class Recorder:
     def _insert_action(self, event: Action, offset: int, *, began_us: int, ended_us: int | None) -> bool:
         added = self._db.execute(
             "INSERT OR IGNORE INTO actions(epoch, offset, has_start, end_offset, stream, label, started_s, at_s, "
-            "began_us, ended_us, peak, reason, search) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            "began_us, ended_us, peak, reason, search, region, model_name) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 event.epoch,
                 offset,
@@ -181,7 +185,8 @@ class Recorder:
                 ended_us,
                 event.peak,
                 event.reason,
-                fold(f"{event.stream}\n{event.label}"),
+                _search_text(event),
+                *_view(event),
             ),
         )
         return added.rowcount > 0
@@ -204,6 +209,8 @@ class Recorder:
             bytes=event.bytes,
             probability=event.probability,
             starred=False,
+            region=event.region,
+            model_name=event.model_name,
         )
         known = self._db.execute("SELECT id, epoch FROM clips WHERE file=?", (event.file,)).fetchone()
         if known and known[1]:
@@ -230,16 +237,16 @@ class Recorder:
         began_us = to_us(clip.began)
         end_us = began_us + int((clip.end_s - clip.start_s) * _US_PER_S)
         row = self._db.execute(
-            "SELECT offset FROM actions WHERE epoch=? AND stream=? AND label=? AND began_us>=? AND began_us<=? "
+            f"SELECT offset FROM actions WHERE {_SAME_KIND} AND began_us>=? AND began_us<=? "  # noqa: S608 - a constant
             "ORDER BY began_us DESC LIMIT 1",
-            (epoch, clip.stream, clip.label, began_us - _CLIP_MARGIN_US, end_us),
+            (epoch, clip.stream, clip.label, *_view(clip), began_us - _CLIP_MARGIN_US, end_us),
         ).fetchone()
         return None if row is None else int(row[0])
 
     def _insert_clip(self, epoch: str, offset: int | None, clip: ClipRecord) -> int:
         added = self._db.execute(
             "INSERT INTO clips(epoch, offset, stream, label, part, last, began_us, start_s, end_s, file, still, drawn, "
-            "bytes, probability, starred) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            "bytes, probability, starred, region, model_name) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 epoch,
                 offset,
@@ -256,6 +263,7 @@ class Recorder:
                 clip.bytes,
                 clip.probability,
                 clip.starred,
+                *_view(clip),
             ),
         )
         assert added.lastrowid is not None
@@ -269,7 +277,7 @@ class Recorder:
         ended_us = began_us + int((clip.end_s - clip.start_s) * _US_PER_S)
         self._db.execute(
             "INSERT OR IGNORE INTO actions(epoch, offset, has_start, end_offset, stream, label, started_s, at_s, "
-            "began_us, ended_us, peak, search) VALUES('',?,1,?,?,?,?,?,?,?,?,?)",
+            "began_us, ended_us, peak, search, region, model_name) VALUES('',?,1,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 offset,
                 offset,
@@ -280,7 +288,8 @@ class Recorder:
                 began_us,
                 ended_us,
                 clip.probability,
-                fold(f"{clip.stream}\n{clip.label}"),
+                _search_text(clip),
+                *_view(clip),
             ),
         )
 
@@ -308,6 +317,20 @@ class Recorder:
             (event.stream, at_us, *content),
         )
         return added.rowcount > 0
+
+
+def _view(item: InView) -> tuple[str, str]:
+    """Return the columns `region` and `model_name`."""
+    return item.region or "", item.model_name or ""
+
+
+def _kind(event: Action) -> tuple[str, ...]:
+    """Return the values of `_SAME_KIND`."""
+    return event.epoch, event.stream, event.label, *_view(event)
+
+
+def _search_text(item: Action | ClipRecord) -> str:
+    return fold("\n".join((item.stream, *filter(None, _view(item)), item.label)))
 
 
 def _began_us(event: Action) -> int:

@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias
 from streamclf.errors import UsageError
 from streamclf.events.types import MAX_LISTED_STREAMS, State
 from streamclf.events.views import MAX_LABEL_CHARS
+from streamclf.net.names import STREAM_NAME_RULE, valid_stream_name
 
 MAX_FILTER_VALUES: Final = 64
 MAX_TEXT_CHARS: Final = 200
@@ -38,6 +39,8 @@ class ClipRecord:
     bytes: int
     probability: float
     starred: bool
+    region: str | None = None
+    model_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +63,22 @@ class ActionRecord:
     probability: float
     reason: str | None
     clips: tuple[ClipRecord, ...] = ()
+    region: str | None = None
+    model_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionFilter:
-    """Choose actions. An empty tuple or None chooses all; `text` must occur in the stream, its name or the label."""
+    """Choose actions. An empty tuple or None chooses all.
+
+    `text` must occur in the stream, its name, the region, the model or the label. Of `regions` and `models`, "" is the
+    whole picture and the model without a name.
+    """
 
     streams: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
     since: datetime | None = None
     until: datetime | None = None
     text: str = ""
@@ -76,6 +87,11 @@ class ActionFilter:
     def __post_init__(self) -> None:
         if len(self.labels) > MAX_FILTER_VALUES or len(self.streams) > MAX_LISTED_STREAMS:
             raise UsageError(f"too many values; at most {MAX_FILTER_VALUES} labels and {MAX_LISTED_STREAMS} streams")
+        if max(len(self.regions), len(self.models)) > MAX_FILTER_VALUES:
+            raise UsageError(f"too many values; at most {MAX_FILTER_VALUES} regions and {MAX_FILTER_VALUES} models")
+        for kind, names in (("region", self.regions), ("model", self.models)):
+            if wrong := next((name for name in names if name and not valid_stream_name(name)), None):
+                raise UsageError(f"{kind} {wrong[:80]!r}: {STREAM_NAME_RULE}")
         if any(len(label) > MAX_LABEL_CHARS for label in self.labels):
             raise UsageError(f"label: at most {MAX_LABEL_CHARS} characters")
         if len(self.text) > MAX_TEXT_CHARS:

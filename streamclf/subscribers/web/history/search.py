@@ -22,10 +22,13 @@ from streamclf.subscribers.web.history.records import (
 )
 
 MAX_LIMIT: Final = 200
-_COLUMNS: Final = "id, epoch, offset, end_offset, stream, label, started_s, at_s, began_us, ended_us, peak, reason"
+_COLUMNS: Final = (
+    "id, epoch, offset, end_offset, stream, label, started_s, at_s, began_us, ended_us, peak, reason, region, "
+    "model_name"
+)  # fmt: skip
 _CLIP_COLUMNS: Final = (
     "c.offset, c.stream, c.label, c.part, c.last, c.began_us, c.start_s, c.end_s, c.file, c.still, c.drawn, c.bytes, "
-    "c.probability, c.starred"
+    "c.probability, c.starred, c.region, c.model_name"
 )
 _CURSOR: Final = re.compile(r"(-?[0-9]{1,20})\.([0-9]{1,18})")
 
@@ -89,7 +92,9 @@ def state_changes(db: sqlite3.Connection, limit: int, stream: str | None) -> lis
 def _conditions(chosen: ActionFilter, names: Mapping[str, str]) -> tuple[list[str], list[object]]:
     """Return the SQL terms of a filter and their values. No value becomes part of the SQL."""
     terms, values = ["deleted=0"], list[object]()
-    for column, wanted in (("stream", chosen.streams), ("label", chosen.labels)):
+    for column, wanted in (
+        ("stream", chosen.streams), ("label", chosen.labels), ("region", chosen.regions), ("model_name", chosen.models),
+    ):  # fmt: skip
         if wanted:
             terms.append(f"{column} IN ({','.join('?' * len(wanted))})")
             values += wanted
@@ -113,7 +118,7 @@ def _conditions(chosen: ActionFilter, names: Mapping[str, str]) -> tuple[list[st
 
 
 def _action(db: sqlite3.Connection, row: tuple[Any, ...], present: str) -> ActionRecord:
-    _, epoch, offset, end_offset, stream, label, started_s, at_s, began_us, ended_us, peak, reason = row
+    _, epoch, offset, end_offset, stream, label, started_s, at_s, began_us, ended_us, peak, reason, *view = row
     state: ActionState = "ended"
     if end_offset is None or end_offset == NO_END:
         state = "running" if end_offset is None and epoch == present else "unknown"
@@ -134,11 +139,14 @@ def _action(db: sqlite3.Connection, row: tuple[Any, ...], present: str) -> Actio
         probability=peak,
         reason=reason,
         clips=tuple(_clip(clip) for clip in clips),
+        region=view[0] or None,
+        model_name=view[1] or None,
     )
 
 
 def _clip(row: tuple[Any, ...]) -> ClipRecord:
-    offset, stream, label, part, last, began_us, start_s, end_s, file, still, drawn, size, probability, starred = row
+    offset, stream, label, part, last, began_us, start_s, end_s, file, still, drawn, size, probability, *more = row
+    starred, region, model_name = more
     return ClipRecord(
         offset=offset,
         stream=stream,
@@ -154,4 +162,6 @@ def _clip(row: tuple[Any, ...]) -> ClipRecord:
         bytes=size,
         probability=probability,
         starred=bool(starred),
+        region=region or None,
+        model_name=model_name or None,
     )

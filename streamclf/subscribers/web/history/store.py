@@ -169,6 +169,14 @@ class History:
         """Return the streams of all actions, sorted."""
         return self._known("stream", MAX_LISTED_STREAMS)
 
+    def known_regions(self) -> list[str]:
+        """Return the regions of all actions, sorted; "" for the whole picture."""
+        return self._known("region", 1000)
+
+    def known_models(self) -> list[str]:
+        """Return the names of the models of all actions, sorted; "" for the model without a name."""
+        return self._known("model_name", 1000)
+
     def _known(self, column: str, limit: int) -> list[str]:
         streams = self.streams or ()
         where = "" if self.streams is None else f" WHERE stream IN ({','.join('?' * len(streams))})"

@@ -31,6 +31,11 @@ from streamclf.subscribers.web.history.search import MAX_LIMIT
 SHARE_S: Final = 7 * 86400.0
 """Longest time that a shared link is valid, as long as clips are kept by default."""
 
+_WORDS: Final = "Words in stream, name, region, model or label."
+_ONLY_REGIONS: Final = "Only these regions; an empty text is the whole picture."
+_ONLY_MODELS: Final = "Only models with these names; an empty text is the model without a name."
+ViewName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
+"""The name of a region or a model, or an empty text."""
 _NO_CLIP: Final = "no such clip; it was deleted or has expired"
 
 EventOffset = Annotated[int, Path(ge=-(2**53), le=MAX_OFFSET, description="`offset` of the event in the list.")]
@@ -64,6 +69,10 @@ class EventEntry(BaseModel):
     name: str
     """Name of the stream for people."""
     label: str
+    region: str | None
+    """Region of the stream's picture; null for the whole picture."""
+    model_name: str | None
+    """Name of the model in the configuration; null for the model without a name."""
     state: ActionState
     began: datetime
     ended: datetime | None
@@ -100,6 +109,10 @@ class Choices(BaseModel):
     streams: dict[str, str]
     """Name for people by stream."""
     labels: list[str]
+    regions: list[str]
+    """An empty text stands for the whole picture."""
+    models: list[str]
+    """An empty text stands for the model without a name."""
 
 
 class Star(BaseModel):
@@ -137,9 +150,13 @@ def make_events_router(context: PageContext) -> APIRouter:
     def list_events(
         stream: Annotated[list[str], Query(max_length=64, description="Only these streams.")] = [],  # noqa: B006
         label: Annotated[list[str], Query(max_length=64, description="Only these labels.")] = [],  # noqa: B006
+        region: Annotated[list[ViewName], Query(max_length=64, description=_ONLY_REGIONS)] = [],  # noqa: B006
+        model: Annotated[list[ViewName], Query(max_length=64, description=_ONLY_MODELS)] = [],  # noqa: B006
         since: Annotated[AwareDatetime | None, Query(description="Only events that went on at or after it.")] = None,
         until: Annotated[AwareDatetime | None, Query(description="Only events that began before it.")] = None,
-        text: Annotated[str, Query(max_length=MAX_TEXT_CHARS, description="Words in stream, name or label.")] = "",
+        text: Annotated[
+            str, Query(max_length=MAX_TEXT_CHARS, description="Words in stream, name, region, model or label.")
+        ] = "",
         starred: Annotated[bool, Query(description="Only events with a starred clip.")] = False,
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
         cursor: Annotated[str | None, Query(max_length=64)] = None,
@@ -150,8 +167,9 @@ def make_events_router(context: PageContext) -> APIRouter:
             return Response(status_code=204)
         with _translated():
             chosen = ActionFilter(
-                streams=tuple(stream), labels=tuple(label), since=since, until=until, text=text, starred=starred
-            )
+                streams=tuple(stream), labels=tuple(label), regions=tuple(region), models=tuple(model),
+                since=since, until=until, text=text, starred=starred,
+            )  # fmt: skip
             page = archive.find(chosen, limit=limit, cursor=cursor)
             names = archive.names()
         return EventList(
@@ -165,11 +183,14 @@ def make_events_router(context: PageContext) -> APIRouter:
 
     @router.get("/events/choices")
     def list_choices() -> Choices:
-        """Return the streams and labels that events have."""
+        """Return the streams, labels, regions and models that events have."""
         names = archive.names()
         streams = sorted({*context.history.known_streams(), *context.service.names()})
         return Choices(
-            streams={stream: names.get(stream, stream) for stream in streams}, labels=context.history.known_labels()
+            streams={stream: names.get(stream, stream) for stream in streams},
+            labels=context.history.known_labels(),
+            regions=context.history.known_regions(),
+            models=context.history.known_models(),
         )
 
     @router.get("/events/{offset}")

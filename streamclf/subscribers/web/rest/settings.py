@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, HTTPException, Query
@@ -20,7 +21,7 @@ from starlette.responses import Response
 from streamclf.config.actions import ActionConfig, Off, On, StreamActions, UpToADay, UpToAnHour
 from streamclf.config.service import StreamName
 from streamclf.errors import BusError, ConfigError, SourceError, UsageError
-from streamclf.events.views import Label
+from streamclf.events.views import Label, ViewKey
 from streamclf.redact import redact
 from streamclf.subscribers.web.context import PageContext
 from streamclf.subscribers.web.settings.area_edit import SetArea
@@ -29,7 +30,7 @@ from streamclf.subscribers.web.settings.edits import AddStream, Edit
 from streamclf.subscribers.web.settings.overview import ReloadResult, Settings, describe_settings, reload_result
 from streamclf.subscribers.web.settings.recent_predictions import Recent, RecentPredictions
 from streamclf.subscribers.web.settings.source_test import Found, test_source
-from streamclf.subscribers.web.settings.threshold_preview import Firing, curve, recount
+from streamclf.subscribers.web.settings.threshold_preview import Firing, curve, find_model_of, recount
 
 MAX_PREVIEWS: Final = 4
 """Previews that are computed or wait at the same time: each holds a thread, of which the page has few."""
@@ -63,10 +64,11 @@ class UndoRequest(BaseModel):
 
 
 class PreviewRequest(BaseModel):
-    """Thresholds to try on the last hour of one stream."""
+    """Thresholds to try on the last hour of one stream, or of one of its regions."""
 
     stream: StreamName
-    label: Label
+    region: StreamName | None = Field(None, description="A region of the stream; null for a stream without regions.")
+    label: Label = Field(description="The key of the action: a label, or MODEL/LABEL.")
     on: On
     off: Off
     min_s: UpToAnHour
@@ -160,12 +162,12 @@ def make_settings_router(context: PageContext) -> APIRouter:
     @router.post("/preview")
     def preview(request: PreviewRequest) -> Preview:
         """Compute which actions the last hour would have had with other thresholds."""
-        present, tried = _thresholds(need_editor(), request)
+        chosen = _thresholds(need_editor(), request)
         now_s = time.time()
         if not previews.acquire(blocking=False):
             raise HTTPException(503, "other previews are being computed; try again", {"Retry-After": "5"})
         try:
-            return _preview(request, recent.read(request.stream, now_s), now_s, present, tried)
+            return _preview(recent.read(request.stream, now_s, chosen.view), now_s, chosen)
         except BusError as error:
             raise HTTPException(503, redact(str(error))) from None
         finally:
@@ -183,8 +185,18 @@ def make_settings_router(context: PageContext) -> APIRouter:
     return router
 
 
-def _thresholds(editor: ConfigEditor, request: PreviewRequest) -> tuple[StreamActions | None, StreamActions]:
-    """Return the present and the tried configuration of one label. Raises `HTTPException`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chosen:
+    """The action of a preview: its view, its label there, and its present and its tried configuration."""
+
+    view: ViewKey
+    label: str
+    present: StreamActions | None
+    tried: StreamActions
+
+
+def _thresholds(editor: ConfigEditor, request: PreviewRequest) -> _Chosen:
+    """Find the action that a request means. Raises `HTTPException`."""
     try:
         now = editor.read()
     except UsageError as error:
@@ -194,23 +206,29 @@ def _thresholds(editor: ConfigEditor, request: PreviewRequest) -> tuple[StreamAc
         raise HTTPException(422, "the configuration has an error; correct it first")
     if request.stream not in config.streams:
         raise HTTPException(404, f"the configuration has no stream {request.stream}")
-    actions = config.actions_of(request.stream).with_thresholds(now.thresholds)
+    view = next((each for each in config.views_of(request.stream) if each.region == request.region), None)
+    if view is None:
+        raise HTTPException(404, f"stream {request.stream} has no region {request.region or 'without a name'}")
+    actions = view.actions.with_thresholds(now.thresholds)
     action = actions.labels.get(request.label)
     values = request.model_dump(include={"on", "off", "min_s", "cooldown_s"})
     try:
         tried = ActionConfig.model_validate({**(action.model_dump() if action else {}), **values})
     except ValidationError as error:
         raise HTTPException(422, error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    present = None if action is None else actions.model_copy(update={"labels": {request.label: action}})
-    return present, actions.model_copy(update={"labels": {request.label: tried}})
+    model, label = find_model_of(view, now.bundles or {}, request.label)
+    return _Chosen(
+        view=ViewKey(view.region, model or None),
+        label=label,
+        present=None if action is None else actions.model_copy(update={"labels": {label: action}}),
+        tried=actions.model_copy(update={"labels": {label: tried}}),
+    )
 
 
-def _preview(
-    request: PreviewRequest, recent: Recent, now_s: float, present: StreamActions | None, tried: StreamActions
-) -> Preview:
+def _preview(recent: Recent, now_s: float, chosen: _Chosen) -> Preview:
     begin_s = recent.begin_s
-    before = None if present is None else recount(recent.samples, present, begin_s)
-    after = recount(recent.samples, tried, begin_s)
+    before = None if chosen.present is None else recount(recent.samples, chosen.present, begin_s)
+    after = recount(recent.samples, chosen.tried, begin_s)
     first_s = recent.samples[0].time_s if recent.samples else begin_s
     return Preview(
         begin=max(begin_s, first_s),
@@ -221,5 +239,5 @@ def _preview(
         present_count=len(before or ()),
         tried=after[-MAX_FIRINGS:],
         tried_count=len(after),
-        curve=curve(recent.samples, request.label, begin_s, now_s),
+        curve=curve(recent.samples, chosen.label, begin_s, now_s),
     )

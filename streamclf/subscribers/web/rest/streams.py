@@ -8,10 +8,11 @@ import time
 from datetime import datetime
 from typing import Annotated, Final
 
-from fastapi import APIRouter, HTTPException, Path
+from fastapi import APIRouter, HTTPException, Path, Query
 from fastapi.responses import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, StringConstraints
 
+from streamclf.events.views import ViewKey
 from streamclf.net.names import STREAM_NAME_PATTERN
 from streamclf.subscribers.web.context import PageContext
 from streamclf.subscribers.web.service_view import LiveService, Picture
@@ -26,6 +27,8 @@ _MAX_WAITING: Final = 32
 _MAX_READING: Final = 8
 
 Name = Annotated[str, Path(pattern=STREAM_NAME_PATTERN)]
+ViewName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
+"""The name of a region or a model, or an empty text."""
 
 
 class ServiceState(BaseModel):
@@ -72,8 +75,15 @@ def make_streams_router(context: PageContext) -> APIRouter:
         return found
 
     @router.get("/streams/{name}/timeline")
-    async def get_timeline(name: Name) -> Timeline:
-        """Return the stream's probabilities over the last hour, from the journal."""
+    async def get_timeline(
+        name: Name,
+        region: Annotated[ViewName | None, Query(description="A region; without it, the whole picture.")] = None,
+        model: Annotated[ViewName | None, Query(description="A model's name; without it, the unnamed model.")] = None,
+    ) -> Timeline:
+        """Return the probabilities of one view of the stream over the last hour, from the journal.
+
+        Without `region` and `model`, it is the first view.
+        """
         heartbeat = service.heartbeat
         if name not in service.names():
             raise HTTPException(404, f"no stream {name}")
@@ -82,7 +92,10 @@ def make_streams_router(context: PageContext) -> APIRouter:
         if reading.locked():
             raise HTTPException(503, f"{_MAX_READING} requests for timelines are waiting already; try again")
         async with reading:
-            return await asyncio.to_thread(timelines.read, name, heartbeat)
+            view = ViewKey(region or None, model or None)
+            if region is None and model is None:
+                view = service.read(name, lambda state: state.ordered_views()[0][0]) or view
+            return await asyncio.to_thread(timelines.read, name, view, heartbeat)
 
     @router.get("/streams/{name}/picture", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
     async def get_picture(name: Name) -> Response:

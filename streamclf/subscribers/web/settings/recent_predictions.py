@@ -1,4 +1,4 @@
-"""Read the predictions of the last hour of one stream from the service's journal, by replay."""
+"""Read the predictions of the last hour of one view of a stream from the service's journal, by replay."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from streamclf.client.replay import Page, ReplayClient
 from streamclf.errors import BusError
 from streamclf.events.positions import Position
 from streamclf.events.types import Heartbeat, Prediction
+from streamclf.events.views import UNNAMED, ViewKey, view_of
 from streamclf.net.curve_client import ServiceAddress
 from streamclf.net.endpoints import reachable_endpoint
 
@@ -22,9 +23,9 @@ SPAN_S: Final = 3600.0
 WARM_UP_S: Final = 120.0
 """Predictions before the span, so that smoothing and running actions are right where it begins."""
 MAX_SAMPLES: Final = 50_000
-"""Predictions of one stream that are kept, the newest ones: 13 each second for an hour."""
-_MAX_STREAMS: Final = 4
-"""Streams whose predictions are kept for the next preview, about 12 MB each."""
+"""Predictions of one view that are kept, the newest ones: 13 each second for an hour."""
+_MAX_VIEWS: Final = 4
+"""Views whose predictions are kept for the next preview, about 12 MB each."""
 _NEAR: Final = 512
 """Offsets that are read in vain at most, because the search for the beginning ends there."""
 _READ_S: Final = 15.0
@@ -44,7 +45,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recent:
-    """The predictions of one stream, oldest first, from the journal.
+    """The predictions of one view, oldest first, from the journal.
 
     `begin_s` is where they begin to be complete, in seconds since 1970: later than asked for if the journal or the
     limit ends there. `is_partial`: events hold the ten most probable labels only, and the model has more.
@@ -62,6 +63,7 @@ class _Kept:
     begin_s: float
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
     labels: int = 0
+    view: ViewKey = UNNAMED
 
 
 class RecentPredictions:
@@ -70,29 +72,29 @@ class RecentPredictions:
     def __init__(self, address: ServiceAddress, heartbeat: Callable[[], Heartbeat | None]) -> None:
         """Read from the service at `address`, whose latest heartbeat `heartbeat` returns."""
         self._address, self._heartbeat = address, heartbeat
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, ViewKey], _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, stream: str, now_s: float) -> Recent:
-        """Return the stream's predictions of the last hour before `now_s` (Unix time). Raises `BusError`."""
+    def read(self, stream: str, now_s: float, view: ViewKey = UNNAMED) -> Recent:
+        """Return the view's predictions of the last hour before `now_s` (Unix time). Raises `BusError`."""
         if not self._lock.acquire(timeout=_READ_S):
             raise BusError("other previews are being made; try again")
         try:
-            return self._read(stream, now_s, time.monotonic() + _READ_S)
+            return self._read(stream, view, now_s, time.monotonic() + _READ_S)
         finally:
             self._lock.release()
 
-    def _read(self, stream: str, now_s: float, deadline_s: float) -> Recent:
+    def _read(self, stream: str, view: ViewKey, now_s: float, deadline_s: float) -> Recent:
         heartbeat = self._heartbeat()
         if heartbeat is None:
             raise BusError("the service has sent no heartbeat yet; try again")
         wanted_s = now_s - SPAN_S - WARM_UP_S
         endpoint = reachable_endpoint(heartbeat.replay, self._address.endpoint)
-        kept, begins_there = self._kept.pop(stream, None), False
+        kept, begins_there = self._kept.pop((stream, view), None), False
         with zmq.Context(io_threads=1) as context:
             if kept is None or kept.epoch != heartbeat.epoch or kept.upto < heartbeat.oldest - 1:
                 client = ReplayClient(context, endpoint, [], self._address, limit=1)
-                kept = _Kept(heartbeat.epoch, _find(client, heartbeat, wanted_s, deadline_s), wanted_s)
+                kept = _Kept(heartbeat.epoch, _find(client, heartbeat, wanted_s, deadline_s), wanted_s, view=view)
                 begins_there = heartbeat.oldest > 1 and kept.upto == heartbeat.oldest - 1
             client = ReplayClient(context, endpoint, [stream], self._address, ["prediction"])
             try:
@@ -103,8 +105,8 @@ class RecentPredictions:
             kept.begin_s = kept.samples[0].time_s
         while kept.samples and kept.samples[0].time_s < wanted_s:
             kept.samples.popleft()
-        self._kept[stream] = kept
-        while len(self._kept) > _MAX_STREAMS:
+        self._kept[stream, view] = kept
+        while len(self._kept) > _MAX_VIEWS:
             self._kept.popitem(last=False)
         return Recent(
             samples=tuple(kept.samples),
@@ -120,7 +122,7 @@ class RecentPredictions:
             if page.epoch != kept.epoch:
                 raise BusError("the service has begun another journal; try again")
             for event in page.events:
-                if isinstance(event, Prediction):
+                if isinstance(event, Prediction) and view_of(event) == kept.view:
                     if page.lost and not kept.samples:
                         kept.begin_s = event.time.timestamp()
                     _add(kept, event)

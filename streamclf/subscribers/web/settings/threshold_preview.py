@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from engines.bundle import Bundle
 from streamclf.classifier.action_tracker import ActionChange, ActionTracker
 from streamclf.config.actions import UNKNOWN, StreamActions
+from streamclf.config.views import MODEL_KEY, StreamView
 from streamclf.subscribers.web.settings.recent_predictions import Sample
 
 MAX_POINTS: Final = 720
@@ -70,3 +72,18 @@ def curve(samples: Sequence[Sample], label: str, since_s: float, until_s: float)
         if index not in points or probability > points[index][1]:
             points[index] = (sample.time_s, probability)
     return [points[index] for index in sorted(points)]
+
+
+def find_model_of(view: StreamView, bundles: Mapping[str, Bundle], key: str) -> tuple[str, str]:
+    """Return the model and the label that a key of `actions` means in a view; the first model where none has it."""
+    for model in view.models:
+        prefix = f"{model or MODEL_KEY}/"
+        bundle = bundles.get(model)
+        if bundle is None:
+            continue
+        found = bundle.spec.find_label(key) or (
+            bundle.spec.find_label(key.removeprefix(prefix)) if key.startswith(prefix) else None
+        )
+        if found is not None:
+            return model, found
+    return view.models[0], key

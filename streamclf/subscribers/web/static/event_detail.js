@@ -93,7 +93,7 @@ export class Detail {
     if (event.starred) return this.#say("The event is starred. Remove the star first.");
     if (event.state === "running") return this.#say("The action is still running. Delete it after its end.");
     const clip = event.clips.length ? " and its clip" : "";
-    setText(this.deleteText, `Delete “${event.label}” of ${event.name}, ${new Date(event.began).toLocaleString()},${clip} for ever?`);
+    setText(this.deleteText, `Delete “${event.label}” of ${[event.name, event.region, event.model_name].filter(Boolean).join(" · ")}, ${new Date(event.began).toLocaleString()},${clip} for ever?`);
     this.deleteDialog.showModal();
   }
 
@@ -182,6 +182,8 @@ export class Detail {
       ["Duration", event.state === "running" ? `running, ${duration(running)}` : event.state === "unknown" ? "its end is unknown" : duration(event.duration_s)],
       ["Highest probability", percent(event.probability)],
     ];
+    if (event.region) facts.push(["Region", event.region]);
+    if (event.model_name) facts.push(["Model", event.model_name]);
     if (event.reason) facts.push(["Ended because", REASONS[event.reason] ?? event.reason]);
     if (event.clips.length) {
       const seconds = event.clips.reduce((sum, clip) => sum + clip.seconds, 0);

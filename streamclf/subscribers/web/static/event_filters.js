@@ -1,7 +1,7 @@
 // The filters of the page Events. They are in its address, so that a link shows the same list.
 import { call, el } from "/static/dom.js";
 
-const KEYS = ["stream", "label", "text", "since", "until", "starred"];
+const KEYS = ["stream", "region", "model", "label", "text", "since", "until", "starred"];
 const AGES = { "": "Any time", "1h": "Last hour", "24h": "Last 24 hours", "7d": "Last 7 days", own: "From and until …" };
 const AGE_MS = { "1h": 3600e3, "24h": 86400e3, "7d": 7 * 86400e3 };
 const TYPING_MS = 250;
@@ -15,12 +15,15 @@ export class Filters {
   constructor(changed) {
     this.#changed = changed;
     this.stream = this.#select("Stream", "stream", "All streams");
+    this.region = this.#select("Region", "region", "All regions", "whole picture");
+    this.model = this.#select("Model", "model", "All models", "model without a name");
+    this.region.root.hidden = this.model.root.hidden = true;
     this.label = this.#select("Label", "label", "All labels");
     this.age = el("select", { id: "filter-age", name: "age", onchange: () => this.#ageChosen() });
     for (const [value, text] of Object.entries(AGES)) this.age.append(el("option", { value }, text));
     this.since = this.#moment("since", "From");
     this.until = this.#moment("until", "Until");
-    this.text = el("input", { id: "filter-text", type: "search", maxlength: 200, placeholder: "Stream, name or label" });
+    this.text = el("input", { id: "filter-text", type: "search", maxlength: 200, placeholder: "Stream, name, region, model or label" });
     this.text.addEventListener("input", () => {
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.#take(), TYPING_MS);
@@ -32,6 +35,8 @@ export class Filters {
       "form",
       { class: "events-filters", role: "search", "aria-label": "Filter events", onsubmit: (event) => event.preventDefault() },
       this.stream.root,
+      this.region.root,
+      this.model.root,
       this.label.root,
       el("label", { class: "filter", for: "filter-age" }, el("span", {}, "Time"), this.age),
       this.range,
@@ -39,9 +44,12 @@ export class Filters {
       el("label", { class: "filter filter-check", for: "filter-starred" }, this.starred, el("span", {}, "Starred only")),
       this.clear,
     );
-    this.stream.select.addEventListener("focus", () => this.#offer());
-    this.label.select.addEventListener("focus", () => this.#offer());
+    for (const { select } of this.#selects) select.addEventListener("focus", () => this.#offer());
     this.#offer();
+  }
+
+  get #selects() {
+    return [this.stream, this.region, this.model, this.label];
   }
 
   get isActive() {
@@ -86,9 +94,9 @@ export class Filters {
     this.#showValues();
   }
 
-  #select(text, key, all) {
+  #select(text, key, all, empty = "") {
     const select = el("select", { id: `filter-${key}`, name: key, onchange: () => this.#take() }, el("option", { value: "" }, all));
-    return { select, key, root: el("label", { class: "filter", for: `filter-${key}` }, el("span", {}, text), select) };
+    return { select, key, empty, root: el("label", { class: "filter", for: `filter-${key}` }, el("span", {}, text), select) };
   }
 
   #moment(key, text) {
@@ -105,7 +113,7 @@ export class Filters {
   #take() {
     clearTimeout(this.#timer);
     const address = new URLSearchParams();
-    for (const { select, key } of [this.stream, this.label]) {
+    for (const { select, key } of this.#selects) {
       const several = this.#address.getAll(key); // a link may name several, which the form shows as one choice
       if (select.value === "several") several.forEach((value) => address.append(key, value));
       else if (select.value) address.append(key, select.value.slice(1));
@@ -132,11 +140,12 @@ export class Filters {
   }
 
   #showValues() {
-    for (const { select, key } of [this.stream, this.label]) {
+    for (const { select, key, empty, root } of this.#selects) {
       const values = this.#address.getAll(key);
       select.querySelector("[value=several]")?.remove();
-      if (values.length > 1) select.append(el("option", { value: "several" }, values.join(", ")));
-      else if (values.length === 1) this.#addOption(select, values[0], values[0]);
+      if (values.length > 1) select.append(el("option", { value: "several" }, values.map((value) => value || empty).join(", ")));
+      else if (values.length === 1) this.#addOption(select, values[0], values[0] || empty);
+      if (values.length) root.hidden = false;
       select.value = values.length > 1 ? "several" : values.length === 1 ? `=${values[0]}` : "";
     }
     const local = (key) => {
@@ -166,5 +175,10 @@ export class Filters {
     if (choices === null) return;
     for (const [stream, name] of Object.entries(choices.streams)) this.#addOption(this.stream.select, stream, name);
     for (const label of choices.labels) this.#addOption(this.label.select, label, label);
+    for (const [{ select, empty, root }, names] of [[this.region, choices.regions], [this.model, choices.models]]) {
+      if (!names.some(Boolean)) continue; // all events have the only view without names
+      for (const name of names) this.#addOption(select, name, name || empty);
+      root.hidden = false;
+    }
   }
 }

@@ -189,7 +189,7 @@ class EventsPage {
     const began = new Date(event.began);
     item.classList.toggle("is-running", event.state === "running");
     setText(parts.label, event.label);
-    setText(parts.stream, event.name);
+    setText(parts.stream, [event.name, event.region, event.model_name].filter(Boolean).join(" · "));
     setText(parts.time, timeOfDay(began));
     parts.time.dateTime = event.began;
     parts.time.title = began.toLocaleString();

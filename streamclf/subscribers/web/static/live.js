@@ -5,6 +5,7 @@ import { Timeline } from "/static/timeline.js";
 
 const GAP = 8;
 const SMALLEST_TILE = 190;
+const SVG = "http://www.w3.org/2000/svg";
 const CAPTION = 50; // height of the text under a picture, as in live.css
 
 const root = await whenReady("live");
@@ -47,6 +48,22 @@ function percent(probability) {
 function milliseconds(value) {
   if (value === null) return "–";
   return value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
+}
+
+// Return the name of a view for people; empty for the whole picture and the model without a name.
+function viewName(view) {
+  return [view.region, view.model_name].filter(Boolean).join(" · ");
+}
+
+// Return whether a stream has only the view without names.
+function isPlain(state) {
+  return state.views.length === 1 && viewName(state.views[0]) === "";
+}
+
+// Return the labels that apply in a view: the most probable one, or all above their thresholds.
+function labelsOf(view) {
+  if (view.present === null) return "…";
+  return view.present.join(", ") || "none";
 }
 
 // Return the state in words for people, with the reason if there is one.
@@ -102,6 +119,64 @@ class Screen {
   }
 }
 
+// Show a chip for each view, those with a running action first: the line may be too short for all.
+function showChips(element, views) {
+  const ordered = [...views].sort((a, b) => Number(b.actions.length > 0) - Number(a.actions.length > 0));
+  while (element.children.length > ordered.length) element.lastChild.remove();
+  ordered.forEach((view, index) => {
+    let chip = element.children[index];
+    if (!chip) {
+      chip = make("span", "chip");
+      chip.append(make("bdi", "chip-view"), make("bdi", "chip-label"));
+      element.append(chip);
+    }
+    setData(chip, "region", view.region ?? "");
+    setData(chip, "model", view.model_name ?? "");
+    setData(chip, "action", view.actions.length ? "yes" : "no");
+    setText(chip.firstChild, viewName(view));
+    setText(chip.lastChild, labelsOf(view));
+  });
+}
+
+// The rectangles of a stream's regions, over a picture that keeps its aspect in its frame.
+class Regions {
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.svg = document.createElementNS(SVG, "svg");
+    this.svg.setAttribute("class", "regions");
+    this.svg.setAttribute("aria-hidden", "true");
+  }
+
+  update(views) {
+    const { width, height } = this.canvas;
+    const shapes = new Map();
+    for (const view of views) {
+      if (view.area === null) continue;
+      const known = shapes.get(view.region) ?? { area: view.area, runs: false };
+      shapes.set(view.region, { ...known, runs: known.runs || view.actions.length > 0 });
+    }
+    const drawn = JSON.stringify([width, height, [...shapes]]);
+    if (this.svg.dataset.drawn === drawn) return;
+    this.svg.dataset.drawn = drawn;
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.svg.replaceChildren();
+    for (const [region, { area, runs }] of shapes) {
+      const [left, top, right, bottom] = area;
+      const rectangle = document.createElementNS(SVG, "rect");
+      const text = document.createElementNS(SVG, "text");
+      for (const [key, value] of Object.entries({
+        x: left * width, y: top * height, width: (right - left) * width, height: (bottom - top) * height,
+      })) rectangle.setAttribute(key, String(value));
+      rectangle.dataset.action = runs ? "yes" : "no";
+      text.setAttribute("x", String(left * width + 0.008 * width));
+      text.setAttribute("y", String(top * height + 0.035 * width));
+      text.setAttribute("font-size", String(0.026 * width));
+      text.textContent = region ?? "";
+      this.svg.append(rectangle, text);
+    }
+  }
+}
+
 class Tile {
   constructor(stream) {
     this.stream = stream;
@@ -125,11 +200,13 @@ class Tile {
     this.latency = make("span", "latency num");
     this.label = make("bdi", "label");
     this.probability = make("span", "probability num");
+    this.chips = make("span", "chips");
+    this.chips.hidden = true;
     this.bar = make("span", "bar-track");
     this.fill = make("span", "bar-fill");
     this.bar.append(this.fill);
     first.append(this.dot, this.name, this.latency);
-    second.append(this.label, this.probability);
+    second.append(this.label, this.probability, this.chips);
     caption.append(first, second);
     this.link.append(frame, caption, this.bar);
     this.item.append(this.link);
@@ -142,14 +219,20 @@ class Tile {
     setData(this.item, "action", state.actions.length ? "yes" : "no");
     setText(this.name, state.name);
     setText(this.latency, isLive ? `latency ${milliseconds(state.latency_ms)}` : word);
-    const [label, probability] = state.top[0] ?? ["", undefined];
+    const plain = isPlain(state);
+    const [, probability] = state.top[0] ?? ["", undefined];
+    const label = state.views[0].present === null ? "" : labelsOf(state.views[0]);
+    this.chips.hidden = plain || !isLive;
+    this.label.hidden = this.probability.hidden = !this.chips.hidden;
+    if (!this.chips.hidden) showChips(this.chips, state.views);
     setText(this.label, isLive ? label || "no prediction yet" : label ? `last: ${label}` : "no prediction");
     setText(this.probability, percent(probability));
-    this.fill.style.transform = `scaleX(${probability ?? 0})`;
+    this.fill.style.transform = `scaleX(${plain ? (probability ?? 0) : 0})`;
     this.lost.hidden = isLive;
     setText(this.lostWord, word);
     setText(this.lostReason, reason);
-    const title = [state.name, state.note, reason].filter(Boolean).join("\n");
+    const views = plain ? [] : state.views.map((view) => `${viewName(view) || "whole picture"}: ${labelsOf(view)}`);
+    const title = [state.name, state.note, reason, ...views].filter(Boolean).join("\n");
     if (this.link.title !== title) this.link.title = title;
   }
 }
@@ -179,8 +262,14 @@ class Panel {
     this.lostReason = make("span", "lost-reason");
     this.lost.append(this.lostWord, this.lostReason);
     this.screen.canvas.setAttribute("role", "img");
-    frame.append(this.screen.canvas, this.lost);
+    this.regions = new Regions(this.screen.canvas);
+    frame.append(this.screen.canvas, this.regions.svg, this.lost);
     const side = make("div", "side");
+    this.chosen = "";
+    this.choice = make("div", "views");
+    this.choice.setAttribute("role", "group");
+    this.choice.setAttribute("aria-label", "Regions and models");
+    this.choice.hidden = true;
     this.top = make("ol", "top");
     this.top.setAttribute("aria-label", "Most probable labels");
     this.rows = Array.from({ length: 5 }, () => this.#row());
@@ -202,10 +291,51 @@ class Panel {
       this.facts.append(row);
       this.values[key] = value;
     }
-    side.append(this.top, this.actions, this.facts);
+    side.append(this.choice, this.top, this.actions, this.facts);
     this.chart = make("div", "timeline");
     this.element.append(head, frame, side, this.chart);
-    this.timeline = new Timeline(this.chart, stream);
+    this.timeline = null;
+  }
+
+  // Show a button for each view, and return the chosen view.
+  #chooseView(state) {
+    const keys = state.views.map((view) => JSON.stringify([view.region, view.model_name]));
+    const index = Math.max(0, keys.indexOf(this.chosen));
+    const view = state.views[index];
+    if (this.timeline === null || this.chosen !== keys[index]) {
+      this.chosen = keys[index];
+      this.timeline?.close();
+      this.chart.replaceChildren();
+      this.timeline = new Timeline(this.chart, this.stream, isPlain(state) ? null : view);
+    }
+    this.choice.hidden = isPlain(state);
+    if (this.choice.hidden) return view;
+    if (this.choice.dataset.keys !== keys.join()) {
+      this.choice.dataset.keys = keys.join();
+      this.choice.replaceChildren(
+        ...keys.map((key) => {
+          const button = make("button", "view-button");
+          button.type = "button";
+          button.append(make("bdi", "chip-view"), make("bdi", "chip-label"));
+          button.addEventListener("click", () => {
+            this.chosen = key;
+            this.timeline.close();
+            this.timeline = null;
+            refresh();
+          });
+          return button;
+        }),
+      );
+    }
+    state.views.forEach((each, number) => {
+      const button = this.choice.children[number];
+      setText(button.firstChild, viewName(each) || "whole picture");
+      setText(button.lastChild, labelsOf(each));
+      setData(button, "action", each.actions.length ? "yes" : "no");
+      const pressed = String(number === index);
+      if (button.getAttribute("aria-pressed") !== pressed) button.setAttribute("aria-pressed", pressed);
+    });
+    return view;
   }
 
   #row() {
@@ -230,22 +360,26 @@ class Panel {
     this.lost.hidden = isLive;
     setText(this.lostWord, word);
     setText(this.lostReason, reason);
-    const [best, probability] = state.top[0] ?? ["no prediction", undefined];
-    this.screen.canvas.setAttribute("aria-label", `Picture of ${state.name}: ${best} ${percent(probability)}`);
+    const view = this.#chooseView(state);
+    this.regions.update(state.views);
+    const shown = state.views.map((each) => `${viewName(each)} ${labelsOf(each)}`.trim()).join("; ");
+    this.screen.canvas.setAttribute("aria-label", `Picture of ${state.name}: ${shown} ${isPlain(state) ? percent(state.top[0]?.[1]) : ""}`.trim());
     this.rows.forEach((row, index) => {
-      const [label, value] = state.top[index] ?? ["", undefined];
+      const [label, value] = view.top[index] ?? ["", undefined];
       row.item.hidden = value === undefined;
+      setData(row.item, "present", view.present?.includes(label) ? "yes" : "no");
       setText(row.label, label);
       setText(row.probability, percent(value));
       row.fill.style.transform = `scaleX(${value ?? 0})`;
     });
-    setText(this.actions, state.actions.length ? `In progress: ${state.actions.join(", ")}` : "");
+    const running = state.views.flatMap((each) => each.actions.map((label) => [viewName(each), label].filter(Boolean).join(" · ")));
+    setText(this.actions, running.length ? `In progress: ${running.join(", ")}` : "");
     const facts = {
-      latency: milliseconds(state.latency_ms),
-      rate: state.rate === null ? "–" : `${state.rate.toFixed(1)} predictions/s`,
-      age: state.predicted === null ? "never" : new Date(state.predicted).toLocaleTimeString([], { hour12: false }),
-      model: state.model ?? "–",
-      engine: state.engine ?? "–",
+      latency: milliseconds(view.latency_ms),
+      rate: view.rate === null ? "–" : `${view.rate.toFixed(1)} predictions/s`,
+      age: view.predicted === null ? "never" : new Date(view.predicted).toLocaleTimeString([], { hour12: false }),
+      model: view.model ?? "–",
+      engine: view.engine ?? "–",
       hop: state.hop === null ? "" : String(state.hop),
       note: state.note ?? "",
     };
@@ -257,11 +391,11 @@ class Panel {
     this.previous.href = `/live/${names[(index - 1 + names.length) % names.length]}`;
     this.next.href = `/live/${names[(index + 1) % names.length]}`;
     this.previous.hidden = this.next.hidden = names.length < 2;
-    this.timeline.add(state);
+    this.timeline.add(view);
   }
 
   close() {
-    this.timeline.close();
+    this.timeline?.close();
     this.element.remove();
   }
 }

@@ -18,6 +18,7 @@ const [WIDTH, HEIGHT] = [960, 150];
 export class Thresholds {
   #owner;
   #stream = select("Stream");
+  #region = select("Region");
   #label = select("Action");
   #scope = select("Apply changes to");
   #sliders = new Map(FIELDS.map((field) => [field.key, new Slider(field, () => this.#changed())]));
@@ -36,11 +37,12 @@ export class Thresholds {
   constructor(owner) {
     this.#owner = owner;
     this.#stream.box.addEventListener("change", () => this.#load());
+    this.#region.box.addEventListener("change", () => this.#load());
     this.#label.box.addEventListener("change", () => this.#load());
     this.#scope.box.addEventListener("change", () => this.#showButtons());
     this.element = el("section", { class: "settings-section", "aria-labelledby": "thresholds-title" },
       el("h2", { id: "thresholds-title" }, "Thresholds"),
-      el("div", { class: "settings-row" }, this.#stream.field, this.#label.field, this.#scope.field),
+      el("div", { class: "settings-row" }, this.#stream.field, this.#region.field, this.#label.field, this.#scope.field),
       el("div", { class: "settings-sliders" }, ...[...this.#sliders.values()].map((each) => each.element)),
       this.#text, this.#chart, this.#list, this.#note,
       el("div", { class: "settings-buttons" }, this.#save, this.#reset, this.#remove));
@@ -51,6 +53,7 @@ export class Thresholds {
     if (this.element.hidden) return;
     fill(this.#stream.box, settings.streams.map(({ stream, name }) => [stream, name ?? stream]));
     const streams = settings.streams.find(({ stream }) => stream === this.#stream.box.value);
+    this.#offerRegions();
     const known = Object.keys(streams?.actions ?? {});
     const others = settings.labels.filter((label) => !known.includes(label));
     fill(this.#label.box, [...known.map((label) => [label, label]), ...others.map((label) => [label, `${label} (no action yet)`])]);
@@ -58,6 +61,13 @@ export class Thresholds {
     const shown = JSON.stringify([this.#stream.box.value, this.#label.box.value, this.#present]);
     if (shown !== this.#shown) this.#load();
     this.#showButtons();
+  }
+
+  // A stream with regions is previewed region by region.
+  #offerRegions() {
+    const regions = Object.keys(this.#settings?.area?.regions ?? {});
+    this.#region.field.hidden = regions.length === 0;
+    fill(this.#region.box, regions.map((region) => [region, region]));
   }
 
   get #settings() {
@@ -73,6 +83,7 @@ export class Thresholds {
   }
 
   #load() {
+    this.#offerRegions();
     const stream = this.#stream.box.value;
     const label = this.#label.box.value;
     const own = this.#settings?.own_actions.includes(label) ?? false;
@@ -118,7 +129,8 @@ export class Thresholds {
       setText(this.#text, "“Off” has to be lower than “on”, and each value within its limits.");
       return;
     }
-    const body = { stream: this.#stream.box.value, label: this.#label.box.value, ...this.#values };
+    const region = this.#region.field.hidden ? null : this.#region.box.value;
+    const body = { stream: this.#stream.box.value, region, label: this.#label.box.value, ...this.#values };
     try {
       const preview = await call("/api/settings/preview", { method: "POST", body: JSON.stringify(body) });
       if (request === this.#request) this.#showPreview(preview, body);

@@ -21,11 +21,14 @@ export class Timeline {
   #resize = null;
   #restyle = () => this.#draw(true);
 
-  constructor(element, stream) {
+  // `view` has the names of a region and of a model; null for a stream with one view without names.
+  constructor(element, stream, view = null) {
     this.element = element;
     this.stream = stream;
+    this.view = view;
     this.head = document.createElement("h2");
-    this.head.textContent = "Probabilities of the last hour";
+    const name = view === null ? "" : [view.region, view.model_name].filter(Boolean).join(" · ") || "whole picture";
+    this.head.textContent = `Probabilities of the last hour${name ? `: ${name}` : ""}`;
     this.box = document.createElement("div");
     this.box.className = "chart";
     this.box.setAttribute("role", "img");
@@ -37,7 +40,7 @@ export class Timeline {
     this.#start();
   }
 
-  // Add the present state of the stream.
+  // Add the present state of the view.
   add(state) {
     if (state.predicted === null || this.#chart === null) return;
     const at = Date.parse(state.predicted);
@@ -84,7 +87,8 @@ export class Timeline {
   }
 
   async #fetch() {
-    const answer = await fetch(`/api/streams/${this.stream}/timeline`);
+    const names = this.view === null ? "" : `?${new URLSearchParams({ region: this.view.region ?? "", model: this.view.model_name ?? "" })}`;
+    const answer = await fetch(`/api/streams/${this.stream}/timeline${names}`);
     if (!answer.ok) throw new Error((await answer.json()).detail);
     return answer.json();
   }

@@ -282,3 +282,69 @@ def test_a_page_for_some_streams_finds_only_those() -> None:
     assert history.get(2) is None
     history.add([action(3, "start", stream="bedroom", label="sleeping")])
     assert (history.known_streams(), history.known_labels()) == (["door"], ["waving"])
+
+
+VIEWS: list[dict[str, object]] = [
+    {}, {"region": "gate"}, {"region": "gate", "model_name": "hands"}, {"model_name": "hands"},
+]  # fmt: skip
+
+
+def test_equal_labels_of_views_at_one_time_are_actions_of_their_own_in_any_order_of_events() -> None:
+    """Two regions or models can report the same label at the same media time."""
+    events: list[StreamEvent] = []
+    for number, view in enumerate(VIEWS):
+        events += [action(10 * number + 1, "start", at=1, **view), action(10 * number + 2, "update", at=2, **view)]
+        events += [action(10 * number + 5, "end", at=5, **view)]
+        events += [clip(10 * number + 6, None, name=f"12000{number}-000-waving", **view)]
+    for seed in range(6):
+        history = History()
+        history.set_epoch(EPOCH)
+        order = list(events)
+        random.Random(seed).shuffle(order)
+        history.add(order)
+        found = [each for each in history.find(ActionFilter(), limit=200).actions if each.epoch]
+        assert sorted((each.offset, each.state) for each in found) == [
+            (1, "ended"), (11, "ended"), (21, "ended"), (31, "ended"),
+        ]  # fmt: skip
+        for each in found:
+            view = VIEWS[each.offset // 10]
+            assert (each.region, each.model_name) == (view.get("region"), view.get("model_name"))
+            for film in each.clips:
+                assert (film.region, film.model_name) == (each.region, each.model_name)
+
+
+def test_actions_are_filtered_by_region_and_model(history: History) -> None:
+    for number, view in enumerate(VIEWS, 1):
+        history.add([action(10 * number, "start", **view)])
+
+    def offsets(**chosen: object) -> list[int]:
+        return sorted(offset for offset, _ in everything(history, **chosen))
+
+    assert offsets(regions=("gate",)) == [20, 30]
+    assert offsets(regions=("",)) == [10, 40]
+    assert offsets(models=("hands",)) == [30, 40]
+    assert offsets(models=("",), regions=("", "gate")) == [10, 20]
+    assert offsets(text="hands gate") == [30]
+    assert (history.known_regions(), history.known_models()) == (["", "gate"], ["", "hands"])
+    for wrong in ({"regions": ("a/b",)}, {"models": ("x" * 65,)}, {"regions": ("a",) * 65}):
+        with pytest.raises(UsageError):
+            ActionFilter(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_history_of_an_earlier_version_is_continued(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    history = History(path)
+    history.set_epoch(EPOCH)
+    history.add([action(1, "start"), action(5, "end")])
+    history.close()
+    with sqlite3.connect(path) as db:
+        for table in ("actions", "clips"):
+            for column in ("region", "model_name"):
+                db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    db.close()
+    history = History(path)
+    history.set_epoch(EPOCH)
+    history.add([action(11, "start", **VIEWS[2])])
+    assert sorted(everything(history)) == [(1, "ended"), (11, "running")]
+    assert everything(history, regions=("gate",)) == [(11, "running")]
+    history.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from streamclf.client.subscription import subscribe
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.errors import BusError
 from streamclf.events.types import Heartbeat
+from streamclf.events.views import ViewKey, view_keys
 from streamclf.net.curve_client import resolve_service_address
 from streamclf.producer.link import EventProducer
 from streamclf.subscribers.web.settings import recent_predictions
@@ -22,7 +24,7 @@ from streamclf.subscribers.web.settings.recent_predictions import (
     RecentPredictions,
     Sample,
 )
-from streamclf.subscribers.web.settings.threshold_preview import MAX_POINTS, curve, recount
+from streamclf.subscribers.web.settings.threshold_preview import MAX_POINTS, curve, find_model_of, recount
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +122,34 @@ def test_a_curve_keeps_the_highest_values() -> None:
     assert len(points) <= MAX_POINTS + 1
     assert sum(value == 0.7 for _, value in points) == 100
     assert curve(many, "absent", many[0].time_s, many[-1].time_s)[0][1] == 0.0
+
+
+def test_the_predictions_of_one_view_are_not_mixed_with_those_of_others(hub: HubProcess) -> None:
+    views = [ViewKey(), ViewKey("gate"), ViewKey("gate", "hands")]
+    with EventProducer(hub.link, "views") as producer:
+        for number in range(30):
+            producer.post(prediction("hall", number, **view_keys(views[number % 3])))
+        wait_until(lambda: producer.unacknowledged == 0, "the journal has all", 20)
+    heartbeat = last_heartbeat(hub)
+    recent = RecentPredictions(resolve_service_address(hub.events), lambda: heartbeat)
+    for first, view in enumerate(views):
+        assert numbers(recent.read("hall", time.time(), view).samples) == list(range(first, 30, 3))
+    assert recent.read("hall", time.time(), ViewKey(None, "hands")).samples == ()
+
+
+def test_a_key_of_an_action_is_found_in_the_model_that_has_the_label() -> None:
+    def bundle(*labels: str) -> Any:
+        return SimpleNamespace(spec=SimpleNamespace(find_label=lambda name: name if name in labels else None))
+
+    bundles = {"": bundle("wave", "a/b"), "hands": bundle("wave", "fist"), "gone": bundle("x")}
+    view: Any = SimpleNamespace(models=("", "hands"))
+    for key, found in {
+        "wave": ("", "wave"),
+        "model/wave": ("", "wave"),
+        "hands/wave": ("hands", "wave"),
+        "fist": ("hands", "fist"),
+        "a/b": ("", "a/b"),
+        "x": ("", "x"),  # not a model of this view
+        "unknown": ("", "unknown"),
+    }.items():
+        assert find_model_of(view, bundles, key) == found

@@ -8,6 +8,7 @@ from support.hub_process import HubProcess, prediction, wait_until
 
 from streamclf.client.subscription import subscribe
 from streamclf.events.types import Heartbeat, Prediction, Window
+from streamclf.events.views import UNNAMED, ViewKey
 from streamclf.net.curve_client import resolve_service_address
 from streamclf.producer.link import EventProducer
 from streamclf.subscribers.web import timeline as timeline_module
@@ -49,6 +50,8 @@ def test_the_last_hour_of_one_stream_is_read_from_the_journal(monkeypatch: pytes
         producer = EventProducer(hub.link, "test")
         for number in range(100):
             producer.post(prediction("door" if number % 2 else "gate", number, top=[["wave", number / 100]]))
+        for number, view in enumerate(({"region": "gate"}, {"region": "gate", "model_name": "hands"}), 1):
+            producer.post(prediction("door", top=[["wave", 1.0], [f"only {number}", 0.5]], **view))
         with subscribe(hub.events, types=["heartbeat"]) as events:
             last: list[Heartbeat] = []
 
@@ -56,14 +59,18 @@ def test_the_last_hour_of_one_stream_is_read_from_the_journal(monkeypatch: pytes
                 event = events.receive(0.1)
                 if isinstance(event, Heartbeat):
                     last[:] = [event]
-                return bool(last) and last[0].head >= 100
+                return bool(last) and last[0].head >= 102
 
             wait_until(all_there, "all events in the journal")
         producer.close(5.0)
         reader = TimelineReader(resolve_service_address(hub.events))
-        found = reader.read("door", last[0])
+        found = reader.read("door", UNNAMED, last[0])
         assert found.complete
         assert [each.label for each in found.series] == ["wave"]
         assert max(value for value in found.series[0].values if value is not None) == 0.99
-        assert reader.read("nobody", last[0]).times == []
-        assert reader.read("door", last[0]) is found
+        assert reader.read("nobody", UNNAMED, last[0]).times == []
+        assert reader.read("door", UNNAMED, last[0]) is found
+        for number, view in enumerate((ViewKey("gate"), ViewKey("gate", "hands")), 1):
+            of_view = reader.read("door", view, last[0])
+            assert [each.label for each in of_view.series] == ["wave", f"only {number}"]
+        assert reader.read("door", ViewKey("yard"), last[0]).series == []
