@@ -18,6 +18,7 @@ from streamclf.bench.cameras.film import FilmSpec
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.config.engine import EngineConfig
 from streamclf.config.service import load_config
+from streamclf.config.views import UNNAMED
 from streamclf.errors import BenchError, UsageError
 from streamclf.runtime.logs import configure_logging
 
@@ -115,14 +116,16 @@ def _bench_service(
 
     if not sys.platform.startswith("linux"):
         raise BenchError(f"{sys.platform}: a service can be measured on Linux only, from what /proc says of processes")
-    model, engine = DEFAULT_MODEL if target is None else target, EngineConfig()
+    models, engine = {UNNAMED: target or DEFAULT_MODEL}, EngineConfig()
     if target is not None and _is_config(target):
         config = load_config(Path(target))
-        model, engine = next(iter(config.all_models.values())), config.engine
+        models, engine = config.all_models, config.engine
         streams = streams or len(config.streams)
         hop = hop or next(iter(config.streams.values())).hop
+    bundle, *further = (find_bundle(model, f"models.{name}" if name else "model") for name, model in models.items())
     load = ServiceLoad(
-        bundle=find_bundle(model),
+        bundle=bundle,
+        further=dict(zip([*models][1:], further, strict=True)),
         engine=engine.model_copy(update=engine_overrides),
         streams=streams or 1,
         film=film,

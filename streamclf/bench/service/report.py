@@ -28,19 +28,24 @@ def build_report(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[st
         for i in range(load.streams)
     ]
     predictions_per_s = sum(rates)
-    missed = max(0, round((wanted * load.streams - predictions_per_s) * run.seconds))
+    further = {name: _further(load, run, name) for name in load.further}
+    pairs = [(wanted * load.streams, predictions_per_s)]
+    pairs += [(each["wanted_per_s"], each["predictions_per_s"]) for each in further.values()]
+    missed = sum(max(0, round((due - done) * run.seconds)) for due, done in pairs)
     items = {stage: run.stages.get(stage, (0, 0))[1] / run.seconds for stage in STAGES}
     processes = _processes(run)
     cpu_s_per_s = sum(each["cpu_s_per_s"] for each in processes)
-    limit_cpu_s_per_s = limit.cpu_s_per_s(
+    limit_cpu_s_per_s: float | None = limit.cpu_s_per_s(
         frames_per_s=items["decode"], chunks_per_s=items["encode"], windows_per_s=items["head"]
     )
     latencies = _latencies(load, run)
     p99 = percentile(latencies, 99)
     dropped = sum(run.drops.values())
-    # A run may cut off one prediction of each stream at its end.
-    sustained = not dropped and missed <= load.streams and p99 is not None and p99 <= SUSTAINED_P99_MS
-    backend, _, precision = run.engine.partition(",")[0].split()[:3]
+    # A run may cut off one prediction of each stream and model at its end.
+    sustained = not dropped and missed <= load.streams * len(pairs) and p99 is not None and p99 <= SUSTAINED_P99_MS
+    backend, _, precision = run.engine.partition("; ")[0].rpartition(": ")[2].partition(",")[0].split()[:3]
+    if load.further:
+        limit_cpu_s_per_s = None  # it is measured for one model
     return {
         "model": load.bundle.spec.id,
         "engine": run.engine,
@@ -57,6 +62,7 @@ def build_report(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[st
             "lowest": _rounded(min(rates)),
             "median": _rounded(statistics.median(rates)),
         },
+        "further_models": further,
         "missed": missed,
         "dropped": dropped,
         "drops": dict(+run.drops),
@@ -64,8 +70,8 @@ def build_report(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[st
         "held": sustained,
         "cpu_s_per_s": _rounded(cpu_s_per_s),
         "cpu_ms_per_prediction": _rounded(1e3 * cpu_s_per_s / predictions_per_s) if predictions_per_s else None,
-        "limit_cpu_s_per_s": _rounded(limit_cpu_s_per_s),
-        "efficiency": _rounded(limit_cpu_s_per_s / cpu_s_per_s) if cpu_s_per_s else None,
+        "limit_cpu_s_per_s": _rounded_or_none(limit_cpu_s_per_s),
+        "efficiency": _rounded(limit_cpu_s_per_s / cpu_s_per_s) if cpu_s_per_s and limit_cpu_s_per_s else None,
         "limit": {
             "decode_ms_per_picture": _rounded(1e3 * limit.decode_s),
             "encode_ms_per_chunk": _rounded(1e3 * limit.encode_s),
@@ -87,6 +93,17 @@ def build_report(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[st
             "cameras_late_ms_p99": _rounded_or_none(_cameras_late_ms(run)),
         },
         "machine": describe_machine(),
+    }
+
+
+def _further(load: ServiceLoad, run: ServiceRun, name: str) -> dict[str, Any]:
+    """Return the rates of a further model, of all streams together."""
+    spec = load.further[name].spec
+    count = sum(run.began_ns <= received_ns < run.ended_ns for received_ns in run.received_further[name])
+    return {
+        "model": spec.id,
+        "wanted_per_s": _rounded(load.streams * spec.fps / (spec.frames_per_chunk * load.hop)),
+        "predictions_per_s": _rounded(count / run.seconds),
     }
 
 
@@ -162,7 +179,7 @@ def _rounded_or_none(value: float | None) -> float | None:
 def format_result(result: dict[str, Any]) -> list[str]:
     """Format a report as lines of text; s/s is seconds of processor time per second."""
     rates, latency, bench = result["predictions_per_s_by_stream"], result["latency_ms"], result["bench"]
-    spent, least = f"{result['cpu_s_per_s']:g} s/s", f"{result['limit_cpu_s_per_s']:g} s/s"
+    spent, least = f"{result['cpu_s_per_s']:g} s/s", f"{_number(result['limit_cpu_s_per_s'])} s/s"
     drops = ", ".join(f"{cause} {count}" for cause, count in result["drops"].items())
     lines = [
         f"{result['model']} on {result['engine']}",
@@ -170,6 +187,10 @@ def format_result(result: dict[str, Any]) -> list[str]:
         "",
         f"predictions/s     {result['predictions_per_s']:g}; per stream: median {rates['median']:g}, lowest "
         f"{rates['lowest']:g}, wanted {rates['wanted']:g}",
+        *(
+            f"  {name:15} {each['predictions_per_s']:g} of {each['model']}, wanted {each['wanted_per_s']:g}"
+            for name, each in result["further_models"].items()
+        ),
         f"missed, dropped   {result['missed']}, {result['dropped']}{f' ({drops})' if drops else ''}: "
         f"{'sustained' if result['held'] else 'NOT SUSTAINED'}",
         "latency           "

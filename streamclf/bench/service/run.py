@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,8 @@ class ServiceLoad:
     """The load of one run: model, engine and cameras; `hop` in chunks, `seconds` of measured time."""
 
     bundle: Bundle
+    further: Mapping[str, Bundle] = field(default_factory=dict)
+    """Further models on every stream, by name. Figures are those of `bundle` where nothing else is said."""
     engine: EngineConfig
     streams: int
     film: FilmSpec
@@ -61,6 +63,8 @@ class ServiceRun:
     """(nanoseconds, items) by stage, summed over all processes."""
     received: dict[str, list[ReceivedPrediction]] = field(default_factory=lambda: defaultdict(list))
     """Predictions by stream."""
+    received_further: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """The times (monotonic nanoseconds) of the predictions of each further model, of all streams."""
     lost_first: set[str] = field(default_factory=set)
     """Streams that lack predictions of their first windows, because the service dropped them."""
     sent: dict[str, list[dict[str, list[int]]]] = field(default_factory=dict)
@@ -108,6 +112,7 @@ def _service_config(load: ServiceLoad, port: int, folder: Path) -> dict[str, Any
     stream = {"hop": load.hop, "open_timeout_s": 120.0, "frozen_s": 3600.0}
     return {
         "model": str(load.bundle.path),
+        "models": {name: str(bundle.path) for name, bundle in load.further.items()},
         "engine": load.engine.model_dump(),
         "streams": {f"cam{i}": {"url": f"rtsp://{HOST}:{port}/cam{i}", **stream} for i in range(load.streams)},
         "publish": {
@@ -165,7 +170,10 @@ class _Recorder:
                 self._add(event, time.monotonic_ns())
 
     def _add(self, event: Received, received_ns: int) -> None:
-        if isinstance(event, Prediction):
+        if isinstance(event, Prediction) and event.model_name is not None:
+            self._run.received_further[event.model_name].append(received_ns)
+            self._drops[f"{event.stream}/{event.model_name}"].update(event.dropped)
+        elif isinstance(event, Prediction):
             window = event.window
             if event.dropped and event.stream not in self._run.received:
                 self._run.lost_first.add(event.stream)
