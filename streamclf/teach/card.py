@@ -59,8 +59,9 @@ def write_card(
         *_none(figures, taught, none_label),
         "## How the head was fitted",
         "",
-        f"Logistic regression on summaries over time ({chosen.pooling}) of the parts {', '.join(chosen.parts)}, chosen "
-        f"by grouped cross-validation; temperature {taught.calibration.temperature:.2f}. `golden.npz` contains one "
+        f"The mean of {len(chosen)} linear discriminants, the best by grouped cross-validation. The first reads "
+        f"{', '.join(chosen[0].parts)} (summaries over time: {chosen[0].pooling}). "
+        f"Temperature {taught.calibration.temperature:.2f}. `golden.npz` contains one "
         "window of the examples, `examples.npz` small stills and features of all. Before you publish the bundle, "
         "delete `examples.npz`, `examples.json` and `report.html`, and check `golden.npz`.",
         *(["", "## Examples that would help", "", *(f"- {_cell(line)}." for line in advice)] if advice else []),

@@ -1,7 +1,9 @@
 """Fit a head for a base bundle's features from few examples, and choose its inputs by grouped cross-validation.
 
-A fitted head is linear: summaries of the window over time, multiplied by a matrix. So it is a few ONNX operators, and
-it is fitted in seconds without torch.
+Which features tell the labels apart differs from task to task: all of them side by side can be worse by 11 points than
+the right part alone. So every set of parts is tried with every summary over time. The best few are averaged, because
+with ten clips a label the first is hardly better than the next. The result is linear: summaries of the window,
+multiplied by a matrix. So it is a few ONNX operators, and it is fitted in seconds without torch.
 """
 
 from __future__ import annotations
@@ -9,30 +11,33 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.arrays import F32
-from streamclf.teach.pooling import POOLINGS, PooledPart, pool_parts
+from engines.arrays import F32, F64
+from streamclf.teach.discriminant import Held, Split, best_temperature, fit_discriminant, hold_out
+from streamclf.teach.pooling import ORDER, POOLINGS, PooledPart, PoolingName, pool_parts
 
 FOLDS = 5
 """The most folds of the cross-validation; no more than the rarest label has groups."""
-COSTS = (1.0, 10.0, 100.0)
-"""Values of scikit-learn's C, the inverse strength of regularisation, among which cross-validation chooses."""
-MIDDLE_COST = COSTS[1]
-FINALISTS = 6
-"""So many candidates are measured with every one of `COSTS`."""
-RIDGE = 1e-4
-"""Added to the squared length of each window's summaries, which is about 1: windows may be equal."""
-Split: TypeAlias = "tuple[NDArray[np.intp], NDArray[np.intp]]"
-"""The numbers of the training windows and of the test windows of a fold."""
+AVERAGED = 5
+"""So many of the best candidates are averaged."""
+MAX_BASIS = 256
+"""So many windows, spread over all, at most span the space in which heads are fitted: for these the result is exact."""
+MAX_SUBSETS = 5
+"""With more parts than this, each part alone and all together are tried, not every set."""
+SMALLEST_AXIS = 1e-6
+"""Directions in which the basis windows differ by a smaller share are left out."""
+SMALL_SPREAD = 0.05
+"""Added to the deviation of a summary, in units of their mean: a summary that is nearly constant is not blown up."""
+DEFAULT_SHRINKAGE = 1.0
+"""The shrinkage where no cross-validation is possible."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One way to make a head: the parts of the feature, their summaries, and the regularisation.
+    """One choice of inputs: parts of the feature, their summaries, and the shrinkage of the discriminant.
 
     `balanced_accuracy` and `log_loss` were measured by grouped cross-validation; both are None where a label has only
     one group, so that nothing could be compared.
@@ -40,7 +45,7 @@ class Candidate:
 
     parts: tuple[str, ...]
     pooling: str
-    c: float
+    shrinkage: float
     balanced_accuracy: float | None
     log_loss: float | None
 
@@ -50,13 +55,13 @@ class FittedHead:
     """A linear classifier on summaries of a window.
 
     logits = concatenation of `PooledPart.pool` over `parts`, (N, P), times `weight` (P, K), plus `bias` (K,).
-    Standardisation is folded into the weights. `chosen` is one of `candidates`.
+    Standardisation is folded into the weights. `chosen` are the best of `candidates`, which the head averages.
     """
 
     parts: tuple[PooledPart, ...]
     weight: F32
     bias: F32
-    chosen: Candidate
+    chosen: tuple[Candidate, ...]
     candidates: tuple[Candidate, ...]
 
     def logits(self, windows: F32) -> F32:
@@ -82,83 +87,147 @@ def fit_head(
     if (total := sum(parts.values())) != windows.shape[2]:
         raise ValueError(f"parts: the sizes sum to {total}, the feature has {windows.shape[2]} numbers")
     truth = np.asarray(labels).astype(np.int64)
+    count = int(truth.max()) + 1
     splits = _folds(truth, np.asarray(groups), seed)
-    candidates = _compare(windows, truth, splits, parts)
-    chosen = min(
-        candidates, key=lambda one: (one.log_loss if one.log_loss is not None else 0.0, -(one.balanced_accuracy or 0.0))
+    blocks = _Blocks(windows, parts)
+    trials = [_Trial.of(blocks, names, pooling, truth, count, splits) for names, pooling in _choices(parts, splits)]
+    trials.sort(key=lambda trial: trial.held.log_loss)
+    best = trials[:AVERAGED]
+    mean = np.mean([trial.held.logits for trial in best], axis=0)
+    temperature = best_temperature(mean, truth)[0] if splits else 1.0
+    merged = _merge(blocks, best, truth, count, temperature)
+    candidates = tuple(trial.candidate(bool(splits)) for trial in trials)
+    return FittedHead(
+        parts=merged[0], weight=merged[1], bias=merged[2], chosen=candidates[: len(best)], candidates=candidates
     )
-    pooled_parts = _pooled_parts(parts, chosen.parts, chosen.pooling, windows.shape[1])
-    weight, bias = _fit_linear(pool_parts(windows, pooled_parts), truth, chosen.c)
-    return FittedHead(parts=pooled_parts, weight=weight, bias=bias, chosen=chosen, candidates=tuple(candidates))
 
 
-def _compare(
-    windows: F32, labels: NDArray[np.int64], splits: Sequence[Split], parts: Mapping[str, int]
-) -> list[Candidate]:
-    """Measure all sets of parts and summaries with the middle one of `COSTS`, and the best of them with the others."""
-    subsets = list(_subsets(parts))
+def _choices(parts: Mapping[str, int], splits: Sequence[Split]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the sets of parts and the summaries to try: all of them, or one where nothing can be compared."""
     if not splits:
-        return [
-            Candidate(parts=names, pooling=pooling, c=MIDDLE_COST, balanced_accuracy=None, log_loss=None)
-            for names, pooling in itertools.product(subsets, POOLINGS)
-        ]
-    products: dict[str, list[dict[str, _Products]]] = {}
-    candidates = []
-    for pooling in POOLINGS:
-        pooled = {name: pool_parts(windows, _pooled_parts(parts, (name,), pooling, windows.shape[1])) for name in parts}
-        products[pooling] = [{name: _Products.of(pooled[name], split) for name in parts} for split in splits]
-        candidates += [_measure(products[pooling], labels, splits, names, pooling, MIDDLE_COST) for names in subsets]
-    best = sorted(candidates, key=lambda one: one.log_loss or 0.0)[:FINALISTS]
-    for one, c in itertools.product(best, COSTS):
-        if c != MIDDLE_COST:
-            candidates.append(_measure(products[one.pooling], labels, splits, one.parts, one.pooling, c))
-    return candidates
+        yield tuple(parts), "mean, peak"
+        return
+    names = list(parts)
+    sizes = range(1, len(names) + 1) if len(names) <= MAX_SUBSETS else (1, len(names))
+    for size in sizes:
+        yield from itertools.product(itertools.combinations(names, size), POOLINGS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Products:
-    """The scalar products of the standardised summaries of one part, in one fold: those of a set of parts are sums.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Trial:
+    """One choice of inputs with its best shrinkage."""
 
-    `train` (n, n), `test` (m, n), and the number of the summaries.
-    """
-
-    train: NDArray[np.float64]
-    test: NDArray[np.float64]
-    size: int
+    names: tuple[str, ...]
+    pooling: str
+    held: Held
 
     @classmethod
-    def of(cls, pooled: F32, split: Split) -> _Products:
-        """Standardise the summaries by those of the fold's training windows, and multiply them."""
-        train, test = pooled[split[0]], pooled[split[1]]
-        mean, scale = _standardisation(train)
-        train, test = (train - mean) * scale, (test - mean) * scale
-        return cls(
-            train=np.asarray(train @ train.T, np.float64),
-            test=np.asarray(test @ train.T, np.float64),
-            size=train.shape[1],
+    def of(
+        cls,
+        blocks: _Blocks,
+        names: tuple[str, ...],
+        pooling: str,
+        labels: NDArray[np.int64],
+        count: int,
+        splits: Sequence[Split],
+    ) -> _Trial:
+        """Measure the choice on the groups that each fold leaves out."""
+        if not splits:
+            empty = np.zeros((len(labels), count))
+            held = Held(shrinkage=DEFAULT_SHRINKAGE, temperature=1, log_loss=0, balanced_accuracy=0, logits=empty)
+        else:
+            inputs, _ = blocks.inputs(names, pooling)
+            held = min(hold_out(inputs, labels, count, splits), key=lambda one: one.log_loss)
+        return cls(names=names, pooling=pooling, held=held)
+
+    def candidate(self, measured: bool) -> Candidate:
+        """Return the public description."""
+        return Candidate(
+            parts=self.names,
+            pooling=self.pooling,
+            shrinkage=self.held.shrinkage,
+            balanced_accuracy=self.held.balanced_accuracy if measured else None,
+            log_loss=self.held.log_loss if measured else None,
         )
 
 
-def _standardisation(pooled: F32) -> tuple[F32, F32]:
-    """Return the mean of each summary, and the factor that gives it the standard deviation 1."""
-    scale = 1 / (pooled.std(axis=0, dtype=np.float64) + 1e-4)
-    return pooled.mean(axis=0, dtype=np.float64).astype(np.float32), scale.astype(np.float32)
+class _Blocks:
+    """Standardised summaries of every part, and their scalar products: those of a set of parts are their mean.
 
+    A head for P summaries is fitted in the space that at most `MAX_BASIS` windows span.
+    """
 
-def _subsets(parts: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
-    """Yield every set of parts, the whole feature first."""
-    for count in range(len(parts), 0, -1):
-        yield from itertools.combinations(parts, count)
+    def __init__(self, windows: F32, parts: Mapping[str, int]) -> None:
+        self._windows = windows
+        self._ends = dict(zip(parts, itertools.accumulate(parts.values()), strict=True))
+        self._sizes = dict(parts)
+        chosen = np.linspace(0, len(windows) - 1, min(MAX_BASIS, len(windows))).round().astype(np.intp)
+        self._basis = np.unique(chosen)
+        self._products: dict[tuple[str, str], F64] = {}
 
-
-def _pooled_parts(parts: Mapping[str, int], names: Sequence[str], pooling: str, chunks: int) -> tuple[PooledPart, ...]:
-    ends = dict(zip(parts, itertools.accumulate(parts.values()), strict=True))
-    return tuple(
-        PooledPart(
-            name=name, start=ends[name] - parts[name], stop=ends[name], chunks=chunks, poolings=POOLINGS[pooling]
+    def part(self, name: str, poolings: tuple[PoolingName, ...]) -> PooledPart:
+        """Describe a part with its summaries."""
+        end = self._ends[name]
+        return PooledPart(
+            name=name,
+            start=end - self._sizes[name],
+            stop=end,
+            chunks=self._windows.shape[1],
+            poolings=poolings,
         )
-        for name in names
-    )
+
+    def inputs(self, names: Sequence[str], pooling: str) -> tuple[F64, F64]:
+        """Return coordinates (N, D) of the windows, and the factors (M, D) that give them from scalar products."""
+        products = np.mean([self._product(name, pooling) for name in names], axis=0)
+        sizes, axes = np.linalg.eigh(products[self._basis])
+        kept = sizes > SMALLEST_AXIS * sizes[-1]
+        factors = axes[:, kept] / np.sqrt(sizes[kept])
+        return products @ factors, factors
+
+    def weights(self, name: str, pooling: str, dual: F64) -> tuple[F64, F64]:
+        """Return the weights (P, K) of a part's summaries and the bias (K,), from weights (M, K) of basis windows."""
+        pooled, mean, scale = self._standard(name, pooling)
+        weight = (pooled[self._basis].astype(np.float64).T @ dual) * scale[:, None]
+        return weight, -mean @ weight
+
+    def _product(self, name: str, pooling: str) -> F64:
+        key = name, pooling
+        if key not in self._products:
+            pooled, _, _ = self._standard(name, pooling)
+            self._products[key] = np.asarray(pooled @ pooled[self._basis].T, np.float64)
+        return self._products[key]
+
+    def _standard(self, name: str, pooling: str) -> tuple[F32, F64, F64]:
+        """Return summaries (N, P) with mean 0 and, in sum, variance 1; and the mean and factor (P,) that made them."""
+        pooled = self.part(name, POOLINGS[pooling]).pool(self._windows)
+        mean, spread = pooled.mean(axis=0, dtype=np.float64), pooled.std(axis=0, dtype=np.float64)
+        scale = 1 / ((spread + SMALL_SPREAD * spread.mean() + 1e-9) * np.sqrt(pooled.shape[1]))
+        return ((pooled - mean.astype(np.float32)) * scale.astype(np.float32)), mean, scale
+
+
+def _merge(
+    blocks: _Blocks, trials: Sequence[_Trial], labels: NDArray[np.int64], count: int, temperature: float
+) -> tuple[tuple[PooledPart, ...], F32, F32]:
+    """Fit each choice to all windows, and average them: summaries that several choices use are computed once."""
+    rows: dict[tuple[str, PoolingName], F64] = {}
+    total = np.zeros(count)
+    for trial in trials:
+        inputs, factors = blocks.inputs(trial.names, trial.pooling)
+        ((weight, bias),) = fit_discriminant(inputs, labels, count, [trial.held.shrinkage])
+        share = len(trials) * trial.held.temperature * temperature
+        total += bias / share
+        for name in trial.names:
+            part = blocks.part(name, POOLINGS[trial.pooling])
+            own, offset = blocks.weights(name, trial.pooling, factors @ weight / (share * len(trial.names)))
+            total += offset
+            for pooling, piece in part.split(own).items():
+                rows[name, pooling] = rows.get((name, pooling), 0) + piece
+    parts = [
+        blocks.part(name, tuple(pooling for pooling in ORDER if (name, pooling) in rows))
+        for name in dict.fromkeys(name for name, _ in rows)
+    ]
+    weights = [rows[part.name, pooling] for part in parts for pooling in part.poolings]
+    return tuple(parts), np.concatenate(weights).astype(np.float32), total.astype(np.float32)
 
 
 def _folds(labels: NDArray[np.int64], groups: NDArray[np.generic], seed: int) -> list[Split]:
@@ -171,64 +240,3 @@ def _folds(labels: NDArray[np.int64], groups: NDArray[np.generic], seed: int) ->
     folds = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=seed)
     splits = list(folds.split(np.zeros(len(labels)), labels, groups))
     return [(train, test) for train, test in splits if len(np.unique(labels[train])) == len(np.unique(labels))]
-
-
-def _measure(
-    products: Sequence[Mapping[str, _Products]],
-    labels: NDArray[np.int64],
-    splits: Sequence[Split],
-    names: tuple[str, ...],
-    pooling: str,
-    c: float,
-) -> Candidate:
-    """Measure a candidate on the groups that each fold leaves out. `products`: for each fold, those of each part."""
-    right = np.full(len(labels), np.nan)
-    loss = np.full(len(labels), np.nan)
-    for (train, test), of_part in zip(splits, products, strict=True):
-        size = sum(of_part[name].size for name in names)
-        own = np.sum([of_part[name].train for name in names], axis=0) / size
-        other = np.sum([of_part[name].test for name in names], axis=0) / size
-        left = np.linalg.cholesky(own + RIDGE * np.eye(len(train))).astype(np.float64)
-        inputs = np.linalg.solve(left, other.T).T
-        weight, bias = _fit_logistic(left, labels[train], c)
-        logits = inputs @ weight + bias
-        logits -= logits.max(axis=1, keepdims=True)
-        rows = np.arange(len(test))
-        loss[test] = np.log(np.exp(logits).sum(axis=1)) - logits[rows, labels[test]]
-        right[test] = logits.argmax(axis=1) == labels[test]
-    each = [labels == label for label in np.unique(labels)]
-    return Candidate(
-        parts=names,
-        pooling=pooling,
-        c=c,
-        balanced_accuracy=float(np.nanmean([np.nanmean(right[own]) for own in each])),
-        log_loss=float(np.nanmean([np.nanmean(loss[own]) for own in each])),
-    )
-
-
-def _fit_linear(pooled: F32, labels: NDArray[np.int64], c: float) -> tuple[F32, F32]:
-    """Fit logistic regression to standardised summaries. Returns (P, K) and (K,) for the summaries as they are.
-
-    The fit takes place in the space that the windows span: its coordinates are the rows of the Cholesky factor of
-    their scalar products. With fewer windows than summaries the result is the same, and much faster.
-    """
-    mean, scale = _standardisation(pooled)
-    standard = ((pooled - mean) * scale).astype(np.float64) / np.sqrt(pooled.shape[1])
-    left = np.linalg.cholesky(standard @ standard.T + RIDGE * np.eye(len(labels))).astype(np.float64)
-    coefficients, intercepts = _fit_logistic(left, labels, c)
-    weight = (standard.T @ np.linalg.solve(left.T, coefficients)) * (scale / np.sqrt(pooled.shape[1]))[:, None]
-    return weight.astype(np.float32), (intercepts - mean @ weight).astype(np.float32)
-
-
-def _fit_logistic(
-    inputs: NDArray[np.float64], labels: NDArray[np.int64], c: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fit logistic regression to inputs (N, D). Returns (D, K) and (K,)."""
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=c, class_weight="balanced", max_iter=1000, tol=1e-3).fit(inputs, labels)
-    coefficients, intercepts = model.coef_, model.intercept_
-    if len(coefficients) == 1:  # two labels have one row of weights: for the second against the first
-        coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
-        intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
-    return coefficients.T, intercepts

@@ -12,17 +12,21 @@ from typing import Final, Literal
 
 import numpy as np
 
-from engines.arrays import F32
+from engines.arrays import F32, F64
 
-PoolingName = Literal["mean", "peak", "change", "thirds"]
-"""`mean`: over the window. `peak`: the largest value. `change`: the last third's mean minus the first third's.
-`thirds`: the mean of each third. `change` and `thirds` depend on the order of the chunks."""
+PoolingName = Literal["mean", "thirds", "change", "bend", "peak"]
+"""`mean`: over the window. `thirds`: the mean of each third. `change`: the last third's mean minus the first third's.
+`bend`: the middle third's mean minus that of the others. `peak`: the largest value. All but `mean` and `peak` depend on
+the order of the chunks."""
+ORDER: Final[tuple[PoolingName, ...]] = ("mean", "thirds", "change", "bend", "peak")
+"""The order in which a merged head stores summaries; `peak` is always the last."""
 
 POOLINGS: Final[dict[str, tuple[PoolingName, ...]]] = {
     "mean": ("mean",),
     "mean, peak": ("mean", "peak"),
-    "mean, peak, change": ("mean", "peak", "change"),
+    "thirds": ("thirds",),
     "thirds, peak": ("thirds", "peak"),
+    "change, bend": ("change", "bend"),
 }
 """The sets of summaries among which cross-validation chooses."""
 
@@ -56,6 +60,14 @@ class PooledPart:
             pooled.append(part.max(axis=1))
         return np.concatenate(pooled, axis=1)
 
+    def split(self, rows: F64) -> dict[PoolingName, F64]:
+        """Divide rows (P, …), in the order of `pool`, by the summaries to which they belong."""
+        size, pieces, start = self.stop - self.start, {}, 0
+        for name in sorted(self.poolings, key=lambda name: name == "peak"):
+            stop = start + size * (3 if name == "thirds" else 1)
+            pieces[name], start = rows[start:stop], stop
+        return pieces
+
 
 def pool_parts(windows: F32, parts: Sequence[PooledPart]) -> F32:
     """Concatenate the summaries of several parts: (N, T, F) -> (N, P)."""
@@ -74,4 +86,6 @@ def _time_weights(name: PoolingName, chunks: int) -> list[F32]:
         thirds.append(row / row.sum())
     if name == "mean":
         return [np.full(chunks, 1 / chunks, np.float32)]
+    if name == "bend":
+        return [thirds[1] - (thirds[0] + thirds[2]) / 2]
     return thirds if name == "thirds" else [thirds[2] - thirds[0]]

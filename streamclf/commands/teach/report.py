@@ -209,7 +209,8 @@ def _method(taught: Taught) -> str:
         "probability over its windows. The interval treats each recording as one trial. The thresholds and the limit "
         "of &quot;none of these&quot; were chosen on the same held-out results. The head of the bundle is fitted to "
         "all clips.</p>"
-        f'<p class="soft">Head: logistic regression on {text(chosen.pooling)} of {text(", ".join(chosen.parts))}. '
+        f'<p class="soft">Head: the mean of {len(chosen)} linear discriminants. The first reads '
+        f"{text(', '.join(chosen[0].parts))} (summaries over time: {text(chosen[0].pooling)}). "
         "Every window of a clip is assumed to show its label. Seconds: "
         f"{text(', '.join(f'{name} {value:.1f}' for name, value in taught.seconds.items()))}.</p>"
     )
