@@ -251,8 +251,9 @@ def load_bundle(path: Path) -> Bundle:
                 f"{spec_path}: format={first['input']!r:.20}: this version reads format {FORMAT}; "
                 "export the bundle again with this version"
             ) from error
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise BundleError(f"{spec_path}: {where}: {first['msg']}; export the bundle again") from error
+        where = "".join(f"{part}." for part in first["loc"])[:-1]
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        raise BundleError(f"{spec_path}: {where and f'{where}: '}{reason}; export the bundle again") from error
     for name, expected in spec.files.items():
         actual = _sha256(path / name)
         if actual != expected:

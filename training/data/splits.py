@@ -67,6 +67,16 @@ def check_negatives(rows: Sequence[Row], names: Sequence[str]) -> None:
             )
 
 
+def check_measurable(rows: Sequence[Row], names: Sequence[str]) -> None:
+    """Raise `DataError` if no independent label has validation clips with it and without it."""
+    counts = Counter(label for row in rows for label in row.labels)
+    if not any(0 < counts[name] < len(rows) for name in names):
+        raise DataError(
+            f"{len(rows)} validation clips: each label is in none of them, or in all; add clips with a label and clips "
+            "without it, or nothing measures the model"
+        )
+
+
 def split_by_list(rows: Sequence[Row], train: str, validation: str) -> tuple[list[Row], list[Row]]:
     """Return the rows of the two splits named. Raises `DataError` where a split has no rows."""
     splits = [[row for row in rows if row.split == split_name(name)] for name in (train, validation)]

@@ -24,6 +24,7 @@ from training.data.shape import Shape
 from training.data.splits import (
     check_classes,
     check_groups,
+    check_measurable,
     check_negatives,
     class_names,
     split_by_groups,
@@ -101,6 +102,7 @@ class ClipsData(ClipSection, PictureArea):
         check_classes((label for row in training_rows for label in row.labels), labels, "the training split")
         if self.multi_label:
             check_negatives(training_rows, labels)
+            check_measurable(validation_rows, labels)
         decoder = _Decoder(self, shape, folder=folder, labels=labels, notes=notes)
         in_validation = {label for row in validation_rows for label in row.labels}
         if absent := [name for name in labels if name not in in_validation]:

@@ -22,7 +22,8 @@ def multi_label_scores(
     """Compute all figures of N clips from `probabilities` (N, K) and `truth` (N, K), zeros and ones.
 
     Without `thresholds`, each label gets the one with the highest F1 on these clips; use this for validation clips
-    only. Means over labels leave out labels that no clip, or every clip, has. `map` is the mean average precision.
+    only. Means over labels leave out labels that no clip, or every clip, has; they are None if no label is left. `map`
+    is the mean average precision.
     `exact` is the share of clips whose labels are all right. `loss` is the mean binary cross-entropy.
     """
     truth = truth.astype(np.int64)
@@ -128,6 +129,6 @@ def _auc(probabilities: F32, truth: I64) -> float | None:
     return float((ranks[truth > 0].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def _mean(values: Sequence[float | None]) -> float:
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else 0.0
+    return float(np.mean(known)) if known else None

@@ -142,5 +142,12 @@ def test_a_label_of_every_clip_is_refused_and_weights_follow_the_windows(tmp_pat
     assert flipped == {(1.0, 0.0), (0.0, 1.0)}, "a mirror swaps the labels of the recipe"
     everywhere = before.replace("nothing_0.mp4,", "nothing_0.mp4,lamp")
     path.write_text(everywhere.replace(",walker,train", ",walker;lamp,train"))
+    nothing = (
+        before.replace("walker,val", "lamp,val").replace("lamp; lamp,val", "lamp,val").replace(",lamp,val", ",,val")
+    )
+    path.write_text(nothing)
+    with pytest.raises(DataError, match="4 validation clips: each label is in none of them, or in all"):
+        open_session(clip_recipe(tmp_path, **sections))
+    path.write_text(everywhere.replace(",walker,train", ",walker;lamp,train"))
     with pytest.raises(DataError, match="label 'lamp': all 4 training clips have it; add clips without it"):
         open_session(clip_recipe(tmp_path, **sections))

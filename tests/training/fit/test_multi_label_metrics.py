@@ -80,6 +80,12 @@ def test_equal_probabilities_count_together() -> None:
     )
 
 
+def test_means_of_no_label_are_unknown() -> None:
+    result = multi_label_scores(np.full((3, 2), 0.4, np.float32), np.zeros((3, 2), np.int64), ("a", "b"), {})
+    assert (result["map"], result["macro_f1"], result["auc"], result["exact"]) == (None, None, None, 1.0)
+    assert "map" not in table(result)
+
+
 def test_the_table_names_labels_and_thresholds() -> None:
     probabilities, truth = example()
     text = table(multi_label_scores(probabilities, truth, ("a\x1b", "b", "never", "always")))
