@@ -15,8 +15,11 @@ from streamclf.teach.novelty import STEEPNESS, Novelty, fit_novelty, limit_of
 
 LEAST_SEPARATION: Final = 0.6
 """Below this area under the ROC curve, unlike windows cannot be told, and the label would only cost right answers."""
+MOST_MISSES: Final = 0.9
+"""With more misses than this, the label finds hardly more unlike clips than it takes right ones."""
 TEMPERATURES: Final = np.geomspace(0.25, 8.0, 41)
-THRESHOLD_RANGE: Final = (0.3, 0.95)
+THRESHOLD_RANGE: Final = (0.5, 0.95)
+"""A live stream mostly shows none of the labels, so an action needs a label that is more probable than all others."""
 FALSE_WEIGHT: Final = 2.0
 """A false alarm counts as much as so many missed windows when a threshold is chosen."""
 
@@ -37,12 +40,14 @@ class Calibration:
 
 def calibrate(data: TeachingData, held_out: HeldOut, *, wants_none: bool) -> Calibration:
     """Choose the temperature of the logits and the limit of likeness from held-out results."""
-    separation = held_out.novelty.separation
+    separation, misses = held_out.novelty.separation, held_out.novelty.misses
     known = np.arange(len(data.labels)) if data.none is None else np.flatnonzero(data.labels != data.none)
     scores = held_out.scores[known]
     return Calibration(
         temperature=_temperature(held_out.logits, data),
-        has_novelty=wants_none and (separation is None or separation >= LEAST_SEPARATION),
+        has_novelty=wants_none
+        and (separation is None or separation >= LEAST_SEPARATION)
+        and (misses is None or misses <= MOST_MISSES),
         limit=limit_of(scores, data.clips[known]),
         slope=STEEPNESS / max(float(scores.std()), 1e-3),
     )
@@ -123,7 +128,7 @@ def choose_thresholds(data: TeachingData, probabilities: NDArray[np.float64]) ->
 
 
 def _best_threshold(scores: NDArray[np.float64], own: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
-    candidates = np.linspace(*THRESHOLD_RANGE, 66)
+    candidates = np.linspace(*THRESHOLD_RANGE, 46)
     errors = np.array([weights[(scores >= limit) != own].sum() for limit in candidates])
     best = candidates[errors <= errors.min() + 1e-9]
     return float((best[0] + best[-1]) / 2)

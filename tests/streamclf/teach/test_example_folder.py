@@ -56,6 +56,12 @@ def test_marks_take_the_place_of_the_folder(tmp_path: Path) -> None:
     assert {clip.group for clip in found.clips if clip.name == "day.mp4"} == {"day.mp4"}
 
 
+def test_a_label_that_is_no_name_of_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "open-shut-12ab/a.mp4")
+    (tmp_path / "open-shut-12ab/.label").write_text("open / shut")
+    assert [clip.label for clip in find_clips(tmp_path).clips] == ["open / shut"]
+
+
 def test_a_folder_of_images_is_one_clip(tmp_path: Path) -> None:
     touch(tmp_path, "open/a.mp4", "shut/shots/1.jpg", "shut/shots/2.jpg", "shut/one/1.jpg")
     assert [clip.name for clip in find_clips(tmp_path).clips] == ["open/a.mp4", "shut/shots"]

@@ -59,5 +59,5 @@ def test_thresholds_lie_between_the_labels() -> None:
     data = make_data(separation=3.0)
     scores = np.where(data.labels == 0, 0.9, 0.2)
     thresholds = choose_thresholds(data, np.stack([scores, 1 - scores], axis=1))
-    assert thresholds["a"] == pytest.approx(0.6, abs=0.02), "the middle of 0.3, the lowest threshold, and 0.9"
-    assert 0.1 < thresholds["b"] <= 0.8
+    assert thresholds["a"] == pytest.approx(0.7, abs=0.02), "the middle of 0.5, the lowest threshold, and 0.9"
+    assert 0.5 <= thresholds["b"] <= 0.8

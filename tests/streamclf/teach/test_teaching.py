@@ -15,6 +15,7 @@ from engines.bundle import Bundle, load_bundle
 from engines.opening import open_engine
 from streamclf.classifier.offline import classify_file
 from streamclf.classifier.window_classifier import offline_bank_slots
+from streamclf.config.picture_area import PictureArea
 from streamclf.errors import OutputError, UsageError
 from streamclf.teach import bundle_writer
 from streamclf.teach.examples import load_examples
@@ -265,3 +266,33 @@ def test_labels_of_any_characters(base: Bundle, tmp_path: Path) -> None:
     write_examples(folder, {"offen\nganz": RED, "geo\u0308ffnet <b>": BLUE}, each=5)
     result = run(folder, tmp_path / "yard", base)
     assert set(load_bundle(result.output).spec.labels) == {"offen\nganz", "ge\u00f6ffnet <b>", *result.labels[2:]}
+
+
+def test_only_the_region_is_read(base: Bundle, tmp_path: Path) -> None:
+    folder = write_examples(tmp_path / "films", {"red": RED, "blue": BLUE}, each=5)
+    area = PictureArea(region=(0.0, 0.0, 1.0, 1.0 / 3))
+    result = run(folder, tmp_path / "yard", base, area=area)
+    whole = run(folder, tmp_path / "whole", base)
+    changed = [
+        not np.array_equal(one.content.features, other.content.features)
+        for one, other in zip(result.examples.items, whole.examples.items, strict=True)
+    ]
+    assert all(changed), "the patch moves below the upper third of the picture"
+
+
+def test_stretches_of_one_film(base: Bundle, tmp_path: Path) -> None:
+    folder = write_examples(tmp_path / "films", {"red": RED}, each=4)
+    for number in range(5):
+        write_example(folder / f"day{number}.mp4", BLUE, seed=900 + number, seconds=3)
+    rows = [f"day{number}.mp4,0.5,2.0,blue\nday{number}.mp4,2.1,2.4,red\n" for number in range(5)]
+    (folder / "marks.csv").write_text("file,start_s,end_s,label\n" + "".join(rows))
+    result = run(folder, tmp_path / "yard", base)
+    marked = [item for item in result.examples.items if item.row.name == "day0.mp4"]
+    (long,) = (item for item in marked if item.row.label == "blue")
+    (short,) = (item for item in marked if item.row.label == "red")
+    assert long.content.times.min() >= 0.5
+    assert long.content.times.max() <= 2.0
+    assert len(long.content.windows) > 1
+    assert (2.1 - 0.01) <= short.content.times.min() <= short.content.times.max() <= 2.4
+    groups = {number: item.row.group for number, item in enumerate(marked)}
+    assert len(set(groups.values())) == 1
