@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -147,7 +148,12 @@ class ClipsData(ClipSection, PictureArea):
         split = (
             f"fold {self.fold} of {self.folds} is for validation" if self.folds else "whole groups are for validation"
         )
-        return f"clips of `{printable(path.parent.name or '.')}/{printable(path.name)}`; {split}."
+        return f"clips of `{printable(path.parent.name or '.')}/{printable(path.name)}`{self._area_text()}; {split}."
+
+    def _area_text(self) -> str:
+        """Say which part of the picture is seen, in words that follow the clips."""
+        keys = self.area.model_dump(mode="json", exclude_defaults=True)
+        return "".join(f", {key} {json.dumps(value)}" for key, value in keys.items())
 
 
 def label_array(rows: Sequence[Row], labels: Sequence[str]) -> I64:

@@ -94,6 +94,16 @@ def test_other_pixel_formats_are_cropped_too(pixel_format: str) -> None:
     assert np.abs(got - whole)[2:-2, 2:-2].mean() < 3
 
 
+@pytest.mark.parametrize("size", [(300, 40), (15, 500)])
+def test_an_array_that_is_enlarged_along_one_axis_equals_the_frame_of_a_film(size: tuple[int, int]) -> None:
+    """OpenCV's area method does not average at all where one axis is enlarged."""
+    image = noise(120, 320)
+    out = np.empty((*size, 3), np.uint8)
+    render_rgb(image, *size, "stretch", out)
+    expected = render(picture(image, "rgb24"), *size).astype(int)
+    assert np.abs(out.astype(int) - expected).mean() < 5
+
+
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the ffmpeg command")
 def test_chunks_of_a_region_are_those_of_a_film_that_ffmpeg_cropped(tmp_path: Path) -> None:
     whole, cropped = tmp_path / "whole.mkv", tmp_path / "cropped.mkv"
