@@ -15,7 +15,7 @@ Rectangle: TypeAlias = tuple[float, float, float, float]
 EVERYTHING: Final[Rectangle] = (0.0, 0.0, 1.0, 1.0)
 MAX_MASKS: Final = 20
 MAX_CORNERS: Final = 32
-_GRID: Final = 64
+_GRID: Final = 32
 """A mask covers everything if it covers the middles of so many by so many parts of the region."""
 
 
