@@ -26,7 +26,7 @@ FALSE_WEIGHT: Final = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What was chosen on held-out films.
+    """Hold what was chosen on held-out films.
 
     `temperature` divides the logits of the labels. A window whose likeness is below `limit` is "none of these"; its
     logit falls by `slope` for each unit of likeness. `has_novelty`: whether unlike windows are told at all.

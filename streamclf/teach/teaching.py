@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
@@ -257,9 +257,7 @@ def _named(clip: Clip, none_label: str | None) -> Clip:
     """Return the clip, with the label "none of these" if its folder is named for it."""
     if none_label is None or clip.label.casefold() not in (*NONE_FOLDERS, none_label.casefold()):
         return clip
-    return Clip(
-        path=clip.path, name=clip.name, label=none_label, group=clip.group, stretch=clip.stretch, began=clip.began
-    )
+    return replace(clip, label=none_label)
 
 
 def _check_counts(counts: Mapping[str, int], none_label: str | None) -> None:
