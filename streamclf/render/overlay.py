@@ -132,7 +132,7 @@ def _draw_labels(canvas: U8, state: OverlayState, unit: float) -> None:
 def _draw_views(canvas: U8, state: OverlayState, unit: float) -> None:
     height = canvas.shape[0]
     bottom = height - _timeline_height(unit) - round(6 * unit)
-    _darken_rows(canvas, height - round((70 + 29 * min(len(state.views), 8)) * unit), height, upward=True)
+    _darken_rows(canvas, height - round((120 + 29 * min(len(state.views), 8)) * unit), height, upward=True)
     draw_view_rows(canvas, state.views, bottom, unit)
 
 

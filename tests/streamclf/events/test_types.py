@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timezone
 
 import orjson
@@ -328,3 +329,21 @@ def test_names_of_views_for_people_are_in_one_order() -> None:
         ViewKey("a", "x"),
         ViewKey("b"),
     ]
+
+
+@given(
+    st.sampled_from(["region", "model_name"]),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=70) | names,
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+        max_leaves=3,
+    ),
+)
+def test_a_draft_with_any_name_of_a_view_is_valid_exactly_if_the_name_is(key: str, value: object) -> None:
+    is_valid = value is None or (isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", value) is not None)
+    for event in (PREDICTION, ACTION):
+        if is_valid:
+            check_event(event | {key: value})
+        else:
+            with pytest.raises(EventError):
+                check_event(event | {key: value})

@@ -65,7 +65,7 @@ export class Thresholds {
 
   // A stream with regions is previewed region by region.
   #offerRegions() {
-    const regions = Object.keys(this.#settings?.area?.regions ?? {});
+    const regions = (this.#settings?.area?.regions ?? []).map(({ name }) => name).filter(Boolean);
     this.#region.field.hidden = regions.length === 0;
     fill(this.#region.box, regions.map((region) => [region, region]));
   }

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -54,6 +55,17 @@ def action_event(offset: int | None) -> Action:
         stream="door", epoch=EPOCH, offset=offset, previous=0, time=NOW, label="wave", phase="start",
         started_s=1.0, at_s=2.0, probability=0.9, peak=0.95, durable=offset is not None,
     )  # fmt: skip
+
+
+def test_equal_actions_of_two_views_are_two_requests_that_name_them() -> None:
+    views: list[dict[str, Any]] = [{}, {"region": "gate"}, {"region": "gate", "model_name": "hands"}]
+    found = [replace(action_event(offset), **view) for offset in (7, None) for view in views]
+    bodies = [json.loads(command._body(each)) for each in found]
+    assert [(body.get("region"), body.get("model_name")) for body in bodies[:3]] == [
+        (None, None), ("gate", None), ("gate", "hands"),
+    ]  # fmt: skip
+    assert "region" not in bodies[0]
+    assert len({command._key(each) for each in found[3:]}) == 3, "events without an offset are told apart by content"
 
 
 @pytest.fixture
