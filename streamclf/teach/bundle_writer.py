@@ -61,6 +61,7 @@ def write_bundle(
         card = write_card(
             f"{taught.name} {taught.version}",
             spec,
+            taught.examples.base,
             taught.figures,
             taught.head,
             advice=taught.advice,
@@ -70,7 +71,7 @@ def write_bundle(
         bundle = write_spec(folder, _spec_fields(taught))
         _check(bundle, taught, windows)
         # These files are not in the spec, so a copy of the bundle without them is whole.
-        save_examples(folder, taught.examples, spec=bundle.spec, base=_base_id(taught))
+        save_examples(folder, taught.examples, spec=bundle.spec)
         (folder / REPORT_FILE).write_text(make_report(taught), encoding="utf-8", errors="replace")
     load_bundle(taught.output)
 
@@ -92,10 +93,6 @@ def _spec_fields(taught: Taught) -> dict[str, Any]:
             "clips": taught.figures.clips,
         },
     }
-
-
-def _base_id(taught: Taught) -> str:
-    return taught.base.spec.id
 
 
 def _check(bundle: Bundle, taught: Taught, windows: F32) -> None:

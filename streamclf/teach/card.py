@@ -14,7 +14,14 @@ from streamclf.teach.taught_head import TaughtHead
 
 
 def write_card(
-    name: str, base: ModelSpec, figures: Figures, taught: TaughtHead, *, advice: Sequence[str], none_label: str | None
+    name: str,
+    spec: ModelSpec,
+    base: str,
+    figures: Figures,
+    taught: TaughtHead,
+    *,
+    advice: Sequence[str],
+    none_label: str | None,
 ) -> str:
     """Return the card in Markdown, with front matter for model hubs."""
     low, high = figures.interval
@@ -34,8 +41,8 @@ def write_card(
         "",
         "One of: " + ", ".join(f"`{_cell(label)}`" for label in figures.labels) + ".",
         "",
-        f"Taught by `streamclf teach` with the encoder of {base.id}: {base.chunks} chunks of {base.frames_per_chunk} "
-        f"frames at {base.fps:g} fps ({base.window_s:g} s), {base.height} x {base.width} pixels.",
+        f"Taught by `streamclf teach` with the encoder of {base}: {spec.chunks} chunks of {spec.frames_per_chunk} "
+        f"frames at {spec.fps:g} fps ({spec.window_s:g} s), {spec.height} x {spec.width} pixels.",
         "",
         "## On films that were held out",
         "",

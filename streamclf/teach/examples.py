@@ -69,8 +69,9 @@ class Example:
 
 @dataclass(slots=True)
 class Examples:
-    """All examples of a model, in order."""
+    """All examples of a model, in order. `base`: the id of the model whose encoder made their features."""
 
+    base: str
     items: list[Example] = field(default_factory=list)
 
     def labels(self) -> list[str]:
@@ -114,7 +115,7 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def save_examples(folder: Path, examples: Examples, *, spec: ModelSpec, base: str) -> None:
+def save_examples(folder: Path, examples: Examples, *, spec: ModelSpec) -> None:
     """Write the examples into `folder`. Raises `OSError`."""
     items, contents = examples.items, [item.content for item in examples.items]
     stills = [still for content in contents for still in content.stills]
@@ -129,7 +130,7 @@ def save_examples(folder: Path, examples: Examples, *, spec: ModelSpec, base: st
         still_sizes=np.array([len(still) for still in stills], np.int32),
     )
     text = ExampleList(
-        base=base,
+        base=examples.base,
         encoder=spec.files["encoder.onnx"],
         geometry=geometry_of(spec),
         arrays=hash_file(path),
@@ -159,7 +160,7 @@ def load_examples(bundle: Path, spec: ModelSpec) -> Examples:
             "since: teach again from the films without --add"
         )
     try:
-        return Examples(_read_items(bundle / ARRAYS_FILE, listed, spec))
+        return Examples(listed.base, _read_items(bundle / ARRAYS_FILE, listed, spec))
     except _UNREADABLE as error:
         raise UsageError(f"{bundle / ARRAYS_FILE}: cannot be used ({error}); teach again without --add") from None
 

@@ -119,7 +119,7 @@ def teach(options: TeachOptions, listener: Listener, make_report: Callable[[Taug
     require_libraries()
     check_output(options.output, options.folder, replace=options.force or options.add)
     base, before = _find_base(options)
-    clips, log = _find_clips(options, before, listener, base)
+    clips, log = _find_clips(options, before, listener)
     engine = open_engine(base, precision="fp32", max_batch=MAX_BATCH, bank_slots=MAX_BATCH, threads=options.threads)
     try:
         return _teach(options, base, engine, before, clips, log, make_report)
@@ -138,7 +138,7 @@ def _teach(
 ) -> Taught:
     limit = _window_limit(base, len(clips) + len(before.items))
     reader = ExampleReader(engine, log, limit=limit, area=options.area)
-    examples = Examples([*before.items, *reader.read(clips, before.items)])
+    examples = Examples(before.base, [*before.items, *reader.read(clips, before.items)])
     log.end("read")
     with _one_thread():
         taught, windows = _fit(options, base, examples, limit, log)
@@ -211,7 +211,7 @@ def _find_base(options: TeachOptions) -> tuple[Bundle, Examples]:
     """Return the bundle whose encoder is used, and the examples from before. Raises `UsageError`."""
     if not options.add:
         base = find_bundle(options.base or DEFAULT_BASE)
-        return base, Examples()
+        return base, Examples(base.spec.id)
     if not (options.output / SPEC_FILE).is_file():
         raise UsageError(
             f"--add: {path_text(options.output)} is no bundle; teach it first, without --add, or give its folder"
@@ -229,9 +229,7 @@ def _find_base(options: TeachOptions) -> tuple[Bundle, Examples]:
     return own, before
 
 
-def _find_clips(
-    options: TeachOptions, before: Examples, listener: Listener, base: Bundle
-) -> tuple[Sequence[Clip], _Log]:
+def _find_clips(options: TeachOptions, before: Examples, listener: Listener) -> tuple[Sequence[Clip], _Log]:
     """Find the clips of the folder, announce them, and check that there are enough. Raises `UsageError`."""
     log = _Log(listener)
     if options.folder is None:
@@ -247,7 +245,7 @@ def _find_clips(
     for label in [*(item.row.label for item in before.items), *(clip.label for clip in clips)]:
         counts[label] = counts.get(label, 0) + 1
     _check_counts(counts, options.none_label)
-    log.start(base.spec.id, counts, len({clip.path for clip in clips}))
+    log.start(before.base, counts, len({clip.path for clip in clips}))
     for film, reason in found_faults:
         log.fault(film, reason)
     return clips, log

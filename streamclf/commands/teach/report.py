@@ -34,7 +34,7 @@ def report_page(taught: Taught) -> str:
         part
         for part in (
             f"<h1>{text(title)}</h1>",
-            f'<p class="soft">Encoder of {text(taught.base.spec.id)}, streamclf {text(__version__)}</p>',
+            f'<p class="soft">Encoder of {text(taught.examples.base)}, streamclf {text(__version__)}</p>',
             _tiles(taught),
             _advice(taught),
             _matrix(taught, labels),

@@ -136,6 +136,7 @@ def test_add_goes_on_without_the_films(taught: tuple[Taught, Recorder], films: P
     listener = Recorder()
     result = run(more, output, None, add=True, listener=listener)
     assert result.labels == ("blue", "green", "grey", "red", NONE)
+    assert result.examples.base == "brightness@1", "not the bundle that was taught before"
     assert listener.notes == ["red/again.mp4: the same film as red/film0.mp4; it counts once"]
     assert top(output, write_example(tmp_path / "new.mp4", GREY, seed=505, seconds=2)) == "grey"
     assert len(load_examples(output, load_bundle(output).spec).items) == 23
