@@ -19,7 +19,7 @@ from engines.arrays import F64
 Split: TypeAlias = "tuple[NDArray[np.intp], NDArray[np.intp]]"
 """The numbers of the training windows and of the test windows of a fold."""
 
-SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+SHRINKAGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Added to the variance within labels, in units of the mean total variance."""
 TEMPERATURES = np.geomspace(0.05, 100, 23)
 

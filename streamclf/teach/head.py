@@ -21,12 +21,14 @@ from streamclf.teach.pooling import ORDER, POOLINGS, PooledPart, PoolingName, po
 
 FOLDS = 5
 """The most folds of the cross-validation; no more than the rarest label has groups."""
-AVERAGED = 5
+AVERAGED = 10
 """So many of the best candidates are averaged."""
 MAX_BASIS = 256
-"""So many windows, spread over all, at most span the space in which heads are fitted: for these the result is exact."""
+"""So many windows, spread over all, at most span the space in which heads are fitted."""
 MAX_SUBSETS = 5
 """With more parts than this, each part alone and all together are tried, not every set."""
+MAX_AXES = 128
+"""The most dimensions of this space: those in which the windows differ most."""
 SMALLEST_AXIS = 1e-6
 """Directions in which the basis windows differ by a smaller share are left out."""
 SMALL_SPREAD = 0.05
@@ -181,6 +183,7 @@ class _Blocks:
         products = np.mean([self._product(name, pooling) for name in names], axis=0)
         sizes, axes = np.linalg.eigh(products[self._basis])
         kept = sizes > SMALLEST_AXIS * sizes[-1]
+        kept[:-MAX_AXES] = False
         factors = axes[:, kept] / np.sqrt(sizes[kept])
         return products @ factors, factors
 
