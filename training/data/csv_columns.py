@@ -36,6 +36,9 @@ GROUP_COLUMNS = (("group",), ("groups", "group_id", "groupid"))
 YOUTUBE_COLUMNS = ("youtube_id", "time_start", "time_end")
 """Columns of Kinetics' lists. They name a clip by its film and its time instead of its path."""
 
+CHARADES_COLUMNS = ("id", "subject", "script", "actions", "length")
+"""Columns of the lists of Charades, whose clips have several labels."""
+
 SPLIT_WORDS = frozenset(
     {*SPLITS, "split", "splits", "subset", "set", "fold", "folds", "kfold", "cv", "phase", "partition", "usage"}
 )
@@ -58,6 +61,8 @@ class Columns:
     split: int | None
     group: int | None
     unused: tuple[str, ...]
+    is_charades: bool = False
+    """Whether `path` holds names of clips without a folder and suffix, and `label` codes of classes with times."""
 
 
 def find_columns(path: Path, header: Sequence[str], records: Sequence[Record]) -> Columns:
@@ -66,6 +71,9 @@ def find_columns(path: Path, header: Sequence[str], records: Sequence[Record]) -
     Raises `DataError` where a column is missing or ambiguous, and where a column may be a split that is not known.
     """
     names = [plain_name(name) for name in header]
+    if set(CHARADES_COLUMNS) <= set(names):
+        clips, actions = names.index("id"), names.index("actions")
+        return Columns(path=clips, youtube=None, label=actions, split=None, group=None, unused=(), is_charades=True)
     youtube = None
     clip = _find(path, names, PATH_COLUMNS)
     if clip is None and all(name in names for name in YOUTUBE_COLUMNS):

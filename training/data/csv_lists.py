@@ -13,7 +13,7 @@ from training.data.clips import SPLITS, Row
 from training.data.csv_columns import Columns, Record, find_columns, plain_name
 from training.data.file_names import as_label, is_listed_by_mistake, listed_path
 from training.data.published_lists import clips_by_stem
-from training.data.published_names import kinetics_clip, ucf101_group
+from training.data.published_names import charades_labels, kinetics_clip, read_charades_classes, ucf101_group
 from training.errors import DataError
 
 MAX_LIST_BYTES = 256 << 20
@@ -51,14 +51,28 @@ class _RowReader:
         self._system_files: list[str] = []
         self._absent: list[str] = []
         self._found = 0
-        self._films = clips_by_stem(base) if columns.youtube is not None else {}
+        self._films = clips_by_stem(base) if columns.youtube is not None or columns.is_charades else {}
+        self._classes: dict[str, str] = {}
+        if columns.is_charades:
+            if not may_lack_label:
+                raise DataError(
+                    f"{path}: a list of Charades, whose clips have several labels; give data.multi_label: true"
+                )
+            self._classes = read_charades_classes(path.with_name("Charades_v1_classes.txt"))
 
     def read(self, line: int, fields: Sequence[str]) -> Row | None:
         """Return the record's row, or None for a clip that is left out."""
         columns, origin = self._columns, f"{self._path.name}, line {line}"
         label, split = as_label(fields[columns.label]), _value(fields, columns.split) or self._split
         split = SPLITS.get(split.casefold(), split)
-        if columns.youtube is not None:
+        if columns.is_charades:
+            assert columns.path is not None
+            film = fields[columns.path].strip()
+            if film not in self._films:
+                self._absent.append(film)
+                return None
+            name, label = self._films[film], self._charades_text(fields[columns.label], origin)
+        elif columns.youtube is not None:
             film, start, end = (fields[index].strip() for index in columns.youtube)
             if not label and split == "test":
                 self._absent.append(film)  # Kinetics' test clips were published without labels
@@ -79,6 +93,14 @@ class _RowReader:
         name = listed_path(self._base, name)
         group = _value(fields, columns.group) or ucf101_group(name)
         return Row(path=name, label=label, split=split, group=group, origin=origin)
+
+    def _charades_text(self, actions: str, origin: str) -> str:
+        try:
+            return ";".join(as_label(name) for name in charades_labels(actions, self._classes))
+        except KeyError as error:
+            raise DataError(
+                f"{self._path}: {origin}: no class {error} in Charades_v1_classes.txt; correct it"
+            ) from None
 
     def report(self, notes: list[str]) -> None:
         """Add sentences about the records left out. Raises `DataError` where most clips of Kinetics are absent."""

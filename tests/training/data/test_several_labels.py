@@ -151,3 +151,43 @@ def test_a_label_of_every_clip_is_refused_and_weights_follow_the_windows(tmp_pat
     path.write_text(everywhere.replace(",walker,train", ",walker;lamp,train"))
     with pytest.raises(DataError, match="label 'lamp': all 4 training clips have it; add clips without it"):
         open_session(clip_recipe(tmp_path, **sections))
+
+
+HEADER = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length"
+
+
+def write_charades(folder: Path) -> Path:
+    """Write lists and classes as Charades publishes them, and files in the folder of its films."""
+    (folder / "films").mkdir(parents=True)
+    (folder / "Charades_v1_classes.txt").write_text("c000 Holding some clothes\nc092 Closing a window\n")
+    rows = {
+        "train": ['46GP8,HR43,Kitchen,6,7,Yes,"A person, cooking.",food,d,c092 11.90 21.20;c000 0.00 12.60,24.83'],
+        "test": [
+            "YSKX3,0KZ7,Hall,5,5,Yes,s,door,d,c000 1.0 2.0;c000 3.0 4.0,30.1",
+            "N11GT,0KZ7,Hall,5,5,Yes,s,door,d,,30",
+        ],
+    }
+    for split, lines in rows.items():
+        (folder / f"Charades_v1_{split}.csv").write_text("\n".join([HEADER, *lines]) + "\n")
+        for line in lines:
+            (folder / "films" / f"{line[:5]}.mp4").write_bytes(b"film")
+    return folder
+
+
+def test_the_lists_of_charades_give_names_of_classes_without_times(tmp_path: Path) -> None:
+    folder = write_charades(tmp_path / "Charades")
+    rows, base = read_rows(folder, multi_label=True)
+    assert base == folder
+    assert {row.path: (row.split, row.labels) for row in rows} == {
+        "films/46GP8.mp4": ("train", ("Closing a window", "Holding some clothes")),
+        "films/YSKX3.mp4": ("test", ("Holding some clothes",)),
+        "films/N11GT.mp4": ("test", ()),
+    }
+    with pytest.raises(DataError, match=r"a list of Charades, .*; give data\.multi_label: true"):
+        read_rows(folder)
+    (folder / "Charades_v1_classes.txt").write_text("c000 Holding some clothes\n")
+    with pytest.raises(DataError, match=r"Charades_v1_train\.csv, line 2: no class 'c092' in Charades_v1_classes\.txt"):
+        read_rows(folder, multi_label=True)
+    (folder / "Charades_v1_classes.txt").unlink()
+    with pytest.raises(DataError, match="put the file of the classes beside the list"):
+        read_rows(folder, multi_label=True)
