@@ -265,7 +265,7 @@ def test_a_stream_is_tested_added_paused_and_removed_in_the_browser(page: Runnin
 
 def test_regions_and_masks_are_drawn_with_the_mouse_and_in_numbers(page: RunningPage, tab: Tab) -> None:
     browser = tab.page
-    browser.get_by_role("button", name="Regions and masks of stays").click()
+    tab.open("/live/stays").get_by_role("link", name="Regions and masks").click()
     dialog = browser.get_by_role("dialog")
     browser.wait_for_selector("canvas.area-picture[data-pictures]")
     box = dialog.locator("svg.area-shapes").bounding_box()

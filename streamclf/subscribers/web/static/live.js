@@ -254,7 +254,9 @@ class Panel {
     this.next = make("a", "icon-button", "›");
     this.previous.setAttribute("aria-label", "Previous camera");
     this.next.setAttribute("aria-label", "Next camera");
-    step.append(this.previous, this.next);
+    const areas = make("a", "quiet-button", "Regions and masks");
+    areas.href = `/settings#areas=${stream}`;
+    step.append(areas, this.previous, this.next);
     head.append(this.back, this.name, this.state, step);
     const frame = make("div", "frame panel-frame");
     this.lost = make("span", "lost");

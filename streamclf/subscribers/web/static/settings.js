@@ -29,6 +29,8 @@ class SettingsPage {
 
   async open() {
     await this.refresh();
+    this.#openAreas();
+    addEventListener("hashchange", () => this.#openAreas());
     setInterval(() => {
       if (document.visibilityState === "visible" && !this.#busy) this.refresh();
     }, REFRESH_MS);
@@ -194,6 +196,15 @@ class SettingsPage {
           title: this.settings.streams.length < 2 ? "The last stream cannot be removed; pause it instead" : null,
           onclick: () => this.#confirmRemoval(stream.stream, title),
         }, "Remove")));
+  }
+
+  // Open the editor of the stream that the address names: the page Live links to #areas=STREAM.
+  #openAreas() {
+    const name = /^#areas=([A-Za-z0-9_-]{1,64})$/.exec(location.hash)?.[1];
+    const stream = this.settings?.available ? this.settings.streams.find((each) => each.stream === name) : null;
+    if (!stream?.area || !this.isEditable || document.querySelector("dialog[open]")) return;
+    history.replaceState(null, "", location.pathname);
+    this.#editAreas(stream, stream.name ?? stream.stream);
   }
 
   #editAreas(stream, title) {
