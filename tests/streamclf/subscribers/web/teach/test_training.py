@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import threading
 from pathlib import Path
@@ -64,6 +65,30 @@ def test_the_error_of_the_child_is_shown(tmp_path: Path) -> None:
     assert training.error == "open: 3 clips; at least 5"
     assert "boom" in str(end_of(run(tmp_path, CRASHES)).error)
     assert "exit code 0" in str(end_of(run(tmp_path, BEGIN)).error)
+
+
+LIMITS = (
+    BEGIN
+    + """
+import os, resource
+memory = resource.getrlimit(resource.RLIMIT_DATA)[0]
+say(event="done", memory=memory, nice=os.nice(0), threads=os.environ["OMP_NUM_THREADS"])
+"""
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of another process")
+def test_the_child_has_limits_of_its_own(tmp_path: Path) -> None:
+    """The child inherited the page's limit of memory, and no engine could be opened in it."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (3 * 10**9, before[1]))
+    try:
+        result = end_of(run(tmp_path, LIMITS)).result
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+    assert result is not None
+    assert (result["memory"], result["threads"]) == (module.MEMORY_BYTES, "1")
+    assert result["nice"] >= module.NICE
 
 
 def test_one_at_a_time_and_cancel(tmp_path: Path) -> None:
