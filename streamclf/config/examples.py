@@ -54,3 +54,11 @@ class ExamplesConfig(Section):
         description="Age after which examples without a label are removed, like 14d: a number and s, m, h, d or w, at "
         f"most {MAX_DURATION_S // 86400}d.",
     )
+
+    @property
+    def for_capture(self) -> ExamplesConfig:
+        """The keys that a capture process uses; the others have their defaults, so that they need no restart of it."""
+        defaults = ExamplesConfig()
+        return self.model_copy(
+            update={key: getattr(defaults, key) for key in ("models", "uncertain", "keep_uncertain")}
+        )

@@ -169,7 +169,7 @@ def plan_streams(checked: CheckedConfig, classifiers: Mapping[EngineKey, str]) -
                 source=stream.source,
                 views=views,
                 clips=clips,
-                examples=checked.config.examples,
+                examples=checked.config.examples and checked.config.examples.for_capture,
                 picture=next(iter(views.values())).area.without_region,
             )
     return plans

@@ -119,9 +119,18 @@ export class Examples {
   }
 }
 
+// A film loads its first picture when it comes into sight: browsers open few connections at a time.
+const inSight = new IntersectionObserver((entries) => {
+  for (const entry of entries.filter((each) => each.isIntersecting)) {
+    entry.target.preload = "metadata";
+    inSight.unobserve(entry.target);
+  }
+});
+
 function video(url, name) {
-  return el("video", { src: `${url}#t=0.1`, preload: "none", controls: true, muted: true, playsinline: true, "aria-label": name,
-    onpointerenter: (event) => { event.target.preload = "metadata"; } });
+  const film = el("video", { src: `${url}#t=0.1`, preload: "none", controls: true, muted: true, playsinline: true, "aria-label": name });
+  inSight.observe(film);
+  return film;
 }
 
 // Replace the children of a list; the element with the focus keeps it where it is still there.

@@ -30,6 +30,9 @@ from streamclf.events.example_request import PROJECT_PATTERN
 TRASH: Final = ".trash"
 TRASH_S: Final = 7 * 86400.0
 """Deleted examples are removed from the disk after this time."""
+ORDER_FILE: Final = ".labels"
+"""File in the folder of a model with its labels, one a line: the keys of the page do not change with a new label."""
+MAX_ORDER_BYTES: Final = 1 << 20
 SUFFIXES: Final = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 MAX_PROJECTS: Final = 256
 MAX_LABELS: Final = 256
@@ -85,11 +88,13 @@ class ExampleLibrary:
         return []
 
     def labels(self, project: str) -> dict[str, str]:
-        """Return the name of the folder of each label of a model, by label."""
+        """Return the name of the folder of each label of a model, by label, in the order in which they were added."""
         _check_project(project)
         with contextlib.suppress(MissingExampleError), self._directory(project) as fd:
             names = [name for name in _folders(fd, 4 * MAX_LABELS) if not name.startswith(".")][:MAX_LABELS]
-            return {read_label(self.root / project / name): name for name in sorted(names)}
+            folders = {read_label(self.root / project / name): name for name in sorted(names)}
+            order = {label: number for number, label in reversed([*enumerate(_read_order(fd))])}
+            return dict(sorted(folders.items(), key=lambda each: order.get(each[0], MAX_ORDER_BYTES)))
         return {}
 
     def add_label(self, project: str, label: str) -> None:
@@ -101,8 +106,10 @@ class ExampleLibrary:
             self.root.mkdir(exist_ok=True)
             with self._directory() as fd, contextlib.suppress(FileExistsError):
                 os.mkdir(project, dir_fd=fd)
-            with self._directory(project):  # it is no link
+            with self._directory(project) as fd:  # it is no link
                 make_label_folder(self.root / project, label)
+                if clean_label(label) not in _read_order(fd):
+                    _append_order(fd, clean_label(label))
 
     def remove_label(self, project: str, label: str) -> None:
         """Remove the folder of a label without examples."""
@@ -320,6 +327,22 @@ def _translated(root: Path) -> Iterator[None]:
         if error.errno == errno.ELOOP:
             raise MissingExampleError(f"{root}: no such example; a link has its name") from error
         raise ClipError(f"{root}: {error.strerror}; check the folder of the examples") from error
+
+
+def _read_order(fd: int) -> list[str]:
+    """Return the labels of a model in the order in which they were added, from the file `.labels` of its folder."""
+    try:
+        with os.fdopen(os.open(ORDER_FILE, _FILE, dir_fd=fd), "rb") as file:
+            return file.read(MAX_ORDER_BYTES).decode().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _append_order(fd: int, label: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    with os.fdopen(os.open(ORDER_FILE, flags, 0o644, dir_fd=fd), "ab") as file:
+        if os.fstat(file.fileno()).st_size < MAX_ORDER_BYTES:
+            file.write(f"{label}\n".encode())
 
 
 def _folders(fd: int, limit: int) -> list[str]:

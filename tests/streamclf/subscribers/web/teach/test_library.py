@@ -115,6 +115,14 @@ def test_a_label_is_removed_only_without_examples(library: ExampleLibrary) -> No
         library.remove_label("yard", "absent")
 
 
+def test_labels_keep_the_order_in_which_they_were_added(tmp_path: Path) -> None:
+    library = ExampleLibrary(tmp_path / "examples")
+    for label in ("shut", "a/b", "open", "shut"):
+        library.add_label("yard", label)
+    (library.root / "yard" / "by hand").mkdir()
+    assert [*library.labels("yard")] == ["shut", "a/b", "open", "by hand"]
+
+
 def test_old_deleted_and_old_unlabelled_examples_expire(library: ExampleLibrary) -> None:
     library.delete("yard/open/a.mp4")
     library.delete("yard/open/b.mp4")
