@@ -15,16 +15,15 @@ from typing import Any, Literal, TypeAlias
 
 from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
-from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
+from streamclf.runtime.child import EXIT_DONE, EXIT_FAILED
 from streamclf.runtime.liveness import LivenessWatch
 from streamclf.runtime.log_tail import kept_log_tail
 from streamclf.runtime.logs import TextFormatter
 from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.child import Child, ChildEvent, reap_orphans
-from streamclf.supervisor.classifiers import EngineProcess
 from streamclf.supervisor.config_reader import ConfigReader, ReadConfig
 from streamclf.supervisor.config_watch import ConfigFile
-from streamclf.supervisor.crashes import end_reason, park
+from streamclf.supervisor.exits import ExitHandler
 from streamclf.supervisor.hub_process import Ready
 from streamclf.supervisor.machine_limits import check_machine, find_oversized
 from streamclf.supervisor.processes import ProcessSet
@@ -73,10 +72,8 @@ class Supervisor:
         self._timers = Timers()
         self._stopped_s: dict[tuple[str, int], float] = {}
         """When a signal stopped a child, by its (name, run)."""
-        self._end_reason = "a failure"
+        self._end_reason = ""
         self._outlets_opened = self._was_ready = False
-        self._has_finished = False
-        """Whether all streams have ended by themselves."""
         self._producer: EventProducer | None = None
 
     def request_stop(self) -> None:
@@ -102,6 +99,9 @@ class Supervisor:
         self._changes = Reconfiguration(
             self._initial, self._processes, self._reader, kill_later=self._kill_later, report=self._report_offline
         )
+        self._exits = ExitHandler(
+            self._processes, self._changes, start_later=self._start_later, report=self._report_offline
+        )
         if seconds is not None:
             self._timers.add(seconds, "end")
         self._timers.add(TICK_S, "tick")
@@ -115,10 +115,11 @@ class Supervisor:
             self._notifier.stopping()
             if self._producer:
                 self._producer.close(0.0)
-            self._processes.stop(finish_outlets=self._has_finished, is_asked_to_stop=self._is_asked_to_stop)
+            self._processes.stop(finish_outlets=bool(self._exits.finished), is_asked_to_stop=self._is_asked_to_stop)
             tail.close()
             shutil.rmtree(runtime, ignore_errors=True)
-            log.info("ended after %s: %s", duration_text(time.monotonic() - began_s), self._end_reason)
+            reason = self._end_reason or self._exits.finished or "a failure"
+            log.info("ended after %s: %s", duration_text(time.monotonic() - began_s), reason)
 
     def _start(self) -> None:
         processes, checked = self._processes, self._initial
@@ -189,7 +190,7 @@ class Supervisor:
             if child.kill_reason:
                 continue  # it was killed already; the kernel has not finished that yet
             child.kill_because(reason)
-            if self._is_needed(child) and not self._was_ever_ready(child):
+            if self._exits.is_needed(child) and not self._exits.was_ever_ready(child):
                 log.error("%s: never got ready: the service ends", name)
                 return EXIT_FAILED
         for child, reason in find_oversized(processes.all):
@@ -217,7 +218,7 @@ class Supervisor:
     def _handle_read(self, read: ReadConfig) -> int | None:
         self._changes.handle_read(read)
         self._notifier.ready("serving")
-        return self._exit_code_if_finished()
+        return self._exits.code_if_finished()
 
     def _handle_child_event(self, event: ChildEvent) -> int | None:
         child = self._processes.child(event.child)
@@ -232,7 +233,9 @@ class Supervisor:
             self._stopped_s.pop((child.name, child.run), None)
         else:
             self._stopped_s.pop((child.name, child.run), None)
-            return self._handle_exit(child, event.code)
+            code = self._exits.handle(child, event.code)
+            self._report_ready()
+            return code
         return None
 
     def _handle_line(self, child: Child, line: bytes) -> None:
@@ -272,88 +275,6 @@ class Supervisor:
         outlets = self._processes.outlets
         outlets.changed = not self._processes.hub.publish_outlets(outlets.statuses)
 
-    def _handle_exit(self, child: Child, code: int) -> int | None:
-        processes = self._processes
-        if engine := processes.classifiers.of_child(child.name):
-            return self._handle_classifier_exit(engine, code)
-        if child is processes.hub.child:
-            was_ever_ready = self._was_ever_ready(child)
-            processes.hub.mark_down()
-            if code == EXIT_FAILED and not was_ever_ready:
-                return EXIT_FAILED  # the child has logged its one-line error; the service cannot run without it
-            return self._handle_crash(child, code)
-        stream, outlet = processes.streams.of_child(child.name), processes.outlets.of_child(child.name)
-        if child.stopping:
-            if outlet:
-                processes.outlets.settle(outlet)
-            elif stream:
-                processes.streams.settle(stream)
-            return self._exit_code_if_finished()
-        if stream and code in (EXIT_ENDED, EXIT_FAILED):
-            stream.code = code
-            return self._exit_code_if_finished()
-        return self._handle_crash(child, code)
-
-    def _handle_classifier_exit(self, engine: EngineProcess, code: int) -> int | None:
-        processes, child = self._processes, engine.child
-        was_ready = processes.classifiers.mark_down(engine)
-        processes.streams.classifier_gone(engine.name)
-        if child.stopping:
-            processes.settle_classifier(engine)
-            return self._exit_code_if_finished()
-        if engine.is_on_trial and not was_ready and self._changes.return_to_previous(f"the {engine.name}"):
-            return None
-        if code == EXIT_FAILED and not engine.was_ever_ready:
-            if self._is_needed(child):
-                return EXIT_FAILED  # the child has logged its one-line error
-            delay_s = park(child, "cannot open its models", others="the other models go on")
-            self._timers.add(delay_s, "start", child.name, child.run)
-            self._report_ready()
-            return None
-        return self._handle_crash(child, code)
-
-    def _is_needed(self, child: Child) -> bool:
-        """Return whether the service cannot go on without a child: the hub, and the last classifier that works."""
-        if child is self._processes.hub.child:
-            return True
-        engine = self._processes.classifiers.of_child(child.name)
-        if engine is None or engine.is_on_trial:
-            return False
-        others = [each for each in self._processes.classifiers.all if each is not engine]
-        return all(each.is_parked for each in others)
-
-    def _was_ever_ready(self, child: Child) -> bool:
-        if engine := self._processes.classifiers.of_child(child.name):
-            return engine.was_ever_ready
-        return self._processes.hub.report is not None
-
-    def _handle_crash(self, child: Child, code: int) -> int | None:
-        """Start a child again that has ended by itself: soon, or after several times much later."""
-        processes = self._processes
-        stream, outlet = processes.streams.of_child(child.name), processes.outlets.of_child(child.name)
-        reason = end_reason(child, code)
-        delay_s = child.record_crash()
-        if outlet:
-            state: Literal["parked", "restarting"] = "parked" if delay_s is None else "restarting"
-            reason = processes.outlets.record_end(outlet, state, reason, code)
-        if delay_s is not None:
-            # Parked children are started again for as long as the service runs: only their parking is logged.
-            level = logging.DEBUG if child.times_parked else logging.WARNING
-            text = "%s: ended (%s); starting it again in %.1f s"
-            log.log(level, text, child.name, reason, delay_s, extra=child.log_fields)
-        elif self._is_needed(child):
-            times = len(child.crashes)
-            log.error("%s: ended again (%s), %d times within a minute: the service ends", child.name, reason, times)
-            return EXIT_FAILED
-        else:
-            reason = f"{len(child.crashes)} times within a minute, the last: {reason}"
-            delay_s = park(child, f"ended {reason}")
-        if stream:
-            self._report_offline(stream.name, f"capture process ended ({reason}); starting it again in {delay_s:.1f} s")
-        self._timers.add(delay_s, "start", child.name, child.run)
-        self._report_ready()
-        return None
-
     def _report_offline(self, stream: str, reason: str) -> None:
         """Publish that a stream is offline, in place of its capture process, which has ended."""
         body: Mapping[str, Any] = {"state": "offline", "reason": reason[:500]}
@@ -362,16 +283,6 @@ class Supervisor:
         if self._producer:
             self._producer.post(Draft(type="status", stream=stream, body=dict(body)))
 
-    def _exit_code_if_finished(self) -> int | None:
-        """Return the service's exit code if every stream has ended, else None."""
-        codes = [stream.code for stream in self._processes.streams.all]
-        if any(code is None for code in codes) or self._changes.paused:
-            return None
-        self._has_finished = True
-        failed = codes.count(EXIT_FAILED)
-        self._end_reason = f"{len(codes)} streams have ended, {failed} of them with an error"
-        return EXIT_FAILED if failed == len(codes) else EXIT_DONE
-
     def _is_asked_to_stop(self) -> bool:
         """Return whether a request to stop has arrived; forget all other events."""
         while not self._events.empty():
@@ -379,6 +290,9 @@ class Supervisor:
             if event == "stop":
                 return True
         return False
+
+    def _start_later(self, child: Child, delay_s: float) -> None:
+        self._timers.add(delay_s, "start", child.name, child.run)
 
     def _kill_later(self, child: Child) -> None:
         self._timers.add(CHANGE_STOP_S, "kill", child.name, child.run)
