@@ -16,7 +16,7 @@ from engines.printable import printable
 from streamclf import __version__
 from streamclf.commands.demo_film import render_film
 from streamclf.config.outlets import outlet_options
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError, UsageError
 from streamclf.redact import redact
 from streamclf.sources import open_source

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from engines.printable import printable
 from streamclf.builtin_models import DEFAULT_MODEL
-from streamclf.config.actions import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow, compose_labels
-from streamclf.config.classify import ClassifyConfig, FeedOptions, StreamSettings
+from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions, UnknownBelow, compose_labels
+from streamclf.config.classify import FeedOptions, StreamSettings
 from streamclf.config.clips import ClipsConfig
-from streamclf.config.defaults import SOURCE_KEYS, StreamDefaults, merge_defaults
+from streamclf.config.defaults import StreamDefaults, merge_defaults
 from streamclf.config.engine import EngineConfig
 from streamclf.config.error_text import describe
 from streamclf.config.examples import ExamplesConfig
 from streamclf.config.hours import zone_of
-from streamclf.config.outlets import OUTLETS, OutletsConfig
-from streamclf.config.picture_area import PictureArea
+from streamclf.config.known_keys import field_names, known_keys
+from streamclf.config.outlets import OutletsConfig
 from streamclf.config.placeholders import Substitution, register_config_secrets
 from streamclf.config.publish import PublishConfig
-from streamclf.config.regions import MAX_REGIONS, RegionConfig, Regions, check_regions, region_area
+from streamclf.config.regions import region_area
 from streamclf.config.section import Section
-from streamclf.config.source import SourceConfig
+from streamclf.config.stream import StreamConfig, StreamName
 from streamclf.config.variables import Variables, variables_path
 from streamclf.config.views import MODEL_KEY, UNNAMED, StreamView
 from streamclf.config.yaml_text import Place, YamlTextError, parse_yaml
 from streamclf.errors import ConfigError, UsageError
-from streamclf.net.names import MAX_NAME_CHARS, STREAM_NAME_PATTERN, describe_unknown
+from streamclf.net.names import describe_unknown
 from streamclf.net.trusted_files import read_small_text
 from streamclf.redact import redact
 
@@ -39,59 +39,6 @@ MAX_STREAMS = 400
 MAX_MODELS = 16
 
 _KINDS: Final[Mapping[type, str]] = {list: "a list", str: "a text"}
-StreamName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
-
-
-class StreamConfig(ClassifyConfig, PictureArea, SourceConfig):
-    """One named stream: its source, and how it is classified."""
-
-    name: str | None = Field(
-        None,
-        min_length=1,
-        max_length=MAX_NAME_CHARS,
-        description="Name for people, shown by outlets such as Home Assistant: any text on one line. If not set, the "
-        "stream's key.",
-    )
-
-    enabled: bool = Field(
-        True,
-        description="`false` pauses the stream: it stays in the configuration, but nothing reads its source. Its state "
-        "is `offline`, with `paused: true`.",
-    )
-
-    regions: Regions = Field(
-        default_factory=dict,
-        description="Several parts of the picture by name, instead of all of it: each has predictions and actions of "
-        "its own. A region is a list [left, top, right, bottom], or a section with the key `region` and those of "
-        "`streams` that concern classification (hop, models, actions, unknown_below, motion_gate, adaptive, "
-        f"max_staleness_ms); keys that it does not set follow the stream. At most {MAX_REGIONS}.",
-    )
-
-    @model_validator(mode="after")
-    def _check_regions(self) -> StreamConfig:
-        check_regions(self, self.regions)
-        return self
-
-    @field_validator("name")
-    @classmethod
-    def _check_name(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if printable(value) != value:
-            raise ValueError(f"{value!r}: holds a control character or a line break; give text on one line")
-        if not value.strip():
-            raise ValueError("blank; give a text, or leave name out")
-        return value.strip()
-
-    @property
-    def area(self) -> PictureArea:
-        """The keys of `PictureArea` alone: with named regions, the whole picture as people see it."""
-        return region_area(self, self.regions, None)
-
-    @property
-    def source(self) -> SourceConfig:
-        """The keys of `SourceConfig` alone, for the capture process."""
-        return SourceConfig.model_construct(**{key: getattr(self, key) for key in SourceConfig.model_fields})
 
 
 class ServiceConfig(Section):
@@ -290,7 +237,9 @@ def _validate(
     try:
         config = ServiceConfig.model_validate(raw)
     except ValidationError as error:
-        text = describe(error, lines=lines, known_keys=_known_keys, fields=_FIELDS, hide_values=hide_values)
+        known = partial(known_keys, service=ServiceConfig)
+        fields = field_names(ServiceConfig)
+        text = describe(error, lines=lines, known_keys=known, fields=fields, hide_values=hide_values)
         raise ConfigError(f"{origin}: {redact(text)}") from None  # pydantic's text may show passwords
     return _with_absolute_paths(config, base)
 
@@ -337,39 +286,3 @@ def _absolute_paths(stream: StreamConfig, base: Path) -> dict[str, str]:
     if stream.push is not None and "/" in stream.push and "://" not in stream.push:
         found["push"] = stream.push
     return {key: str(base / path) for key, path in found.items() if path is not None}
-
-
-def _known_keys(loc: Place) -> list[str]:
-    sections: dict[str, type[BaseModel]] = {
-        "engine": EngineConfig,
-        "defaults": StreamDefaults,
-        "streams": StreamConfig,
-        "actions": ActionConfig,
-        "publish": PublishConfig,
-        "clips": ClipsConfig,
-        "examples": ExamplesConfig,
-        "outlets": OutletsConfig,
-    }
-    section = sections.get(str(loc[0]), ServiceConfig) if len(loc) > 1 else ServiceConfig
-    if (len(loc) > 3 and loc[0] == "streams" and loc[2] == "actions") or (
-        len(loc) > 2 and loc[0] == "defaults" and loc[1] == "actions"
-    ):
-        section = ActionOverride
-    elif len(loc) > 3 and loc[0] == "streams" and loc[2] == "regions":
-        section = ActionOverride if len(loc) > 5 and loc[4] == "actions" else RegionConfig
-    elif len(loc) > 2 and loc[0] == "outlets":
-        section = OUTLETS[str(loc[1])]
-    return [key for key in section.model_fields if section is not StreamDefaults or key not in SOURCE_KEYS]
-
-
-_SECTIONS: Final[tuple[type[BaseModel], ...]] = (
-    ServiceConfig,
-    EngineConfig,
-    StreamConfig,
-    ActionConfig,
-    PublishConfig,
-    ClipsConfig,
-    ExamplesConfig,
-    *OUTLETS.values(),
-)
-_FIELDS: Final = frozenset(key for section in _SECTIONS for key in section.model_fields)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from streamclf.builtin_models import find_bundle
 from streamclf.config.publish import PublishConfig
-from streamclf.config.service import ServiceConfig, StreamConfig
+from streamclf.config.service import ServiceConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.curve_keys import load_certificate
 from streamclf.net.endpoints import is_loopback

@@ -19,7 +19,7 @@ START_S = 120.0
 
 
 class ProcessSet:
-    """All child processes, by name, and the table of their liveness deadlines.
+    """All child processes, by name; `table` has their liveness deadlines.
 
     `notify` gets the events of the children, `kill_later` a child that was asked to stop, and `report` publishes why a
     stream is offline.
@@ -27,6 +27,7 @@ class ProcessSet:
 
     def __init__(
         self,
+        table: LivenessTable,
         runtime: Path,
         publish: PublishConfig,
         notify: Callable[[ChildEvent], None],
@@ -36,7 +37,7 @@ class ProcessSet:
     ) -> None:
         """Prepare the processes; `runtime` is a directory that only this user can read."""
         self.link = f"ipc://{runtime}/link"
-        self.table = LivenessTable()
+        self.table = table
         self._kill_later = kill_later
         access = make_outlet_access(publish.keys)
         self.hub = HubProcess(self.link, self.table, notify, access)

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
 from streamclf.runtime.child import EXIT_DONE, EXIT_FAILED
-from streamclf.runtime.liveness import LivenessWatch
+from streamclf.runtime.liveness import LivenessTable, LivenessWatch
 from streamclf.runtime.log_tail import kept_log_tail
 from streamclf.runtime.logs import TextFormatter
 from streamclf.supervisor.checked_config import CheckedConfig
@@ -87,15 +87,17 @@ class Supervisor:
     def run(self, seconds: float | None = None) -> int:
         """Serve until the end, for at most `seconds`; return the process's exit code."""
         check_machine(self._initial)
+        table = LivenessTable()
         runtime = Path(tempfile.mkdtemp(prefix="streamclf-"))  # mode 0700: no other user can open the link's socket
         self._processes = ProcessSet(
+            table,
             runtime,
             self._initial.config.publish,
             self._events.put,
             kill_later=self._kill_later,
             report=self._report_offline,
         )
-        self._watch = LivenessWatch(self._processes.table, time.monotonic_ns())
+        self._watch = LivenessWatch(table, time.monotonic_ns())
         self._changes = Reconfiguration(
             self._initial, self._processes, self._reader, kill_later=self._kill_later, report=self._report_offline
         )

@@ -20,7 +20,7 @@ from typing import Any
 from support.clips import Film, film
 from support.rtsp_server import RtspServer
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.sources import open_source
 
 DEMUXERS = ("rtp", "ffmpeg")

@@ -22,7 +22,7 @@ from support.rtsp_server import RtspServer, Traits
 
 from engines.arrays import U8
 from streamclf.capture.process import Capture
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import RingError, SourceError
 from streamclf.events.drafts import Draft
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED

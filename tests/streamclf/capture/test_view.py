@@ -19,7 +19,7 @@ from support.hub_process import wait_until
 from engines.arrays import U8
 from streamclf.capture.process import Capture
 from streamclf.config.picture_area import PictureArea
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.events.drafts import Draft
 from streamclf.runtime.child import EXIT_ENDED
 from streamclf.runtime.control_channel import ControlMessage

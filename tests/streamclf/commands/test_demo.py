@@ -18,7 +18,7 @@ from support.hub_process import wait_until
 from streamclf.commands import demo_source
 from streamclf.commands.demo_page import DemoPage, has_screen
 from streamclf.commands.demo_source import choose_source
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError, UsageError
 
 

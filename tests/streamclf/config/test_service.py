@@ -8,8 +8,9 @@ from pydantic import BaseModel
 from streamclf.config.actions import ActionConfig, ActionOverride, StreamActions
 from streamclf.config.engine import EngineConfig
 from streamclf.config.publish import PublishConfig
-from streamclf.config.service import ServiceConfig, StreamConfig, load_config
+from streamclf.config.service import ServiceConfig, load_config
 from streamclf.config.source import SourceConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import ConfigError
 
 

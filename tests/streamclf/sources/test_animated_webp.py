@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, features
 from support.clips import draw, read_number
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, open_source
 

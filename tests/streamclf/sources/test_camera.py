@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.clips import read_number, write_clip, write_flat
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import camera as camera_module
 from streamclf.sources import open_source

@@ -9,7 +9,7 @@ import pytest
 from support.clips import draw, film
 from support.rtsp_server import RtspServer
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.sources import Frame, open_source
 from streamclf.sources.corruption import REFRESH_FRAMES, DamageTracker
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.clips import X264, draw, write_clip
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import open_source
 from streamclf.sources.av_opening import CUT_SHORT_NS, declared_ns

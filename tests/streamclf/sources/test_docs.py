@@ -7,8 +7,9 @@ from pathlib import Path
 
 from support.repository import ROOT
 
-from streamclf.config.service import StreamConfig, load_config
+from streamclf.config.service import load_config
 from streamclf.config.source import FROZEN_S
+from streamclf.config.stream import StreamConfig
 
 TEXT = (ROOT / "docs" / "sources.md").read_text()
 

@@ -17,7 +17,7 @@ import pytest
 from av.packet import Packet
 from support.clips import draw, read_number, set_display_matrix, write_audio, write_clip, write_flat
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, open_source
 from streamclf.sources.decoded_frame import OrientationTracker
@@ -384,7 +384,7 @@ def test_read_chunks_returns_all_chunks_of_a_file(clip: Path) -> None:
 
 KEPT_FRAMES = """
 import gc, sys, av
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.sources import open_source
 with open_source(StreamConfig.model_validate({"url": sys.argv[1], "loop": True, "pace": "fast"})) as source:
     for _ in range(400):

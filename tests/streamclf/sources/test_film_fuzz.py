@@ -16,7 +16,7 @@ import av.error
 import pytest
 from support.clips import X264, remux, write_clip, write_packed_avi
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import open_source
 from streamclf.units import NS

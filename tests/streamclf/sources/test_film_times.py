@@ -11,7 +11,7 @@ import av
 import pytest
 from support.clips import X264, read_number, remux, write_clip, write_packed_avi
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.sources import Frame, open_source
 from streamclf.units import NS
 from streamclf.windows.chunks import read_chunks

@@ -17,7 +17,7 @@ from support.rtsp_server import RtspServer
 
 from engines.arrays import U8
 from streamclf.config.picture_area import PictureArea
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.sources import Frame, Source, open_source
 from streamclf.sources.frame_skipping import MAX_PENDING_SKIPPED, MAX_PENDING_SKIPPED_NS, MAX_TIMES, PacketSkipper
 from streamclf.sources.resize import Resize

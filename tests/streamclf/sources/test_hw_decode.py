@@ -12,7 +12,8 @@ from support.clips import film, read_number, write_clip
 from support.rtsp_server import RtspServer
 
 from streamclf.commands import doctor
-from streamclf.config.service import StreamConfig, parse_config
+from streamclf.config.service import parse_config
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import ConfigError, SourceError
 from streamclf.sources import hw_decode, open_source
 from streamclf.sources.hw_decode import CPU, DEVICES, DecodeDevice, HardwareError, choose_device, opening_failure

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 from support.clips import draw, read_number
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, image_file, open_source
 from streamclf.sources.image_file import ImageError, read_image

@@ -17,7 +17,7 @@ import pytest
 from support.clips import draw, film, read_number
 from support.rtsp_server import HOST, RtspServer, Traits
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, Source, open_source
 

@@ -10,7 +10,7 @@ import pytest
 from support.clips import read_number
 from support.hls import DISCONTINUITY, FPS, LISTED, SEGMENT_S, HlsServer, serving, write_segment
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, network, open_source
 from streamclf.sources.pacing import RealtimePacer

@@ -12,7 +12,7 @@ from support.certificates import make_certificate, server_context
 from support.clips import film, read_number
 from support.rtsp_server import RtspServer
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import open_source
 

@@ -15,7 +15,7 @@ from support.clips import draw, read_number, write_clip
 
 from engines.arrays import U8
 from streamclf.config.picture_area import WHOLE, PictureArea
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.sources import Source, open_source
 from streamclf.sources.frame import Frame
 from streamclf.sources.masking import covered_pixels

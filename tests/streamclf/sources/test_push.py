@@ -13,7 +13,7 @@ import pytest
 from support.clips import draw, read_number
 
 import streamclf
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import ConfigError, SourceError, SourceWaitingError
 from streamclf.net.push_protocol import HEADER, make_private_folder, parse_push_address, socket_dir
 from streamclf.sources import Source, open_source

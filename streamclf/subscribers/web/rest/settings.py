@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from streamclf.config.actions import ActionConfig, Off, On, StreamActions, UpToADay, UpToAnHour
-from streamclf.config.service import StreamName
+from streamclf.config.stream import StreamName
 from streamclf.errors import BusError, ConfigError, SourceError, UsageError
 from streamclf.events.views import Label, ViewKey
 from streamclf.redact import redact

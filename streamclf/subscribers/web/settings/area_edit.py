@@ -9,7 +9,8 @@ from pydantic import Field
 
 from streamclf.config.picture_area import Flip, Mask, PictureView, Region, Rotation
 from streamclf.config.picture_shapes import Polygon, Rectangle
-from streamclf.config.service import ServiceConfig, StreamConfig, StreamName
+from streamclf.config.service import ServiceConfig
+from streamclf.config.stream import StreamConfig, StreamName
 from streamclf.config.yaml_edit import remove_value, set_value
 from streamclf.config.yaml_text import parse_yaml
 from streamclf.errors import ConfigError

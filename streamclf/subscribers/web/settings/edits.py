@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from engines.printable import printable
 from streamclf.config.actions import Off, On, UpToADay, UpToAnHour
-from streamclf.config.service import ServiceConfig, StreamName
+from streamclf.config.service import ServiceConfig
+from streamclf.config.stream import StreamName
 from streamclf.config.yaml_edit import remove_value, set_value
 from streamclf.config.yaml_text import parse_yaml
 from streamclf.errors import ConfigError

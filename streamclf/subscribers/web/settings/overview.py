@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field
 
 from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
 from streamclf.config.placeholders import PLACEHOLDER
-from streamclf.config.service import ServiceConfig, StreamConfig
+from streamclf.config.service import ServiceConfig
 from streamclf.config.source import SOURCES
+from streamclf.config.stream import StreamConfig
 from streamclf.config.yaml_text import YamlTextError, parse_yaml
 from streamclf.events.types import Heartbeat, State
 from streamclf.subscribers.web.service_view import LiveService

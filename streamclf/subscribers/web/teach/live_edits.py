@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from streamclf.builtin_models import DEFAULT_MODEL
-from streamclf.config.service import ServiceConfig, StreamName
+from streamclf.config.service import ServiceConfig
+from streamclf.config.stream import StreamName
 from streamclf.config.views import MODEL_KEY
 from streamclf.config.yaml_edit import remove_value, set_value
 from streamclf.config.yaml_text import parse_yaml

@@ -12,7 +12,7 @@ import pytest
 
 from streamclf.bench.cameras.film import EncodedFilm
 from streamclf.bench.cameras.rtsp_server import HOST, CameraServer
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import open_source
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 from support.hostile_http import HostileServer, hostile
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import open_source
 from streamclf.sources.rtsp import relay

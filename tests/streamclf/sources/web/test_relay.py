@@ -16,7 +16,7 @@ import pytest
 from support.clips import read_number
 from support.hostile_http import HostileServer, hostile, response
 
-from streamclf.config.service import StreamConfig
+from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import open_source
 from streamclf.sources.web import relay
