@@ -118,7 +118,7 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a run or a bundle: top-1, top-5, balanced accuracy, AUC, every class, the confusion matrix."""
+    """Evaluate a run or a bundle: accuracies, AUC and the confusion matrix, or AP and F1 of independent labels."""
     from training.evaluation.report import run_evaluate
 
     try:

@@ -54,6 +54,16 @@ def test_each_backend_gives_independent_probabilities(engine: Engine) -> None:
     assert present_labels(engine.spec, engine.classify(np.arange(4, dtype=np.int32)[None])[0]) == [1]
 
 
+def test_a_lower_precision_keeps_the_contract(independent: Bundle, backend: Backend) -> None:
+    """The golden clip is checked after the sigmoid, also in the precision that `auto` chooses."""
+    engine = open_engine(independent, backend=backend, precision="auto", max_batch=4, threads=1)
+    chunks = random_chunks(4, seed=2)
+    engine.encode(chunks, np.arange(4, dtype=np.int32))
+    actual = engine.classify(np.arange(4, dtype=np.int32)[None])[0]
+    engine.close()
+    np.testing.assert_allclose(actual, sigmoid(expected_logits(chunks)), atol=TOLERANCE[engine.precision])
+
+
 def test_present_labels_may_be_none_and_come_by_probability(independent: Bundle) -> None:
     assert present_labels(independent.spec, np.array([0.2, 0.2499], np.float32)) == []
     assert present_labels(independent.spec, np.array([0.25, 0.9], np.float32)) == [1, 0]

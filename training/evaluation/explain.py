@@ -31,7 +31,7 @@ from training.evaluation.attention_rollout import has_rollout, rollout
 from training.evaluation.grad_cam import grad_cam, has_feature_maps
 from training.evaluation.model_engine import ModelEngine
 from training.fit.bundle_limits import spec_fields
-from training.fit.run_folder import RECIPE_FILE, build_model, load_run, load_weights, run_labels
+from training.fit.run_folder import RECIPE_FILE, build_model, load_run, load_weights, run_labels, run_thresholds
 from training.models import ClipModel
 from training.recipe import Recipe, load_recipe
 
@@ -71,7 +71,8 @@ def explain_run(
     _check_output(output, film)
     recipe, model, labels = _open(target, weights)
     torch.set_num_threads(recipe.threads)
-    spec = _spec(recipe, labels)
+    thresholds = run_thresholds(target) if target.is_dir() and recipe.activation == "sigmoid" else {}
+    spec = _spec(recipe, labels, thresholds)
     engine = ModelEngine(model, spec, max_batch=MAX_BATCH, bank_slots=offline_bank_slots(spec, MAX_BATCH))
     chosen = _choose_method(method, model)
     try:
@@ -186,9 +187,9 @@ def _open(target: Path, weights: Path | None) -> tuple[Recipe, ClipModel, tuple[
     return recipe, model.eval(), labels
 
 
-def _spec(recipe: Recipe, labels: tuple[str, ...]) -> ModelSpec:
+def _spec(recipe: Recipe, labels: tuple[str, ...], thresholds: dict[str, float]) -> ModelSpec:
     """Return the spec that the model's bundle would have; it has no files."""
-    return ModelSpec.model_construct(**spec_fields(recipe, labels, {}), feature_shape=(1,), files={})
+    return ModelSpec.model_construct(**spec_fields(recipe, labels, {}, thresholds), feature_shape=(1,), files={})
 
 
 def _check_output(output: Path, film: Path) -> None:
