@@ -33,6 +33,8 @@ SMALLEST_AXIS = 1e-6
 """Directions in which the basis windows differ by a smaller share are left out."""
 SMALL_SPREAD = 0.05
 """Added to the deviation of a summary, in units of their mean: a summary that is nearly constant is not blown up."""
+ROUNDING = 1e-4
+"""The same in units of their root mean square: a part that never changes in the examples must not amplify rounding."""
 DEFAULT_SHRINKAGE = 1.0
 """The shrinkage where no cross-validation is possible."""
 
@@ -204,7 +206,8 @@ class _Blocks:
         """Return summaries (N, P) with mean 0 and, in sum, variance 1; and the mean and factor (P,) that made them."""
         pooled = self.part(name, POOLINGS[pooling]).pool(self._windows)
         mean, spread = pooled.mean(axis=0, dtype=np.float64), pooled.std(axis=0, dtype=np.float64)
-        scale = 1 / ((spread + SMALL_SPREAD * spread.mean() + 1e-9) * np.sqrt(pooled.shape[1]))
+        rounding = ROUNDING * np.sqrt(np.mean(np.square(pooled, dtype=np.float64))) + 1e-9
+        scale = 1 / ((spread + SMALL_SPREAD * spread.mean() + rounding) * np.sqrt(pooled.shape[1]))
         return ((pooled - mean.astype(np.float32)) * scale.astype(np.float32)), mean, scale
 
 

@@ -117,3 +117,13 @@ def test_logits_are_calibrated() -> None:
     logits = fitted.logits(rng.normal(size=(200, 4, 15)).astype(np.float32))
     sure = 1 / (1 + np.exp(-np.abs(logits[:, 1] - logits[:, 0])))
     assert np.median(sure) < 0.75
+
+
+def test_a_part_that_never_changes_in_the_examples_adds_no_noise() -> None:
+    labels = np.arange(24) % 2
+    windows = _windows(labels, seed=12)
+    windows[:, :, :12] = 3.1 + 1e-6 * windows[:, :, :12]
+    fitted = fit_head(windows, labels, np.arange(24), PARTS, seed=0)
+    changed = windows.copy()
+    changed[:, :, :12] += 1e-3
+    assert np.abs(fitted.logits(changed) - fitted.logits(windows)).max() < 0.1 * np.ptp(fitted.logits(windows))

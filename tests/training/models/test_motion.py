@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from training.export import onnx as onnx_export
-from training.models.motion import MotionModel, MotionRecipe
+from training.models.motion import LucasKanadeFlow, MotionModel, MotionRecipe
 
 RECIPE = {"height": 64, "width": 96, "chunks": 3, "frames_per_chunk": 4}
 
@@ -104,3 +104,14 @@ def test_onnx_graph_gives_the_same_features(tmp_path) -> None:
         (features,) = session.run(None, {"frames": given.numpy()})
         with torch.inference_mode():
             assert np.abs(features - model.encoder(given).numpy()).max() < 1e-3
+
+
+@pytest.mark.parametrize("finest", [None, 1])
+def test_flow_with_fewer_iterations_at_the_largest_size(finest: int | None) -> None:
+    flow = LucasKanadeFlow(height=32, width=48, patch_size=7, damping=0.02, iterations=2, finest_iterations=finest)
+    assert flow.iterations == [finest or 2, 2, 2]
+    image = texture(7, 64, 96) / 60
+    before, after = (image[None, None, 16:48, 20 - dx : 68 - dx] for dx in (0, 2))
+    measured = flow(before, after)[0, :, 8:-8, 8:-8]
+    assert measured[0].median() == pytest.approx(2, abs=0.3)
+    assert measured[1].median() == pytest.approx(0, abs=0.2)
