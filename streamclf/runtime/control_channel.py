@@ -18,7 +18,7 @@ from typing import Final
 
 import orjson
 
-MAX_MESSAGE_BYTES: Final = 4 << 20
+MAX_MESSAGE_BYTES: Final = 16 << 20
 SEND_S: Final = 1.0
 """A child's control thread only reads. A child that does not read a message within this time must be killed."""
 _MAX_FDS: Final = 64

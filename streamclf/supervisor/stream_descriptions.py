@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import accumulate
 from typing import Final
 
@@ -43,16 +44,20 @@ def _describe(checked: CheckedConfig, stream: str) -> StreamDescription:
 
 
 def _with_listed_actions(views: Iterable[ViewDescription], labels: set[str]) -> tuple[ViewDescription, ...]:
-    """Leave out the actions that the stream's list leaves out, too."""
-    return tuple(
-        ViewDescription(
-            region=view.region,
-            model_name=view.model_name,
-            area=view.area,
-            actions=tuple(label for label in view.actions if label in labels),
-        )
-        for view in views
-    )
+    """Leave out the actions that the stream's list leaves out, too, and those beyond the limit of all views together.
+
+    Each view repeats its labels, and a status that is too large could not be read.
+    """
+    listed, room = [], MAX_ACTIONS_BYTES
+    for view in views:
+        actions = []
+        for label in view.actions:
+            size = len(orjson.dumps(label)) + 1
+            if label in labels and size <= room:
+                actions.append(label)
+                room -= size
+        listed.append(replace(view, actions=tuple(actions)))
+    return tuple(listed)
 
 
 def _fitting(labels: Iterable[str]) -> tuple[str, ...]:
