@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import av
     import av.filter
 
-MAX_GRAPHS: Final = 4
-"""A graph crops one part of pictures of one size. A stream has one for each of its regions."""
+MAX_GRAPHS: Final = 32
+"""A graph crops one part of pictures of one size. A stream has one for each of its regions, at most 16."""
 _Key = tuple[str, int, int, int, int, int, int, int, int]
 
 

@@ -26,8 +26,10 @@ Resize = Literal["stretch", "crop", "letterbox"]
 
 MAX_STRETCH = 16
 """`crop` scales the whole image first: one 16 times as elongated as the model's input would need much memory."""
-MAX_SCALERS = 4
-"""A scaler keeps its tables for one target size. Usually there are two: the model's and the preview's."""
+MAX_SCALERS = 64
+"""A scaler keeps its tables for one size of the part and one target size: for each region and engine, and the preview.
+
+With fewer than a stream needs, each picture would make the tables again, which takes longer than scaling."""
 
 
 def scaled_size(source: tuple[int, int], target: tuple[int, int], resize: Resize) -> tuple[int, int]:
@@ -99,7 +101,7 @@ class OrientedFrame(NamedTuple):
 
 
 class FrameRenderer:
-    """Render PyAV frames with one scaler for each target size, so that its tables are made only once."""
+    """Render PyAV frames with one scaler for each size of a part and of its target: tables are made only once."""
 
     def __init__(self) -> None:
         import av
@@ -107,7 +109,7 @@ class FrameRenderer:
 
         self._make = VideoReformatter
         self._cropper = FrameCropper()
-        self._scalers: dict[tuple[int, int], VideoReformatter] = {}
+        self._scalers: dict[tuple[int, int, int, int], VideoReformatter] = {}
         # By default, PyAV 17 and later starts one thread per core for each scaler.
         self._options: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
@@ -119,11 +121,12 @@ class FrameRenderer:
         part = part_of(picture.width, picture.height, area, frame.orientation, frame.pixel_aspect)
         size = scaled_size((part.height, part.width), (height, width), resize)
         turned = size[::-1] if part.orientation.transposed else size
-        scaler = self._scalers.get(turned)
+        key = (*turned, part.columns, part.rows)
+        scaler = self._scalers.get(key)
         if scaler is None:
             if len(self._scalers) >= MAX_SCALERS:
                 self._scalers.clear()
-            scaler = self._scalers[turned] = self._make()
+            scaler = self._scalers[key] = self._make()
         rgb = scaler.reformat(
             picture if part.is_whole else self._cropper.crop(picture, part),
             width=turned[1],

@@ -180,6 +180,24 @@ def test_the_size_of_the_picture_may_change() -> None:
         assert np.abs(out[:, ::2].astype(int)[:, :160] - render(picture(image), 180, 320)[:, 160:]).mean() < 12
 
 
+def test_many_regions_of_a_stream_make_their_tables_once() -> None:
+    """With one scaler for a target size, each region would make the tables anew for each picture: ten times slower."""
+    renderer, out, made = FrameRenderer(), np.empty((32, 32, 3), np.uint8), []
+    make = renderer._make
+
+    def count() -> object:
+        made.append(1)
+        return make()
+
+    renderer._make = count  # type: ignore[assignment]
+    frame = picture(noise(360, 640))
+    for _ in range(3):
+        for number in range(16):
+            area = PictureArea(region=(0, 0, 0.3 + 0.04 * number, 0.9))
+            renderer(frame, 32, 32, "stretch", out, area)
+    assert len(made) == len(renderer._cropper._graphs) == 16
+
+
 def test_a_region_thinner_than_16_pixels_is_refused_with_its_size() -> None:
     area = PictureArea(region=(0.1, 0.1, 0.14, 0.9), rotate=90)
     with pytest.raises(
