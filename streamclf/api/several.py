@@ -25,8 +25,8 @@ def by_name(bundles: Sequence[Bundle]) -> dict[str, Bundle]:
         other = found.setdefault(bundle.spec.id, bundle)
         if other is not bundle:
             raise UsageError(
-                f"model: {other.path} and {bundle.path} are both {bundle.spec.id}, so their windows could not be told "
-                "apart; classify with one after the other"
+                f"model: {other.path} and {bundle.path} are both {bundle.spec.id}, so their windows could not be "
+                "distinguished; classify with one after the other"
             )
     return found
 

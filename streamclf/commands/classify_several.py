@@ -77,7 +77,7 @@ def _check(outputs: ClassifyOutputs, bundles: Sequence[Bundle]) -> None:
         if other is not None:
             raise UsageError(
                 f"--model {bundle.path}: its name and version, {bundle.spec.id}, are those of {other}, so the output "
-                "would not show which is which; classify with one after the other"
+                "could not distinguish them; classify with one after the other"
             )
 
 
