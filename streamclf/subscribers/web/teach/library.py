@@ -158,6 +158,7 @@ class ExampleLibrary:
     def move(self, file: str, project: str, label: str) -> str:
         """Give an example another label, or a first one; return its new path."""
         label = clean_label(label)
+        self.open(file).close()  # a film that is not there must not leave an empty label
         self.add_label(project, label)
         folders = (project, label_folder(label))
         *own, name = _parse(file)
@@ -322,10 +323,10 @@ def _translated(root: Path) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingExampleError(f"{root}: no such example; it was moved or deleted") from error
+        raise MissingExampleError("no such example; it was moved or deleted") from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise MissingExampleError(f"{root}: no such example; a link has its name") from error
+            raise MissingExampleError("no such example; a link has its name") from error
         raise ClipError(f"{root}: {error.strerror}; check the folder of the examples") from error
 
 

@@ -27,8 +27,8 @@ from streamclf.subscribers.web.teach.library import ExampleLibrary
 from streamclf.subscribers.web.teach.live_edits import GoLive, RemoveModel, bundle_text
 from streamclf.subscribers.web.teach.training import TeachRunner, Training
 
-MAX_SAVING: Final = 16
-"""Examples that are saved at the same time."""
+MAX_SAVING: Final = 4
+"""Examples that are saved at the same time: each has threads of libzmq, and a page has little memory for stacks."""
 MAX_VERSIONS: Final = 1000
 RESULT_FILE: Final = "page.json"
 """File in a bundle's folder with the figures that the page shows again after a restart."""
@@ -105,10 +105,10 @@ class TeachService:
     def add_clip(self, clips: ClipFolder, file: str, project: str, label: str, region: str | None) -> str:
         """Copy the clip of an event into the examples; return the path of the new example."""
         config, examples = self.config()
-        library = self.library()
-        library.add_label(project, label)
-        stream = file.partition("/")[0]
+        library, stream = self.library(), file.partition("/")[0]
+        clips.open(file).close()  # a clip that is not there must not leave an empty label
         area = _area_of(config, stream, region) if stream in config.streams else None
+        library.add_label(project, label)
         path = copy_clip(clips, file, examples.folder / project, label, region, area)
         name = path.relative_to(examples.folder).as_posix()
         library.note_saved(project, name, label)
@@ -234,6 +234,8 @@ def _area_of(config: ServiceConfig, stream: str, region: str | None) -> dict[str
         if view.region == region:
             area: dict[str, Any] = view.area.model_dump(mode="json", exclude_defaults=True)
             return area or None
+    if region is None:
+        raise ConfigError(f"streams.{stream}: has regions; choose one of {', '.join(config.streams[stream].regions)}")
     raise ConfigError(f"streams.{stream}.regions.{region}: no such region; it was removed or renamed")
 
 
