@@ -33,7 +33,7 @@ def paint_mask(
     out[covered_pixels(mask, part, size, offset, (out.shape[0], out.shape[1]))] = 0
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=128)  # one for each region and engine of a stream, and 50 KB for 224 x 224
 def covered_pixels(
     mask: tuple[Polygon, ...],
     part: PicturePart,

@@ -50,7 +50,7 @@ class PicturePart(NamedTuple):
     shown: Rectangle
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def part_of(
     columns: int, rows: int, area: PictureArea, orientation: Orientation = UPRIGHT, pixel_aspect: Fraction = SQUARE
 ) -> PicturePart:

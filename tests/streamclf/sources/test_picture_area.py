@@ -191,11 +191,14 @@ def test_many_regions_of_a_stream_make_their_tables_once() -> None:
 
     renderer._make = count  # type: ignore[assignment]
     frame = picture(noise(360, 640))
+    covered_pixels.cache_clear()
     for _ in range(3):
         for number in range(16):
-            area = PictureArea(region=(0, 0, 0.3 + 0.04 * number, 0.9))
-            renderer(frame, 32, 32, "stretch", out, area)
-    assert len(made) == len(renderer._cropper._graphs) == 16
+            area = PictureArea(region=(0, 0, 0.3 + 0.04 * number, 0.9), mask=[[0, 0, 0.2, 0.2]])
+            for side in (32, 24):
+                renderer(frame, side, side, "stretch", out[:side, :side], area)
+    assert len(made) == 2 * len(renderer._cropper._graphs) == 32
+    assert covered_pixels.cache_info().misses == 32
 
 
 def test_a_region_thinner_than_16_pixels_is_refused_with_its_size() -> None:
