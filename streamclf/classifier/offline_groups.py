@@ -97,8 +97,7 @@ def iter_group_windows(
     readers = [_GroupReader(group, hop, area) for group in groups]
     without = {name for group in groups for name in group}
     with open_source(file_stream(path)) as source:
-        if len(readers) == 1:
-            source.set_frame_selector(readers[0].sampler)  # with several, each frame may be needed
+        source.set_frame_selector(_AnyReader(readers))
         for frame in source:
             if on_frame is not None:
                 on_frame(source, frame)
@@ -166,6 +165,19 @@ class _GroupReader:
         for name, windows in zip(self._names, self._classifier.classify_with_all(batch), strict=True):
             for window in windows:
                 yield name, window
+
+
+class _AnyReader:
+    """Select the frames that the models of any reader may need; the others need not be decoded."""
+
+    def __init__(self, readers: Sequence[_GroupReader]) -> None:
+        self._samplers = [reader.sampler for reader in readers]
+
+    def may_need(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+        return any(sampler.may_need(before_ns, at_ns, after_ns, longest_ns) for sampler in self._samplers)
+
+    def may_need_previous(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+        return any(sampler.may_need_previous(before_ns, at_ns, shortest_ns) for sampler in self._samplers)
 
 
 class _Joined:
