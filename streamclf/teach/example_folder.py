@@ -111,7 +111,9 @@ def find_clips(root: Path) -> FoundClips:
     for path in loose:
         found.faults.append((path.name, "this film is in no folder of a label"))
     if len(found.clips) > MAX_CLIPS:
-        raise UsageError(f"{path_text(root)}: {len(found.clips)} clips; at most {MAX_CLIPS}: leave some out")
+        raise UsageError(
+            f"{path_text(root)}: {len(found.clips)} clips; at most {MAX_CLIPS}: leave some out, or train a model"
+        )
     if len(found.counts()) > MAX_LABELS:
         raise UsageError(f"{path_text(root)}: {len(found.counts())} labels; at most {MAX_LABELS}")
     return found
@@ -166,6 +168,8 @@ class _Walk:
         try:
             if path.is_dir():
                 folders.append(path)
+            elif suffix in VIDEO_SUFFIXES and not path.is_file():  # opening a pipe would wait for ever
+                self._found.faults.append((path_text(path), "not a regular file"))
             elif suffix in VIDEO_SUFFIXES or (suffix == ".webp" and is_animated_webp(path)):
                 films.append(path)
             elif suffix in IMAGE_SUFFIXES:

@@ -13,12 +13,12 @@ MIN_GROUPS: Final = 2
 ADJACENT_S: Final = 5.0
 """Films of one label that follow each other within this time are one recording."""
 MAX_LABELS: Final = 200
-MAX_CLIPS: Final = 20_000
+MAX_CLIPS: Final = 5_000
 MAX_CLIP_WINDOWS: Final = 8
 """The most windows that are taken from one clip, spread evenly over it."""
-MAX_WINDOWS: Final = 6_000
+MAX_WINDOWS: Final = 3_000
 """About the most windows of all clips. With more clips, fewer windows are taken from each."""
-MAX_FEATURE_BYTES: Final = 768 << 20
+MAX_FEATURE_BYTES: Final = 512 << 20
 """The most memory for the features of all examples."""
 NONE_LABEL: Final = "none of these"
 NONE_FOLDERS: Final = ("none", "other", "background", NONE_LABEL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,18 @@ def check_output(output: Path, examples: Path | None, *, replace: bool) -> None:
         raise UsageError(
             f"-o {path_text(output)}: is in the folder of the examples, where it would be a label; give another folder"
         )
+    _check_writable(output)
+
+
+def _check_writable(output: Path) -> None:
+    """Raise `UsageError` if no folder can be made where `output` will be: before the work, and not after it."""
+    parent = next(folder for folder in output.absolute().parents if folder.exists())
+    try:
+        Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)).rmdir()
+    except OSError as error:
+        raise UsageError(
+            f"-o {path_text(output)}: {path_text(parent)} cannot be written ({error.strerror}); give another folder"
+        ) from None
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
 import shlex
-from collections.abc import Mapping
 from typing import Any, Final
 
 import yaml
@@ -102,11 +102,12 @@ def next_steps(taught: Taught) -> str:
     """Return the lines to add to a configuration, and the command that tries the model."""
     name = _config_name(taught.name)
     labels = [label for label in taught.labels if label != taught.none_label]
-    document: Mapping[str, Any] = {
-        "models": {name: path_text(taught.output)},
-        "actions": {label: {"min_s": 0.5} for label in labels[:MAX_SHOWN]},
-    }
-    lines = yaml.safe_dump(document, allow_unicode=True, sort_keys=False).rstrip().splitlines()
+    lines = [
+        "models:",
+        f"  {_yaml(name)}: {_yaml(path_text(taught.output))}",
+        "actions:",
+        *(f"  {_yaml(label)}: {{min_s: 0.5}}" for label in labels[:MAX_SHOWN]),
+    ]
     area = taught.area.model_dump(mode="json", exclude_defaults=True)
     part = [
         "The model was taught with a part of the picture; give each of its streams, and classify, the same:",
@@ -122,6 +123,15 @@ def next_steps(taught: Taught) -> str:
             f"Try it on a film: streamclf classify FILE --model {shlex.quote(path_text(taught.output))}",
         ]
     )
+
+
+def _yaml(text: str) -> str:
+    """Return a text as YAML on one line, in double quotes where a plain text would be another value."""
+    for style in (None, '"'):
+        lines = yaml.safe_dump({text: 0}, allow_unicode=True, default_style=style, width=10_000).splitlines()
+        if len(lines) == 1 and lines[0].endswith(": 0"):
+            return lines[0].removesuffix(": 0")
+    return json.dumps(text)
 
 
 def _config_name(name: Label) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -70,9 +71,13 @@ def test_a_folder_of_images_is_one_clip(tmp_path: Path) -> None:
 def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "open/a.mp4", "shut/b.mp4", "loose.mp4", "old/spec.json")
     (tmp_path / "open/again").symlink_to(tmp_path / "open")
+    os.mkfifo(tmp_path / "open/pipe.mp4")
+    (tmp_path / "open/zero.mp4").symlink_to("/dev/zero")
     (tmp_path / "marks.csv").write_text("gone.mp4,0,1,open\n")
     faults = find_clips(tmp_path).faults
-    assert len(faults) == 4
+    assert len(faults) == 6
+    assert (str(tmp_path / "open/pipe.mp4"), "not a regular file") in faults
+    assert (str(tmp_path / "open/zero.mp4"), "not a regular file") in faults
     assert ("loose.mp4", "this film is in no folder of a label") in faults
     assert ("old", "this folder is a bundle, and no label") in faults
 

@@ -236,6 +236,8 @@ def test_outputs_that_are_refused(films: Path, base: Bundle, tmp_path: Path) -> 
         run(films, tmp_path / "full", base)
     with pytest.raises(UsageError, match="--force replaces it"):
         run(films, base.path, base)
+    with pytest.raises(UsageError, match=r"/proc cannot be written"):
+        run(films, Path("/proc/models/yard"), base)
     with pytest.raises(UsageError, match="is a file"):
         run(films, tmp_path / "full/letter.txt", base)
 
