@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from support.bundles import expected_logits, make_brightness_bundle, random_chunks
 
-from engines.activation import present_labels, sigmoid
+from engines.activation import present_labels, sigmoid, softmax
 from engines.backends.names import Backend
 from engines.bundle import Bundle, write_spec
 from engines.errors import ParityError
+from engines.group import GroupOptions, open_group
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, compare_with_golden
 from engines.protocol import Engine
@@ -62,6 +63,19 @@ def test_a_lower_precision_keeps_the_contract(independent: Bundle, backend: Back
     actual = engine.classify(np.arange(4, dtype=np.int32)[None])[0]
     engine.close()
     np.testing.assert_allclose(actual, sigmoid(expected_logits(chunks)), atol=TOLERANCE[engine.precision])
+
+
+def test_two_heads_of_one_encoder_have_their_own_activations(
+    independent: Bundle, brightness: Bundle, backend: Backend
+) -> None:
+    options = GroupOptions(backend=backend, precision="fp32", max_batch=4, bank_slots=4, threads=1)
+    group = open_group({"one": brightness, "several": independent}, options).group
+    chunks, window = random_chunks(4, seed=3), np.arange(4, dtype=np.int32)[None]
+    group.encode(chunks, window[0])
+    found = {name: group[name].classify(window)[0] for name in ("one", "several")}
+    group.close()
+    np.testing.assert_allclose(found["one"], softmax(expected_logits(chunks)), atol=TOLERANCE["fp32"])
+    np.testing.assert_allclose(found["several"], sigmoid(expected_logits(chunks)), atol=TOLERANCE["fp32"])
 
 
 def test_present_labels_may_be_none_and_come_by_probability(independent: Bundle) -> None:

@@ -59,10 +59,28 @@ def read_rows(
     if len(rows) > MAX_CLIPS:
         raise DataError(f"{printable(path)}: {len(rows)} clips, at most {MAX_CLIPS}; divide it into several lists")
     check_labels(rows)
+    if not multi_label:
+        collected += _joined_label_notes(rows)
     rows = merge_duplicates(rows, collected)
     if notes is not None:
         notes += map(printable, collected)
     return rows, base
+
+
+def _joined_label_notes(rows: Sequence[Row]) -> list[str]:
+    """Write a note where a label looks like several others in one cell."""
+    labels = {row.label for row in rows}
+    joined = [
+        label
+        for label in sorted(labels)
+        if LABEL_SEPARATOR in label and any(as_label(part) in labels for part in label.split(LABEL_SEPARATOR))
+    ]
+    if not joined:
+        return []
+    return [
+        f"{len(joined)} labels with a semicolon, such as {joined[0]!r}, are one label each; if they mean several "
+        "labels of a clip, give data.multi_label: true"
+    ]
 
 
 def _split_labels(text: str, known: Collection[str]) -> tuple[str, ...]:

@@ -64,6 +64,13 @@ def test_two_labels_of_a_clip_without_multi_label_name_the_key(tmp_path: Path) -
         read_rows(path)
 
 
+def test_a_note_tells_of_cells_that_look_like_several_labels(tmp_path: Path) -> None:
+    for rows, is_noted in (([("1.mp4", "a; b"), ("2.mp4", "a")], True), ([("1.mp4", "x; y"), ("2.mp4", "a")], False)):
+        path, notes = write_list(tmp_path / "list.csv", rows, "path,label"), list[str]()
+        read_rows(path, notes=notes)
+        assert any("give data.multi_label: true" in note for note in notes) == is_noted
+
+
 def test_groups_are_split_so_that_each_label_is_on_both_sides() -> None:
     rng = np.random.default_rng(3)
     rows = []
