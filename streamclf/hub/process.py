@@ -23,7 +23,7 @@ from streamclf.events.drafts import Draft
 from streamclf.events.example_request import ExampleResult
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.types import HEARTBEAT_TOPIC, MAX_LISTED_STREAMS, check_event, format_wall_time
-from streamclf.events.views import ViewKey
+from streamclf.events.views import UNNAMED, ViewKey
 from streamclf.hub.draft_rules import ActionStarts, CompleteStatus, OpenActions
 from streamclf.hub.example_requests import ExampleRequests
 from streamclf.hub.guard.curve_gate import AllowList, CurveGate
@@ -309,8 +309,8 @@ class Hub:
 
 
 def _view_of(event: Mapping[str, Any]) -> ViewKey:
-    """Return the view of a checked event."""
-    return ViewKey(event.get("region"), event.get("model_name"))
+    """Return the view of a checked event. A status has none, whatever its draft holds."""
+    return UNNAMED if event["type"] == "status" else ViewKey(event.get("region"), event.get("model_name"))
 
 
 def _open_gate(context: zmq.Context[zmq.Socket[bytes]], job: HubJob) -> CurveGate | None:

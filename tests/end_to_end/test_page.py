@@ -200,7 +200,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(service: PageServic
             page = tab.open(path)
             page.locator(".tile[data-state=live]:visible, .panel[data-state=live]:visible").first.wait_for()
             assert page.evaluate("document.documentElement.scrollWidth") <= 360
-            assert page.locator(".tab").all_inner_texts() == ["Live", "Events", "Health", "Settings"]
+            assert page.locator(".tab").all_inner_texts() == ["Live", "Events", "Teach", "Health", "Settings"]
             assert tab.find_violations() == []
 
 

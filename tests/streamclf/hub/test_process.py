@@ -208,6 +208,21 @@ def test_drafts_with_hostile_views_are_refused_and_the_hub_goes_on(hub: HubProce
     assert (event["offset"], event["region"], "model_name" in event) == (1, "gate", False)
 
 
+def test_a_status_with_a_region_is_published_under_its_stream(hub: HubProcess) -> None:
+    with subscribe(hub.events, types=["status", "heartbeat"]) as events, EventProducer(hub.link, "test") as link:
+        assert events.receive(5.0)
+        link.post(Draft("status", "door", {"state": "live", "region": ["gate"]}))
+        socket = events._receiver._socket
+        topics: list[bytes] = []
+
+        def has_status() -> bool:
+            topics.extend(frames[0] for frames in [socket.receive(0.1)] if frames)
+            return any(topic.startswith(b"status/") for topic in topics)
+
+        wait_until(has_status, "the status")
+    assert b"status/door/" in topics
+
+
 def test_port_in_use_gives_one_line_and_exit_code_1(hub: HubProcess) -> None:
     job = hub.job.model_copy(update={"journal": hub.directory / "other.db", "link": f"{hub.link}2"})
     process = start_hub(job, stderr=subprocess.PIPE)
