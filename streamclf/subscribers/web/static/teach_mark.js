@@ -1,39 +1,34 @@
 // Mark what happens: hold a key or a button while it happens, or mark a stretch of the last minute.
 
 import { connection } from "/static/page.js";
-import { call, duration, el, field, percent, setText, timeOfDay } from "/static/dom.js";
+import { call, duration, el, field, percent, setText } from "/static/dom.js";
+import { Strip } from "/static/teach_strip.js";
 
-const STEP_S = 1; // a picture of the strip each second
 const SHORTEST_S = 1; // a tap saves the second before it
 const MODELS_MS = 1000;
 const MARGIN_S = 3; // a mark ends so long before the service would forget its begin
-const THUMB_HEIGHT = 54;
 
 export class Marker {
   #page;
   #held = null; // { label, begin, source } while a key or button is held
   #saving = 0;
-  #frames = []; // { at, image } of the last minute, oldest first
-  #lastAt = 0;
   #busy = false;
   #waiting = null;
-  #mark = null; // { begin, end, shownAt } of the strip
   #timer = null;
   #canvas = el("canvas", { class: "teach-picture", width: 16, height: 9, role: "img", "aria-label": "Live picture" });
   #state = el("p", { class: "teach-live", role: "status" });
   #models = el("ul", { class: "teach-says", "aria-label": "What the models say now" });
   #now = el("p", { class: "teach-now" });
-  #strip = el("canvas", { class: "teach-strip", height: THUMB_HEIGHT, width: 600, role: "img",
-    "aria-label": "The last minute. Drag to mark a stretch, or use the fields below." });
+  #strip;
   #from = number("from", 6);
   #to = number("to", 2);
-  #stretchText = el("p", { class: "quiet", role: "status" });
   #labels = el("ul", { class: "teach-labels" });
   #newLabel = el("input", { maxlength: 256, "aria-label": "New label", placeholder: "open", autocomplete: "off" });
   #stretchLabel = el("select", { id: "teach-stretch-label" });
 
   constructor(page) {
     this.#page = page;
+    this.#strip = new Strip(page);
     const addForm = el("form", { class: "teach-add", onsubmit: (event) => this.#addLabel(event) },
       this.#newLabel, el("button", { type: "submit", class: "button" }, "Add label"));
     const stretchForm = el("form", { class: "teach-stretch", onsubmit: (event) => this.#saveStretch(event) },
@@ -46,7 +41,7 @@ export class Marker {
         el("p", { class: "quiet" }, "Hold a number key or a button. A tap saves the second before it. Escape drops it."),
         this.#labels, addForm),
       el("details", { class: "teach-last" }, el("summary", {}, "Mark a stretch of the last minute"),
-        this.#strip, this.#stretchText, stretchForm));
+        ...this.#strip.elements, stretchForm));
     connection.addEventListener("picture", (event) => this.#take(event));
     connection.addEventListener("states", () => this.#showState());
     connection.addEventListener("away", () => this.#showState());
@@ -54,7 +49,6 @@ export class Marker {
     document.addEventListener("keyup", (event) => this.#keyUp(event));
     globalThis.addEventListener("blur", () => this.#release());
     setInterval(() => this.#askModels(), MODELS_MS);
-    this.#strip.addEventListener("pointerdown", (event) => this.#beginMark(event));
     for (const box of [this.#from, this.#to]) box.addEventListener("input", () => this.#typed());
   }
 
@@ -63,13 +57,11 @@ export class Marker {
   // Begin again with another stream.
   restart() {
     this.#drop();
-    this.#frames = [];
-    this.#mark = null;
     this.#labels.dataset.key = "";
     this.#canvas.width = 16;
     this.#canvas.height = 9;
     this.#showState();
-    this.#drawStrip();
+    this.#strip.clear();
   }
 
   show() {
@@ -184,11 +176,11 @@ export class Marker {
     event.preventDefault();
     const label = this.#stretchLabel.value;
     if (!label) return this.#page.fail("Add a label first.");
-    const mark = this.#mark ?? this.#typedMark();
+    const mark = this.#strip.mark ?? this.#typedMark();
     if (mark.end - mark.begin < this.#page.state.min_s) return this.#page.fail("The stretch ends before it begins, or is too short.");
     const saved = await this.#save({ ...mark, label, stream: this.#page.stream, region: this.#page.region });
-    if (saved) this.#mark = null;
-    this.#drawStrip();
+    if (saved) this.#strip.mark = null;
+    this.#strip.draw();
     return undefined;
   }
 
@@ -198,33 +190,8 @@ export class Marker {
   }
 
   #typed() {
-    this.#mark = null;
-    this.#drawStrip();
-  }
-
-  // Drag over the strip. It stands still until the stretch is saved or another one is typed.
-  #beginMark(event) {
-    event.preventDefault();
-    const shownAt = this.#mark?.shownAt ?? this.#page.now;
-    const at = (pointer) => {
-      const box = this.#strip.getBoundingClientRect();
-      const share = Math.min(1, Math.max(0, (pointer.clientX - box.left) / box.width));
-      return shownAt - this.#page.state.last_s * (1 - share);
-    };
-    const first = at(event);
-    this.#strip.setPointerCapture(event.pointerId);
-    const move = (pointer) => {
-      const other = at(pointer);
-      this.#mark = { begin: Math.min(first, other), end: Math.max(first, other), shownAt };
-      this.#drawStrip();
-    };
-    move(event);
-    this.#strip.addEventListener("pointermove", move);
-    this.#strip.addEventListener("lostpointercapture", () => {
-      this.#strip.removeEventListener("pointermove", move);
-      if (this.#mark && this.#mark.end - this.#mark.begin < this.#page.state.min_s) this.#mark = null;
-      this.#drawStrip();
-    }, { once: true });
+    this.#strip.mark = null;
+    this.#strip.draw();
   }
 
   async #take(event) {
@@ -267,40 +234,7 @@ export class Marker {
       drawing.strokeRect(left * width, top * height, (right - left) * width, (bottom - top) * height);
     }
     this.#canvas.dataset.pictures = String(Number(this.#canvas.dataset.pictures ?? 0) + 1);
-    const now = this.#page.now;
-    if (now - this.#lastAt >= STEP_S || now < this.#lastAt) {
-      this.#lastAt = now;
-      const thumb = await createImageBitmap(image, { resizeHeight: THUMB_HEIGHT, resizeWidth: Math.max(1, Math.round(THUMB_HEIGHT * image.width / image.height)) });
-      this.#frames.push({ at: now, image: thumb });
-      while (this.#frames[0].at < now - 2 * this.#page.state.last_s || this.#frames.length > 700) this.#frames.shift().image.close();
-      this.#drawStrip();
-    }
-  }
-
-  #drawStrip() {
-    if (this.#page.state === null || !this.#page.state.available) return;
-    const width = Math.max(200, Math.round(this.#strip.clientWidth || 600));
-    if (this.#strip.width !== width) this.#strip.width = width;
-    const drawing = this.#strip.getContext("2d", { alpha: false });
-    const last = this.#page.state.last_s;
-    const end = this.#mark?.shownAt ?? this.#page.now;
-    const place = (at) => width * (1 - (end - at) / last);
-    drawing.fillStyle = "#090b0d";
-    drawing.fillRect(0, 0, width, THUMB_HEIGHT);
-    let free = -1;
-    for (const frame of this.#frames) {
-      const left = place(frame.at);
-      if (left < 0 || left < free || frame.at > end) continue;
-      drawing.drawImage(frame.image, left, 0);
-      free = left + frame.image.width + 1;
-    }
-    const mark = this.#mark;
-    if (mark) {
-      drawing.fillStyle = "rgb(127 209 174 / 0.45)";
-      drawing.fillRect(place(mark.begin), 0, Math.max(2, place(mark.end) - place(mark.begin)), THUMB_HEIGHT);
-      const text = `Marked ${duration(mark.end - mark.begin)} from ${timeOfDay(new Date(mark.begin * 1000))}. Choose a label and save it.`;
-      setText(this.#stretchText, text);
-    } else setText(this.#stretchText, "");
+    await this.#strip.add(image);
   }
 
   // Show what each model of the stream says now.
