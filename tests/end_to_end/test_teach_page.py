@@ -70,6 +70,22 @@ class Site:
         return self.call(f"/projects/{project}/save", body)
 
 
+def test_the_section_is_added_with_one_click(browser: Any, tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    setup.path.write_text("# mine\nmodel: brightness\nstreams: {door: {url: film.mp4, loop: true}}\n")
+    address = "tcp://127.0.0.1:9"  # no service answers there
+    with Service("web", address, "--port", "0", "--config", str(setup.path), cwd=tmp_path) as page:
+        base = page.wait_for_line(r"the page is on (http://\S+)")[1]
+        with open_tab(browser, base) as tab:
+            shown = tab.open("/teach")
+            shown.get_by_text("each stream must hold its last minute").wait_for()
+            assert tab.find_violations() == []
+            shown.get_by_role("button", name="Add it").click()
+            shown.locator("#teach-stream").wait_for()
+    assert setup.path.read_text().startswith("# mine\n")
+    assert load_config(setup.path).examples is not None
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with start_chromium() as found:
@@ -148,6 +164,7 @@ def test_from_no_model_to_a_live_one_and_back(site: Site, tab: Tab) -> None:
     page.locator("button:not([disabled])", has_text="Train").click()
     page.get_by_text("yard was trained in").wait_for()
     assert page.get_by_text("Right on 91 % of films that it had not seen (likely 80 % to 97 %)").is_visible()
+    assert tab.find_violations() == []
     page.get_by_role("button", name="Go live on door (yard)").click()
     page.get_by_text("Serve the model yard on door: the service has applied it.").wait_for()
     page.locator("[data-model=yard]").wait_for()

@@ -66,7 +66,13 @@ def make_teach_router(context: PageContext) -> APIRouter:
             config, examples = teach.config()
             library = teach.library()
         except UsageError as error:
-            return TeachState(available=False, reason=redact(str(error)), now=time.time(), training=training)
+            return TeachState(
+                available=False,
+                reason=redact(str(error)),
+                can_enable=_or_error(lambda: teach.can_enable),
+                now=time.time(),
+                training=training,
+            )
         names = context.service.display_names()
         streams = [
             TeachStream(
@@ -90,6 +96,11 @@ def make_teach_router(context: PageContext) -> APIRouter:
             projects=_or_error(library.projects),
             training=training,
         )
+
+    @router.post("/enable")
+    def enable() -> list[Change]:
+        """Add the section `examples` to the configuration."""
+        return change(lambda: [teach.enable()])
 
     @router.get("/projects/{project}")
     def get_project(project: Project) -> ProjectState:

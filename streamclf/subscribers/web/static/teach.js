@@ -94,11 +94,21 @@ class TeachPage {
     this.#problem.hidden = text === "";
   }
 
+  async #enable(button) {
+    button.disabled = true;
+    const changes = await this.send("/api/teach/enable", undefined, "Written to the configuration. The service applies it within two seconds.");
+    if (!changes) button.disabled = false;
+  }
+
   #show(state) {
     const first = this.state === null || this.state.available !== state.available;
     this.state = state;
     if (!state.available) {
-      this.#root.replaceChildren(el("p", { class: "settings-hint" }, state.reason), exampleOfSection());
+      if (!first) return;
+      const enable = el("button", { type: "button", class: "button button-main", onclick: () => this.#enable(enable) }, "Add it");
+      enable.hidden = !state.can_enable;
+      this.#root.replaceChildren(el("p", { class: "settings-hint" }, state.reason), exampleOfSection(),
+        el("div", { class: "settings-buttons" }, enable), this.#message, this.#problem);
       return;
     }
     if (first) this.#layOut();

@@ -66,6 +66,23 @@ class GoLive(ConfigEdit):
         return text
 
 
+class EnableExamples(ConfigEdit):
+    """Add the section `examples`, so that each stream holds its last minute."""
+
+    change: Literal["enable_examples"] = "enable_examples"
+
+    @property
+    def description(self) -> str:
+        """The edit in words."""
+        return "Hold the last minute of each stream"
+
+    def apply(self, text: str, config: ServiceConfig | None) -> str:
+        """Return the text with the section."""
+        if "examples" in _document(text):
+            raise ConfigError("examples: is in the file already")
+        return set_value(text, ["examples", "last_s"], 60)
+
+
 class RemoveModel(ConfigEdit):
     """Stop serving a model: remove it from `models`, from the lists of all streams, and its actions."""
 

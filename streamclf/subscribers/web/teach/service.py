@@ -24,7 +24,7 @@ from streamclf.subscribers.web.service_view import LiveService
 from streamclf.subscribers.web.settings.config_editor import Applied, ConfigEditor
 from streamclf.subscribers.web.teach.clip_copy import copy_clip
 from streamclf.subscribers.web.teach.library import ExampleLibrary
-from streamclf.subscribers.web.teach.live_edits import GoLive, RemoveModel, bundle_text
+from streamclf.subscribers.web.teach.live_edits import EnableExamples, GoLive, RemoveModel, bundle_text
 from streamclf.subscribers.web.teach.training import TeachRunner, Training
 
 MAX_SAVING: Final = 4
@@ -37,7 +37,10 @@ NO_FILE: Final = (
     "Teaching needs the configuration's file. Run the page on the machine of the service as outlets.web, or with "
     "streamclf web ENDPOINT --config FILE."
 )
-NO_SECTION: Final = "Add the section `examples:` to the configuration, to keep the last minute of each stream."
+NO_SECTION: Final = (
+    "To teach a model, each stream must hold its last minute in memory, up to 64 MB. Add the section `examples:` to "
+    "the configuration."
+)
 
 
 class NoExamplesError(UsageError):
@@ -83,6 +86,19 @@ class TeachService:
             if self._library is None or self._library.root != examples.folder:
                 self._library = ExampleLibrary(examples.folder)
             return self._library
+
+    def enable(self) -> Applied:
+        """Add the section `examples` to the configuration."""
+        editor = self._need_editor()
+        return editor.apply(EnableExamples(), editor.read().version)
+
+    @property
+    def can_enable(self) -> bool:
+        """Whether the section `examples` is all that is missing."""
+        if self._editor is None or self._editor.read_only is not None:
+            return False
+        config = self._editor.read().config
+        return config is not None and config.examples is None
 
     def save(self, request: ExampleRequest) -> ExampleResult:
         """Save a stretch of a stream. Raises `ClipError` with the reason, `BusError`, and `UsageError`."""
