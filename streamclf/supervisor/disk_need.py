@@ -6,6 +6,7 @@ import os
 from typing import Final
 
 from streamclf.config.clips import ClipsConfig
+from streamclf.config.examples import ExamplesConfig
 from streamclf.config.service import ServiceConfig
 from streamclf.supervisor.checked_config import CheckedConfig
 
@@ -31,13 +32,21 @@ def journal_bytes_per_day(checked: CheckedConfig) -> float:
 
 
 def describe_disk(checked: CheckedConfig) -> str:
-    """Return a line about the journal, and one about the clips if there are any.
+    """Return a line about the journal, and one each about clips and examples if there are any.
 
     A line says what is needed and what is free, with a warning if that is too little.
     """
     config = checked.config
     clips = "" if config.clips is None else f"\n{_describe_clips(config, config.clips)}"
-    return _describe_journal(checked) + clips
+    examples = "" if config.examples is None else f"\n{_describe_examples(len(config.streams), config.examples)}"
+    return _describe_journal(checked) + clips + examples
+
+
+def _describe_examples(count: int, examples: ExamplesConfig) -> str:
+    return (
+        f"examples: the last {examples.last_s:g} s of {count} stream(s) take up to {_size(count * examples.last_size)} "
+        f"of memory (last_size); keep_size={_size(examples.keep_size)}"
+    )
 
 
 def _describe_clips(config: ServiceConfig, clips: ClipsConfig) -> str:

@@ -95,3 +95,11 @@ def test_a_line_says_what_clips_cost(tmp_path: Path, monkeypatch: pytest.MonkeyP
     free_bytes(monkeypatch, 0.5e9)
     assert "older clips are removed" in describe_disk(parsed)
     assert "clips" not in describe_disk(config_of(tmp_path))
+
+
+def test_a_line_says_what_examples_cost(tmp_path: Path) -> None:
+    config = {"streams": {"a": {"camera": 0}, "b": {"camera": 1}}, "examples": {"last_size": "50MB"}}
+    parsed = CheckedConfig(parse_config(config, base=tmp_path, origin="test"), BUNDLES)
+    assert describe_disk(parsed).split("\n")[1] == (
+        "examples: the last 60 s of 2 stream(s) take up to 0.1 GB of memory (last_size); keep_size=10.0 GB"
+    )

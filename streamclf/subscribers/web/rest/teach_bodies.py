@@ -49,7 +49,7 @@ class TrainingState(BaseModel):
 
 
 class TeachState(BaseModel):
-    """What can be taught here."""
+    """The streams and models that can be taught, and the training that goes on."""
 
     available: bool
     reason: str | None = None
