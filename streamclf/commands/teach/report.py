@@ -11,7 +11,7 @@ import numpy as np
 from streamclf import __version__
 from streamclf.commands.report.elements import Labels, clock, text
 from streamclf.commands.report.style import policy, shade, style_sheet
-from streamclf.commands.teach.result import next_steps, none_method
+from streamclf.commands.teach.result import next_steps, none_method, none_misses
 from streamclf.teach.advice import advise_on_pair
 from streamclf.teach.examples import Example
 from streamclf.teach.figures import WrongClip
@@ -132,19 +132,27 @@ def _label_table(taught: Taught, labels: Labels) -> str:
 
 
 def _none(taught: Taught) -> str:
-    figures, novelty = taught.figures, taught.held_out.novelty
+    figures = taught.figures
     if taught.none_label is None:
         return ""
-    measured = (
+    if taught.head.none is not None:
+        measured = f"{none_misses(taught) or 0:.0%} of the held-out films of the folder got another label."
+    else:
+        measured = _left_out(taught)
+    return (
+        f"<h2>{text(taught.none_label)}</h2><p>Recognised by {text(none_method(taught))}. "
+        f"{figures.false_alarms or 0:.1%} of the held-out windows of the other labels got it. {measured}</p>"
+    )
+
+
+def _left_out(taught: Taught) -> str:
+    novelty = taught.held_out.novelty
+    return (
         "How often scenes unlike the examples are missed could not be measured with these labels."
         if novelty.misses is None
         else f"Each label was left out once: {novelty.misses:.0%} of its clips then passed for another label, and the "
         f"others for {text(taught.none_label)} (area under the ROC curve {novelty.separation:.2f}; chance is 0.5). "
         "Scenes that differ more are recognised more often."
-    )
-    return (
-        f"<h2>{text(taught.none_label)}</h2><p>Recognised by {text(none_method(taught))}. "
-        f"{figures.false_alarms or 0:.1%} of the held-out windows of the other labels got it. {measured}</p>"
     )
 
 

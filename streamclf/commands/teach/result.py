@@ -80,7 +80,7 @@ def _wrong_to_json(taught: Taught, wrong: WrongClip) -> dict[str, Any]:
 def _none_to_json(taught: Taught) -> dict[str, Any] | None:
     if taught.none_label is None:
         return None
-    misses = taught.held_out.novelty.misses
+    misses = none_misses(taught)
     return {
         "method": none_method(taught),
         "false_alarms": round(taught.figures.false_alarms or 0.0, 4),
@@ -96,6 +96,16 @@ def none_method(taught: Taught) -> str:
         nearest = {"means": "mean of a label", "examples": "example"}[reference]
         parts.append(f"{metric} to the nearest {nearest}")
     return " and ".join(parts)
+
+
+def none_misses(taught: Taught) -> float | None:
+    """Return the share of clips of "none of these" that got another label; None where it could not be measured.
+
+    The clips are the held-out films of the folder, else those of each label while it was left out.
+    """
+    if taught.head.none is not None:
+        return 1 - taught.figures.per_label[taught.head.none].recall
+    return taught.held_out.novelty.misses
 
 
 def next_steps(taught: Taught) -> str:
@@ -149,10 +159,9 @@ def describe(taught: Taught) -> list[str]:
         *_table(taught),
     ]
     if taught.none_label is not None:
-        misses = taught.held_out.novelty.misses
-        measured = (
-            "" if misses is None else f"; {misses:.0%} of the clips of a label that was left out passed for another"
-        )
+        misses = none_misses(taught)
+        whose = "held-out films of the folder" if taught.head.none is not None else "clips of a label that was left out"
+        measured = "" if misses is None else f"; {misses:.0%} of the {whose} got another label"
         lines += [
             "",
             f"{printable(taught.none_label)!r}: {none_method(taught)}; given to {figures.false_alarms or 0:.0%} of the "

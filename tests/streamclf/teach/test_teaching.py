@@ -15,6 +15,8 @@ from engines.bundle import Bundle, load_bundle
 from engines.opening import open_engine
 from streamclf.classifier.offline import classify_file
 from streamclf.classifier.window_classifier import offline_bank_slots
+from streamclf.commands.teach.report import report_page
+from streamclf.commands.teach.result import to_json
 from streamclf.config.picture_area import PictureArea
 from streamclf.errors import OutputError, UsageError
 from streamclf.teach import bundle_writer
@@ -174,6 +176,9 @@ def test_a_folder_of_none_is_learnt(films: Path, base: Bundle, tmp_path: Path) -
     write_examples(folder, {"Other": GREY}, each=6, first_seed=700)
     result = run(folder, tmp_path / "yard", base)
     assert result.labels == ("red", NONE)
+    recall = result.figures.per_label[1].recall
+    assert to_json(result)["none"]["misses"] == pytest.approx(1 - recall)
+    assert f"{1 - recall:.0%} of the held-out films of the folder got another label" in report_page(result)
     assert result.thresholds.keys() == {"red"}
     assert top(result.output, write_example(tmp_path / "new.mp4", GREY, seed=506, seconds=2)) == NONE
     assert top(result.output, write_example(tmp_path / "new2.mp4", RED, seed=507, seconds=2)) == "red"
