@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -153,25 +155,18 @@ class TeachService:
             )
             for name in config.models
         }
+        names = [name for name in _folder_names(examples.models) if _number_of(project, name) is not None]
         found = []
-        for number in range(1, MAX_VERSIONS):
-            name = _version_name(project, number)
-            bundle = examples.models / name
-            if not (bundle / "spec.json").is_file():
-                if number > 1 and name not in config.models:
-                    break
-                continue
-            made_s = (bundle / "spec.json").stat().st_mtime
-            found.append(
-                Version(
-                    name=name,
-                    made_s=made_s,
-                    views=views.get(name, ()),
-                    is_live=name in config.models,
-                    result=_read_result(bundle),
-                )
-            )
-        return found[::-1]
+        for name in sorted(names, key=lambda name: _number_of(project, name) or 0, reverse=True):
+            bundle, result = examples.models / name, _read_result(examples.models / name)
+            spec = bundle / "spec.json"
+            if not spec.is_file() or (result or {}).get("project", project) != project:
+                continue  # yard-2 may also be the first version of another project
+            is_live = config.models.get(name) == str(bundle)
+            shown = views.get(name, ()) if is_live else ()
+            made_s = spec.stat().st_mtime
+            found.append(Version(name=name, made_s=made_s, views=shown, is_live=is_live, result=result))
+        return found
 
     def go_live(self, project: str, version: str, stream: str, region: str | None) -> Applied:
         """Serve a version on a stream or one of its regions, beside the models that are there."""
@@ -196,7 +191,6 @@ class TeachService:
 
     def keep(self, project: str, version: str) -> list[Applied]:
         """Keep a live version: stop serving the other versions of the same project."""
-        self._check_version(project, version)
         versions = self.versions(project)
         if not any(each.name == version and each.is_live for each in versions):
             raise UsageError(f"{version}: is not live")
@@ -204,7 +198,8 @@ class TeachService:
 
     def back(self, project: str, version: str) -> Applied:
         """Stop serving a version; the models that were there before go on. Its bundle stays on disk."""
-        self._check_version(project, version)
+        if not any(each.name == version and each.is_live for each in self.versions(project)):
+            raise UsageError(f"{version}: is not live")
         return self._remove(version)
 
     def report(self, project: str, version: str) -> Path:
@@ -226,9 +221,8 @@ class TeachService:
         return self._editor
 
     def _check_version(self, project: str, version: str) -> None:
-        stem, _, number = version.rpartition("-")
-        if version != project and not (stem == project and number.isascii() and number.isdigit()):
-            raise UsageError(f"{version[:80]}: no version of {project}")
+        if not any(each.name == version for each in self.versions(project)):
+            raise UsageError(f"{version[:80]}: no version of {project}; it was removed, or belongs to another name")
 
     def _next_version(self, project: str, config: ServiceConfig, examples: ExamplesConfig) -> str:
         for number in range(1, MAX_VERSIONS):
@@ -240,6 +234,21 @@ class TeachService:
 
 def _version_name(project: str, number: int) -> str:
     return project if number == 1 else f"{project}-{number}"
+
+
+def _number_of(project: str, name: str) -> int | None:
+    """Return the number of a version from its name; None for a name that is no version of the project."""
+    if name == project:
+        return 1
+    stem, _, number = name.rpartition("-")
+    is_number = stem == project and number.isascii() and number.isdigit() and len(number) < 5
+    return int(number) if is_number and not number.startswith("0") and number != "1" else None
+
+
+def _folder_names(folder: Path) -> list[str]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return [entry.name for entry in islice(entries, 10 * MAX_VERSIONS) if entry.is_dir(follow_symlinks=False)]
+    return []
 
 
 def _area_of(config: ServiceConfig, stream: str, region: str | None) -> dict[str, Any] | None:
@@ -258,7 +267,11 @@ def _area_of(config: ServiceConfig, stream: str, region: str | None) -> dict[str
 def _keep_result(bundle: Path, training: Training) -> None:
     if training.outcome == "done" and training.result is not None and bundle.is_dir():
         draft = bundle / f".{RESULT_FILE}.new"
-        draft.write_bytes(orjson.dumps({**training.result, "seconds_in_all": training.seconds, "at": time.time()}))
+        draft.write_bytes(
+            orjson.dumps(
+                {**training.result, "project": training.project, "seconds_in_all": training.seconds, "at": time.time()}
+            )
+        )
         draft.replace(bundle / RESULT_FILE)
 
 
