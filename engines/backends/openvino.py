@@ -144,12 +144,11 @@ class _GraphLoader:
         cache = open_cache(
             {
                 "graph": spec.files[path.name],
-                "backend": f"openvino {ov.get_version()}",
+                "backend": f"openvino {ov.get_version()}, preparation {PREPARATION}",
                 "device": f"{platform.machine()} {self.device}",
                 "precision": precision,
                 "requests": requests,
                 "threads": threads,
-                "preparation": PREPARATION,
             },
             subject=("graph", "precision", "requests", "threads"),
         )
