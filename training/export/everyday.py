@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.arrays import U8
-from engines.bundle import ENCODER_FILE, HEAD_FILE, Bundle, load_bundle, write_spec
+from engines.bundle import ENCODER_FILE, HEAD_FILE, SPEC_FILE, Bundle, load_bundle, write_spec
 from training.builtin.everyday.byte_weights import store_as_bytes
 from training.builtin.everyday.groups import group_matrix
 from training.builtin.everyday.model import EverydayModel, load_backbone
@@ -107,18 +109,30 @@ def write_everyday(
         "feature_parts": parts,
     }
     card = CARD.format(version=VERSION, parts=rows, digest=digest)
-    bundle = export_bundle(model, fields=fields, golden=golden, card=card, path=output)
-    for name, module, example, tolerance in (
-        (ENCODER_FILE, model.encoder, torch.from_numpy(golden), model.encoder_tolerance),
-        (HEAD_FILE, model.head, model.encoder(torch.from_numpy(golden)).detach()[None], model.encoder_tolerance),
-    ):
-        graph = onnx.load_model(output / name)
+    if output.exists() and not (output / SPEC_FILE).is_file() and any(output.iterdir()):
+        raise RunError(f"{output}: exists and is not a bundle; choose another folder")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".everyday-") as folder:
+        new = Path(folder) / "bundle"
+        bundle = export_bundle(model, fields=fields, golden=golden, card=card, path=new)
+        _make_compact(model, torch.from_numpy(golden), new)
+        write_spec(new, {**fields, "feature_shape": bundle.spec.feature_shape})
+        if output.exists():
+            shutil.rmtree(output)
+        new.rename(output)
+    return load_bundle(output)
+
+
+def _make_compact(model: EverydayModel, golden: Tensor, folder: Path) -> None:
+    """Store the weights of both graphs as bytes, and compare the graphs with the model on the golden window."""
+    with torch.inference_mode():
+        features = model.encoder(golden)[None]
+    for name, module, example in ((ENCODER_FILE, model.encoder, golden), (HEAD_FILE, model.head, features)):
+        graph = onnx.load_model(folder / name)
         store_as_bytes(graph.graph)
         onnx.checker.check_model(graph, full_check=True)
-        onnx.save_model(graph, output / name)
-        check_graph(module, example, output / name, tolerance=tolerance)
-    write_spec(output, {**fields, "feature_shape": bundle.spec.feature_shape})
-    return load_bundle(output)
+        onnx.save_model(graph, folder / name)
+        check_graph(module, example, folder / name, tolerance=model.encoder_tolerance)
 
 
 def _golden_window(model: EverydayModel, shape: Shape) -> U8:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
+from support.onnx_graphs import run_graph
 from typer.testing import CliRunner
 
 from engines.bundle import Bundle, load_bundle
+from engines.graphs.operators import PROFILES
+from engines.graphs.profiles import Profile, prepare_graph
 from engines.opening import open_engine
 from training.__main__ import app
 from training.builtin.everyday.groups import GROUPS, OTHER, RANGES, group_matrix
@@ -42,6 +46,20 @@ def test_the_bundle_opens_and_names_its_parts(bundle: Bundle) -> None:
     engine.close()
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_tensorrt_reads_both_graphs(bundle: Bundle, profile: Profile) -> None:
+    golden = bundle.golden()
+    features = run_graph(bundle.encoder_path.read_bytes(), golden.frames, "frames")
+    for path, name, array in (
+        (bundle.encoder_path, "frames", golden.frames),
+        (bundle.head_path, "features", features[None]),
+    ):
+        exact = run_graph(path.read_bytes(), array, name)
+        prepared = prepare_graph(path.read_bytes(), name=path.name, profile=profile, precision="fp32")
+        assert np.abs(run_graph(prepared.onnx, array, name) - exact).max() < 1e-4 * np.abs(exact).max()
+        assert b".levels" not in prepared.onnx
+
+
 def test_weights_take_a_quarter_of_their_size(bundle: Bundle) -> None:
     weights = sum(p.numel() for name, p in _backbone().named_parameters() if not name.startswith("classifier"))
     assert bundle.encoder_path.stat().st_size < 2 * weights + 400_000
@@ -60,7 +78,7 @@ def test_batch_norms_are_merged_without_a_change() -> None:
     with torch.inference_mode():
         pixels = frame.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1
         expected = backbone.forward_features(pixels).mean(dim=(2, 3))
-        actual, _ = Appearance(backbone)(frame)
+        actual, _ = Appearance(backbone)(frame.to(torch.float32))
     assert (actual - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
@@ -121,3 +139,10 @@ def test_the_built_in_bundle_is_the_one_that_the_code_describes() -> None:
     assert dict(spec.feature_parts) == {"appearance": 1280, "layout": 384, "motion": 38, "motion_map": 84}
     assert list(spec.labels) == [*GROUPS, OTHER]
     assert (BUNDLES / "everyday" / "encoder.onnx").stat().st_size < 4_000_000
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="exists and is not a bundle"):
+        write_everyday(_backbone(), ["a", "b"], torch.eye(5)[:, :2], tmp_path, shape=SMALL, digest="0" * 64)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -43,9 +43,9 @@ _SMALL: Final = 0.02  # added to a share before the logarithm
 
 
 class Appearance(nn.Module):
-    """Describe a frame (N, H, W, 3) uint8 RGB: the last layer's mean (N, 1280), and the middle layer (N, C, y, x).
+    """Describe a frame (N, H, W, 3), float32 RGB from 0 to 255.
 
-    `backbone` is a MobileNetV2 of timm.
+    Returns the last layer's mean (N, 1280), and the middle layer (N, C, y, x). `backbone` is a MobileNetV2 of timm.
     """
 
     def __init__(self, backbone: Any) -> None:
@@ -57,7 +57,7 @@ class Appearance(nn.Module):
 
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         """Scale the pixels to -1 to 1, as these weights need, and run the network."""
-        pixels = frame.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1
+        pixels = frame.permute(0, 3, 1, 2) / 127.5 - 1
         middle = self.lower(self.stem(pixels))
         return self.upper(middle).mean(dim=3).mean(dim=2), middle
 
@@ -87,6 +87,7 @@ class EverydayEncoder(nn.Module):
 
     def parts(self, frames: Tensor) -> list[Tensor]:
         """Return the parts in the order of `feature_parts`, each (N, size)."""
+        frames = frames.to(torch.float32)  # TensorRT reads uint8 for nothing but this
         appearance, middle = self.appearance(frames[:, self.middle_frame])
         numbers, flow = self.motion.measure(frames)
         return [appearance, _fields(middle, QUARTERS).flatten(1), numbers, self.motion_map(flow)]
