@@ -15,7 +15,7 @@ from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, ClassifierRe
 from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.child import Child, ChildEvent
-from streamclf.supervisor.engine_groups import EngineGroup, EngineKey, process_name
+from streamclf.supervisor.engine_groups import CLASSIFIER, EngineGroup, EngineKey, process_name
 from streamclf.supervisor.stream_plan import count_feeds
 
 log = logging.getLogger("service")
@@ -50,6 +50,11 @@ class EngineProcess:
     def name(self) -> str:
         """The name of the process."""
         return self.child.name
+
+    @property
+    def title(self) -> str:
+        """The process with the names of its models, for a sentence."""
+        return "the classifier" if self.name == CLASSIFIER else f"the classifier of {_names(self.group.bundles)}"
 
     @property
     def was_ever_ready(self) -> bool:
@@ -125,6 +130,16 @@ class ClassifierSet:
         if len(self.all) == 1:
             return ready[0].engine
         return "; ".join(f"{_names(process.group.bundles)}: {process.engine}" for process in ready)
+
+    @property
+    def missing(self) -> list[str]:
+        """The models that are configured and cannot be opened, by the names that lists of models have for them."""
+        return [
+            name or MODEL_KEY
+            for process in self.all
+            for name in process.group.bundles
+            if process.is_parked or (process.is_ready and name not in process.serving)
+        ]
 
     def apply(self, new: CheckedConfig, *, new_engine: bool, on_trial: bool) -> None:
         """Change to the models of `new`. `finish` then removes models, after the streams have changed.

@@ -65,13 +65,14 @@ class ExitHandler:
         if child.stopping:
             processes.settle_classifier(engine)
             return self.code_if_finished()
-        if engine.is_on_trial and not was_ready and self._changes.return_to_previous(f"the {engine.name}"):
+        if engine.is_on_trial and not was_ready and self._changes.return_to_previous(engine.title):
             return None
         if code == EXIT_FAILED and not engine.was_ever_ready:
             if self.is_needed(child):
                 return EXIT_FAILED  # the child has logged its one-line error
             delay_s = _park(child, "cannot open its models", others="the other models go on")
             self._start_later(child, delay_s)
+            self._changes.report_missing()
             return None
         return self._handle_crash(child, code)
 
@@ -115,6 +116,7 @@ class ExitHandler:
         if stream:
             self._report(stream.name, f"capture process ended ({reason}); starting it again in {delay_s:.1f} s")
         self._start_later(child, delay_s)
+        self._changes.report_missing()
         return None
 
     def code_if_finished(self) -> int | None:

@@ -39,6 +39,8 @@ class Reconfiguration:
         self.current = current
         self._previous: CheckedConfig | None = None
         """The configuration to return to while a model has still to show that it can serve the present one."""
+        self._missing: list[str] = []
+        """The models that are reported as missing."""
         self._processes = processes
         self._reader = reader
         self._kill_later, self._report = kill_later, report
@@ -73,7 +75,9 @@ class Reconfiguration:
             self.record(applied=False, reason=str(error))
         else:
             self.record(applied=True)
+            self._missing = []
             self._apply(config)
+            self.report_missing()
 
     def record(self, *, applied: bool, reason: str | None = None) -> None:
         """Publish whether the version of the file that was read last is applied."""
@@ -96,6 +100,15 @@ class Reconfiguration:
             log.error("the other models go on; a change of the configuration opens it again")
         if not self._processes.classifiers.is_on_trial:
             self._previous = None
+        self.report_missing()
+
+    def report_missing(self) -> None:
+        """Publish which models cannot be opened while others are served, and when all of them are."""
+        missing = self._processes.classifiers.missing
+        if missing != self._missing:
+            self._missing = missing
+            reason = f"not served, because they cannot be opened: {', '.join(missing)}; the log has the reasons"
+            self.record(applied=not missing, reason=reason if missing else None)
 
     def return_to_previous(self, part: str) -> bool:
         """Return to the configuration before, because `part` cannot serve the new one; False if there is none."""

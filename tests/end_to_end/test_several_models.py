@@ -65,6 +65,19 @@ def assert_contiguous(
         assert abs(next_start_s - start_s - chunk_s) < 1e-3, windows
 
 
+def wait_configuration(watcher: Watcher, *, since: float, applied: bool) -> dict[str, Any]:
+    """Wait for a heartbeat that says whether the configuration is applied; return its part about that."""
+    seen = watcher.wait(
+        "heartbeat",
+        None,
+        since=since,
+        within=DEADLINE_S,
+        where=lambda seen: seen.event.get("configuration", {}).get("applied") is applied,
+    )
+    configuration: dict[str, Any] = seen.event["configuration"]
+    return configuration
+
+
 def children(service: Service, *modules: str) -> dict[str, set[int]]:
     return {module: set(service.children(f"streamclf.{module}")) for module in modules}
 
@@ -155,15 +168,8 @@ def test_a_new_model_that_cannot_be_opened_is_refused_and_the_others_lose_no_win
         before = children(service, "hub", "capture", "classifier")
         edited = reload(service, setup, models={"first": "brightness", "second": broken.name})
         service.wait_for_line(r"new configuration is refused: .* cannot start with it; back to the one before")
-        refused = watcher.wait(
-            "heartbeat",
-            None,
-            since=edited,
-            within=DEADLINE_S,
-            where=lambda seen: seen.event.get("configuration", {}).get("applied") is False,
-        )
-        assert "second" in refused.event["configuration"]["reason"]
-        wait_model(watcher, "door", "first", since=refused.at_s + 0.5)
+        assert "second" in wait_configuration(watcher, since=edited, applied=False)["reason"]
+        wait_model(watcher, "door", "first", since=time.monotonic() + 0.5)
         assert_contiguous(watcher, "door", "first", since=began, at_least=4)
         assert children(service, "hub", "capture", "classifier") == before
         reload(service, setup, models={"first": "brightness", "good": "brightness"})
@@ -196,6 +202,8 @@ def test_a_model_that_cannot_be_opened_or_whose_process_dies_takes_no_other_mode
         service.wait_for_line(r"classifier\[slow\]: cannot open its models; parked for 60 s; the other models go on")
         began = wait_model(watcher, "door", "first")
         wait_model(watcher, "door", "good")
+        reason = wait_configuration(watcher, since=began - 5, applied=False)["reason"]
+        assert reason == "not served, because they cannot be opened: slow; the log has the reasons"
         (good,) = [pid for pid in service.children("streamclf.classifier") if _arguments(pid)[-1] == "good"]
         os.kill(good, signal.SIGKILL)
         service.wait_for_line(r"classifier\[good\]: ended \(signal 9\); starting it again in 0.2 s")
@@ -204,7 +212,8 @@ def test_a_model_that_cannot_be_opened_or_whose_process_dies_takes_no_other_mode
         assert_contiguous(watcher, "door", "first", since=began, at_least=5)
         (setup.folder / "slow" / SPEC_FILE).write_text(json.dumps(spec))
         edited = reload(service, setup)
-        wait_model(watcher, "door", "slow", since=edited)
+        slow = wait_model(watcher, "door", "slow", since=edited)
+        wait_configuration(watcher, since=slow, applied=True)
         assert_contiguous(watcher, "door", "first", since=began, at_least=5)
 
 

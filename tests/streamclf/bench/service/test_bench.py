@@ -19,7 +19,13 @@ from typing import Any
 import pytest
 from support.service import wait_gone
 
-from streamclf.bench.service.process_usage import descendants
+from streamclf.bench.cameras.film import FilmSpec
+from streamclf.bench.service.cpu_limit import CpuLimit
+from streamclf.bench.service.process_usage import UsageSampler, descendants
+from streamclf.bench.service.report import build_report, format_result
+from streamclf.bench.service.run import ServiceLoad, ServiceRun
+from streamclf.builtin_models import find_bundle
+from streamclf.config.engine import EngineConfig
 
 DEADLINE_S = 100.0
 SHORT_ROUNDS = """
@@ -73,6 +79,26 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert processes_of(folder) == []
     assert list(folder.glob("streamclf-*")) == []
     return json.loads(done.stdout)
+
+
+def test_the_rates_of_a_further_model_count_the_measured_seconds() -> None:
+    bundle = find_bundle("camera-events")  # 5 chunks a second
+    film = FilmSpec(width=320, height=180, fps=25)
+    load = ServiceLoad(
+        bundle=bundle, further={"again": bundle}, engine=EngineConfig(), streams=2, film=film, hop=2, seconds=1
+    )
+    run = ServiceRun(engine="", usage=UsageSampler(os.getpid()), seconds=1.0, began_ns=100, ended_ns=200)
+    run.received_further["again"] = [99, 100, 150, 199, 200]
+    limit = CpuLimit(decode_s=1.0, encode_s=1.0, head_s=1.0, spread=0.0)
+    run.engine = "model, again: openvino 2026.4.1 bf16, EPYC; other: onnxruntime 1.20 fp32, EPYC"
+    report = build_report(load, run, limit)
+    assert report["further_models"] == {
+        "again": {"model": bundle.spec.id, "wanted_per_s": 5.0, "predictions_per_s": 3.0}
+    }
+    assert (report["backend"], report["precision"]) == ("openvino", "bf16")
+    assert (report["missed"], report["held"]) == (5 + 2, False)
+    assert report["efficiency"] is report["limit_cpu_s_per_s"] is None  # the limit is measured for one model
+    assert any("again" in line and "wanted 5" in line for line in format_result(report))
 
 
 def test_the_report_has_all_documented_keys(report: dict[str, Any]) -> None:
