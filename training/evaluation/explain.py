@@ -23,6 +23,7 @@ from streamclf.commands.annotate import SUFFIXES, DrawnHeat, write_annotated
 from streamclf.commands.film_progress import FilmProgress
 from streamclf.commands.report.builder import ReportBuilder
 from streamclf.commands.report.page import OCCLUSION_TEXT
+from streamclf.config.picture_area import PictureArea
 from streamclf.errors import StreamclfError, UsageError
 from streamclf.sources import Frame, Source
 from streamclf.sources.resize import Box
@@ -79,9 +80,8 @@ def explain_run(
         size = film.stat().st_size if film.is_file() else 0
         with FilmProgress([size], passes=2 if output.suffix.lower() in REPORT_SUFFIXES else 3) as progress:
             progress.begin(str(film))
-            return _explain(
-                engine, _explainer(chosen, model, engine, progress), chosen, film, output, windows, progress
-            )
+            explainer = _explainer(chosen, model, engine, progress)
+            return _explain(engine, explainer, chosen, film, output, windows, progress, recipe.data.area)
     except UsageError as error:
         raise RecipeError(str(error)) from error
     except StreamclfError as error:
@@ -109,13 +109,14 @@ def _explain(
     output: Path,
     limit: int,
     progress: FilmProgress,
+    area: PictureArea,
 ) -> dict[str, object]:
-    """Classify the film, explain the chosen windows, and write the output."""
+    """Classify the film, explain the chosen windows, and write the output. `area`: the part that the recipe names."""
     spec = engine.spec
     report = None
     if output.suffix.lower() in REPORT_SUFFIXES:
         text = METHOD_TEXTS[method]
-        report = ReportBuilder(output, spec, films=1, title=film.name, max_batch=MAX_BATCH, method=text)
+        report = ReportBuilder(output, spec, films=1, title=film.name, max_batch=MAX_BATCH, method=text, area=area)
 
     def watch(source: Source, frame: Frame) -> None:
         progress.watch(source, frame)
@@ -127,13 +128,16 @@ def _explain(
         if report is not None:
             report.add_explanation(film, explanation)
 
-    result = classify_file(engine, film, on_frame=watch, on_window=None if report is None else report.add_window)
+    add_window = None if report is None else report.add_window
+    result = classify_file(engine, film, on_frame=watch, on_window=add_window, area=area)
     events = find_events(result.windows, spec)
     progress.begin_pass("explaining")
     if report is not None:
         report.begin_explaining()
     numbers = choose_windows(events, len(result.windows), limit)
-    explanations = explain_film(explainer, spec, film, result, numbers, hop=1, on_frame=watch, on_explained=keep)
+    explanations = explain_film(
+        explainer, spec, film, result, numbers, hop=1, on_frame=watch, on_explained=keep, area=area
+    )
     notes = [] if result.warning is None else [result.warning]
     if report is not None:
         report.add_film(film, result, events, truth=None, notes=notes)
@@ -141,7 +145,7 @@ def _explain(
     else:
         progress.begin_pass("drawing")
         heat = DrawnHeat(explanations=explanations, picture=(spec.height, spec.width), resize=spec.resize)
-        note = write_annotated(film, output, result, spec, heat=heat, on_frame=progress.watch)
+        note = write_annotated(film, output, result, spec, heat=heat, on_frame=progress.watch, area=area)
         notes += [] if note is None else [note]
     for line in notes:
         with progress.paused():

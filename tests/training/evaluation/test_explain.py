@@ -153,7 +153,7 @@ def test_the_method_follows_from_the_model() -> None:
         rollout(random_model(KINDS["conv"]), random_windows(KINDS["conv"], count=1)[0])
 
 
-def write_recipe(folder: Path, kind: str) -> tuple[Path, Path]:
+def write_recipe(folder: Path, kind: str, **data: object) -> tuple[Path, Path]:
     """Write a recipe with two classes, and random weights for it."""
     for label in ("still", "moving"):
         (folder / "clips" / label).mkdir(parents=True)
@@ -162,7 +162,7 @@ def write_recipe(folder: Path, kind: str) -> tuple[Path, Path]:
         "name": "small",
         "fps": 10,
         "model": KINDS[kind],
-        "data": {"kind": "clips", "path": str(folder / "clips"), "resize": "letterbox"},
+        "data": {"kind": "clips", "path": str(folder / "clips"), "resize": "letterbox", **data},
         "optimiser": {"learning_rate": 0.001, "warmup_steps": 1, "steps": 2, "batch": 2},
     }
     (folder / "recipe.yaml").write_text(json.dumps(tree))
@@ -202,6 +202,19 @@ def test_the_command_writes_a_film_or_a_page(kind: str, method: str, output: str
     page = path.read_text()
     assert "Explained windows" in page
     assert {"grad-cam": "Heat shows Grad-CAM", "occlusion": "Heat shows occlusion"}[used] in page
+
+
+def test_a_film_is_explained_as_the_recipe_reads_films(tmp_path: Path) -> None:
+    """The film shows the whole picture, rotated as the recipe says; without its area, it would lie on its side."""
+    (tmp_path / "film").mkdir()
+    film = write_clip(tmp_path / "film" / "film.mp4", frames=40)
+    shapes = []
+    for name, keys in (("region", {"rotate": 90, "region": [0, 0.5, 1, 1]}), ("whole", {"rotate": 90})):
+        recipe, weights = write_recipe(tmp_path / name, "conv", **keys)
+        explain_run(recipe, film, tmp_path / f"{name}.mp4", weights=weights, method="occlusion", windows=1)
+        with av.open(str(tmp_path / f"{name}.mp4")) as container:
+            shapes.append([frame.height > frame.width for frame in container.decode(video=0)])
+    assert shapes == [[True] * 40] * 2
 
 
 def test_bad_input_is_one_error(tmp_path: Path) -> None:
