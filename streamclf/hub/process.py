@@ -211,7 +211,9 @@ class Hub:
     def _forward_examples(self) -> None:
         for request_id, stream, request in self._examples.pop_unsent():
             if not self._links.send_save(stream, request_id, request):
-                reason = f"{stream}: no process reads this stream now; it is paused, offline or not configured"
+                reason = (
+                    f"{stream}: no process reads this stream now: it is paused, not configured, or starting; try again"
+                )
                 self._examples.complete(request_id, ExampleResult(error=reason))
 
     def _log_states(self, drafts: Sequence[Draft]) -> None:

@@ -242,6 +242,20 @@ def test_examples_are_watched_labelled_deleted_and_restored(site: Site, tab: Tab
     assert len(site.films("grid")) == 2
 
 
+def test_a_moment_that_was_not_certain_gets_a_label(site: Site, tab: Tab) -> None:
+    assert isinstance(site.save("moments", "open"), dict)
+    folder = site.folder / "examples" / ".unlabelled"
+    folder.mkdir(exist_ok=True)
+    write_clip(folder / "door-1.mp4", frames=20, width=64, height=48)
+    page = choose(tab, "moments")
+    page.get_by_text("Moments that were not certain: 1").click()
+    page.locator(".teach-film[data-file='.unlabelled/door-1.mp4'] select").select_option("open")
+    page.get_by_text("Moments that were not certain: 0").wait_for(state="attached")
+    assert "moments/open/door-1.mp4" in site.films("moments")
+    page.get_by_role("button", name=re.compile("Undo: Label an example")).click()
+    wait_until(lambda: (folder / "door-1.mp4").exists(), "the label is taken back")
+
+
 def test_a_training_is_cancelled_and_its_error_is_shown(site: Site, tab: Tab) -> None:
     site.add_films("long", "open", "shut", number=5)
     (site.folder / "examples" / "long" / ".wait").touch()
