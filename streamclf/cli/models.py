@@ -106,6 +106,10 @@ def teach(
     mask: MaskOption = None,
     rotate: RotateOption = 0,
     flip: FlipOption = None,
+    window: Annotated[
+        float | None,
+        typer.Option(help="Length of a window in seconds; default: the base's.", show_default=False),
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, max=1024, help="Most processor cores to use; 0: all.")] = 0,
     as_json: Json = False,
 ) -> int:
@@ -126,6 +130,7 @@ def teach(
         force=force,
         none_label=None if no_none else none_label,
         area=parse_area(region=region, masks=mask, rotate=rotate, flip=flip),
+        window_s=window,
         threads=threads,
     )
     return run_teach(options, as_json=as_json)

@@ -109,9 +109,11 @@ class ClipReader:
     `max_batch` slots.
     """
 
-    def __init__(self, engine: Engine, *, limit: int, keep_pixels: bool = True, area: PictureArea = WHOLE) -> None:
+    def __init__(
+        self, engine: Engine, spec: ModelSpec, *, limit: int, keep_pixels: bool = True, area: PictureArea = WHOLE
+    ) -> None:
         self._engine, self._area = engine, area
-        self.spec: ModelSpec = engine.spec.model_copy(update={"whole_clips": "windows"})
+        self.spec = spec.model_copy(update={"whole_clips": "windows"})
         self._limit, self._keep_pixels = limit, keep_pixels
 
     def read(

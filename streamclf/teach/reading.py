@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from engines.arrays import U8
+from engines.bundle import ModelSpec
 from engines.printable import printable
 from engines.regular_file import NotRegularFileError
 from streamclf.config.picture_area import PictureArea
@@ -31,8 +32,8 @@ MAX_CANDIDATE_BYTES: Final = 64 << 20
 class ExampleReader:
     """Read clips with an engine. `candidates`: the pixels of the first window of some clips, by example."""
 
-    def __init__(self, engine: Engine, listener: Listener, *, limit: int, area: PictureArea) -> None:
-        self._reader = ClipReader(engine, limit=limit, area=area)
+    def __init__(self, engine: Engine, spec: ModelSpec, listener: Listener, *, limit: int, area: PictureArea) -> None:
+        self._reader = ClipReader(engine, spec, limit=limit, area=area)
         self._listener = listener
         self.candidates: list[tuple[Example, U8]] = []
         self._bytes = 0

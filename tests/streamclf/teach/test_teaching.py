@@ -304,3 +304,14 @@ def test_stretches_of_one_film(base: Bundle, tmp_path: Path) -> None:
     assert (2.1 - 0.01) <= short.content.times.min() <= short.content.times.max() <= 2.4
     groups = {number: item.row.group for number, item in enumerate(marked)}
     assert len(set(groups.values())) == 1
+
+
+def test_a_window_of_another_length(films: Path, base: Bundle, tmp_path: Path) -> None:
+    result = run(films, tmp_path / "yard", base, window_s=0.4)
+    assert (base.spec.chunks, load_bundle(result.output).spec.chunks) == (4, 2)
+    assert top(result.output, write_example(tmp_path / "new.mp4", GREEN, seed=508, seconds=2)) == "green"
+    with pytest.raises(UsageError, match=r"have windows of 0.4 s; leave out --window"):
+        run(films, result.output, None, add=True, window_s=0.8)
+    for window_s in (0.0, -1.0, float("nan"), float("inf"), 1e6):
+        with pytest.raises(UsageError, match=r"--window \S+: must be 0.2 to 12.8 seconds"):
+            run(films, tmp_path / "other", base, window_s=window_s)
