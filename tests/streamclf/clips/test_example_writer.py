@@ -31,7 +31,7 @@ REORDERED = {"x264-params": "bframes=3:keyint=50:min-keyint=50:scenecut=0:b-adap
 def fill_ring(film: Path, *, keep_s: float = 100, max_bytes: int = 10**9) -> PacketRing:
     """Read a film to its end, as if each picture came when it is due."""
     ring = PacketRing(keep_ns=round(keep_s * NS), max_bytes=max_bytes)
-    with open_source(SourceConfig(url=str(film))) as source:
+    with open_source(SourceConfig(url=str(film), pace="fast")) as source:
         source.set_packet_sink(ring)
         for frame in source:
             ring.add_frame(frame, WALL_S * NS + frame.pts_ns)
@@ -57,7 +57,7 @@ def save(ring: PacketRing, folder: Path, stretches: Sequence[tuple[float, float]
 
 def numbers_of(path: Path) -> list[int]:
     """Return the bar codes of the pictures that a reader of this project sees."""
-    with open_source(SourceConfig(url=str(path))) as source:
+    with open_source(SourceConfig(url=str(path), pace="fast")) as source:
         return [read_number(frame.to_rgb(frame.height, frame.width)) for frame in source]
 
 
@@ -113,14 +113,14 @@ def test_the_label_and_the_area_are_kept_whatever_they_hold(tmp_path: Path) -> N
 
 
 def test_films_that_follow_each_other_are_one_group_and_later_ones_are_not(tmp_path: Path) -> None:
-    ring = fill_ring(write_clip(tmp_path / "film.mp4", frames=400))
+    ring = fill_ring(write_clip(tmp_path / "film.mp4", frames=400, width=64, height=48))
     results = save(ring, tmp_path / "examples", [(1, 2), (2.5, 3.5), (10, 11)])
     groups = [str(result.file).split("__")[0] for result in results]
     assert groups[0] == groups[1] != groups[2]
 
 
 def test_a_stretch_that_is_not_kept_is_refused_with_the_reason(tmp_path: Path) -> None:
-    ring = fill_ring(write_clip(tmp_path / "film.mp4", frames=500, gop=25), keep_s=5)
+    ring = fill_ring(write_clip(tmp_path / "film.mp4", frames=500, gop=25, width=64, height=48), keep_s=5)
     early, half, later = save(ring, tmp_path / "examples", [(2, 4), (10, 17), (60, 62)])
     assert "no video of that time is kept" in str(early.error)
     assert "examples.last_s" in str(early.error)

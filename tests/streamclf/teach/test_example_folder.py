@@ -116,7 +116,7 @@ def test_examples_of_the_page_give_label_time_and_area(tmp_path: Path) -> None:
     label = "../a <b>"
     folder = make_label_folder(tmp_path, label)
     ring = PacketRing(keep_ns=60 * NS, max_bytes=10**8)
-    with open_source(SourceConfig(url=str(write_clip(tmp_path / "source.mp4", frames=50)))) as source:
+    with open_source(SourceConfig(url=str(write_clip(tmp_path / "source.mp4", frames=50)), pace="fast")) as source:
         source.set_packet_sink(ring)
         for frame in source:
             ring.add_frame(frame, frame.pts_ns)
