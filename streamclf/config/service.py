@@ -93,6 +93,13 @@ class ServiceConfig(Section):
             filled |= {"model": DEFAULT_MODEL, "models": {}}
         return filled
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _check_models_kind(cls, value: object) -> object:
+        if isinstance(value, list | str):
+            raise ValueError("give each model a name, like {hands: gestures}")
+        return value
+
     @field_validator("models")
     @classmethod
     def _check_model_names(cls, value: dict[str, str]) -> dict[str, str]:

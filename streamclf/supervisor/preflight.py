@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from engines.bundle import Bundle
+from engines.errors import BundleError
 from streamclf.builtin_models import find_bundle
 from streamclf.config.publish import PublishConfig
 from streamclf.config.service import ServiceConfig
@@ -33,9 +35,7 @@ def preflight(config: ServiceConfig) -> CheckedConfig:
     """
     for key, path in _paths_of(config):
         _check_length(key, path)
-    bundles = {
-        name: find_bundle(model, f"models.{name}" if name else "model") for name, model in config.all_models.items()
-    }
+    bundles = {name: _find_bundle(name, model) for name, model in config.all_models.items()}
     pushed: dict[str, str] = {}
     for name, stream in config.streams.items():
         if stream.enabled:
@@ -54,6 +54,16 @@ def preflight(config: ServiceConfig) -> CheckedConfig:
     _check_access(config.publish)
     check_outlets(config.outlets, config.streams, config.publish.journal)
     return CheckedConfig(config, bundles)
+
+
+def _find_bundle(name: str, model: str) -> Bundle:
+    """Return the bundle of a model. The error about one of several models names its key."""
+    if not name:
+        return find_bundle(model)
+    try:
+        return find_bundle(model, f"models.{name}")
+    except BundleError as error:
+        raise ConfigError(f"models.{name}: {error}") from error
 
 
 def _paths_of(config: ServiceConfig) -> Iterator[tuple[str, object]]:

@@ -51,6 +51,9 @@ def test_a_model_that_is_not_there_is_named_with_the_nearest_one(folder: Path) -
     assert text.startswith("models.c=gestrues: no such directory; did you mean gestures? ")
     text = refused(folder, streams={"door": {**CAMERA, "models": ["a", "bb"]}})
     assert "streams.door.models: no model bb; the configuration has a, b, c; did you mean b?" in text
+    (folder / "damaged").mkdir()
+    text = refused(folder, models={"a": "damaged"}, streams={"door": CAMERA})
+    assert text.startswith(f"models.a: {folder}/damaged/spec.json: cannot be read")
     unnamed = {"door": {**CAMERA, "models": "model"}}
     assert "no model model; the configuration has a" in refused(folder, streams=unnamed)
     (view,) = check(folder, model="low", streams=unnamed).config.views_of("door")
@@ -65,6 +68,7 @@ def test_a_model_that_is_not_there_is_named_with_the_nearest_one(folder: Path) -
         ({"models": {"model": "low"}, "streams": {"door": CAMERA}}, "models: model: lists of models call"),
         ({"models": {"a/b": "low"}, "streams": {"door": CAMERA}}, "models.(line"),
         ({"models": {f"m{i}": "low" for i in range(MAX_MODELS + 1)}, "streams": {"door": CAMERA}}, "models: "),
+        ({"models": ["low"], "streams": {"door": CAMERA}}, "models: give each model a name, like {hands: gestures}"),
         ({"models": {"a": 7}, "streams": {"door": CAMERA}}, "models.a: "),
         ({"defaults": {"models": ["x"]}, "streams": {"door": CAMERA}}, "no model x; the configuration has a, b, c"),
     ],
