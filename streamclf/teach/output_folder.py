@@ -30,6 +30,8 @@ def check_output(output: Path, examples: Path | None, *, replace: bool) -> None:
                     f"-o {path_text(output)}: a bundle is there; --add goes on from its examples, --force replaces it"
                 )
         target = output.resolve()
+        if target in (Path.cwd(), *Path.cwd().parents):  # it is renamed when another bundle takes its place
+            raise UsageError(f"-o {path_text(output)}: is the present folder; give another one for the bundle")
         root = None if examples is None else examples.resolve()
     except (OSError, ValueError) as error:
         raise UsageError(f"-o {path_text(output)}: cannot be used ({getattr(error, 'strerror', error)})") from None

@@ -247,6 +247,16 @@ def test_outputs_that_are_refused(films: Path, base: Bundle, tmp_path: Path) -> 
         run(films, tmp_path / "full/letter.txt", base)
 
 
+def test_the_present_folder_is_refused(
+    films: Path, base: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for output in (Path(), Path(".."), tmp_path / "here"):
+        with pytest.raises(UsageError, match=r"is the present folder|holds other files"):
+            run(films, output, base)
+
+
 def test_one_recording_alone_is_refused(films: Path, base: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "films"
     shutil.copytree(films / "red", folder / "red")
