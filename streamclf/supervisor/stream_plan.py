@@ -157,14 +157,15 @@ def heads_of(view: StreamView, bundles: Mapping[str, Bundle]) -> dict[str, HeadS
 def plan_streams(checked: CheckedConfig, classifiers: Mapping[EngineKey, str]) -> dict[str, StreamPlan]:
     """Plan each stream that the configuration does not pause. Only a stream with actions gets clips.
 
-    `classifiers`: the name of the process of each engine group.
+    With `examples`, every stream gets them: a model that was taught brings the first actions of its stream, and the
+    capture process must not restart for them. `classifiers`: the name of the process of each engine group.
     """
     plans = {}
     for name, stream in checked.config.streams.items():
         if stream.enabled:
             views = {view.key: view for view in _plan_views(checked, name, classifiers)}
             has_actions = any(head.actions.labels for view in views.values() for head in view.heads.values())
-            clips = checked.config.clips if has_actions else None
+            clips = checked.config.clips if has_actions or checked.config.examples is not None else None
             plans[name] = StreamPlan(
                 source=stream.source,
                 views=views,

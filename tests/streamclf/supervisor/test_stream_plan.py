@@ -80,3 +80,18 @@ def test_the_actions_of_a_stream_go_to_the_models_that_have_their_labels() -> No
     (camera,), (hands,) = views["classifier[camera]"].heads.values(), views["classifier[hands]"].heads.values()
     assert {label: (each.on, each.off) for label, each in camera.actions.labels.items()} == {"covered": (0.7, 0.6)}
     assert {label: each.min_s for label, each in hands.actions.labels.items()} == {wave: 2}
+
+
+def test_the_first_actions_of_a_stream_with_examples_need_no_other_capture_process() -> None:
+    """A taught model that went live restarted the capture process, which lost the last minute of the stream."""
+
+    def planned(**config: object) -> StreamPlan:
+        raw = {"model": "camera-events", "streams": {"a": {"camera": 0}}, "clips": {}, **config}
+        checked = CheckedConfig(ServiceConfig.model_validate(raw), {UNNAMED: CAMERA})
+        return plan_streams(checked, {KEYS["camera"]: CLASSIFIER})["a"]
+
+    actions = {"actions": {"covered": {}}}
+    assert planned(examples={}).same_capture(planned(examples={}, **actions))
+    assert not planned().same_capture(planned(**actions))
+    assert planned(examples={}).same_capture(planned(examples={"uncertain": 5, "models": "other"}))
+    assert not planned(examples={}).same_capture(planned(examples={"last_s": 30}))
