@@ -111,7 +111,7 @@ RegionOption = Annotated[
     str | None,
     typer.Option(
         metavar="LEFT,TOP,RIGHT,BOTTOM",
-        help="Classify this part of the picture, in shares from 0 to 1, like 0.2,0.1,0.8,0.9.",
+        help="The part of the picture to use, in shares from 0 to 1, like 0.2,0.1,0.8,0.9.",
         show_default=False,
     ),
 ]

@@ -102,11 +102,13 @@ def _find_repeated_sources(config: ServiceConfig) -> Iterator[str]:
 
 def _find_unmasked_films(config: ServiceConfig) -> Iterator[str]:
     """Find streams whose films show what the stream's mask hides: they are copies of the camera's packets."""
+    copied = [key for key in ("clips", "examples") if getattr(config, key) is not None]
     for name, stream in config.streams.items():
-        if stream.mask and stream.url is not None and config.clips is not None:
+        if stream.mask and stream.url is not None and copied:
+            kinds = " and ".join(copied)
             yield (
-                f"streams.{name}: clips show what mask hides, because they are copies of the camera's video; for "
-                "privacy set a mask in the camera itself, or leave out clips"
+                f"streams.{name}: {kinds} show what mask hides, because they are copies of the camera's video; for "
+                f"privacy set a mask in the camera itself, or leave out {kinds}"
             )
 
 

@@ -19,7 +19,7 @@ ONE_SESSION_S: Final = 900.0
 
 
 def advise_on_pair(pair: AlikePair, figures: Figures, items: Sequence[Example]) -> str:
-    """Return what would help to tell two labels that are too alike."""
+    """Return a remedy for two labels that are too alike."""
     one, two = (_of(figures, label) for label in pair.labels)
     between = [wrong for wrong in figures.wrong if {wrong.label, wrong.predicted} == set(pair.labels)]
     mixed = [wrong for wrong in between if wrong.right_windows >= MIXED and _seconds(items[wrong.clip]) >= LONG_CLIP_S]
@@ -47,7 +47,7 @@ def advise(figures: Figures, items: Sequence[Example]) -> list[str]:
         )
     for pair in figures.alike:
         first, second = map(_quoted, pair.labels)
-        lines.append(f"{first} and {second} are too alike to tell. {advise_on_pair(pair, figures, items)}")
+        lines.append(f"{first} and {second} are too alike. {advise_on_pair(pair, figures, items)}")
     for label in figures.per_label:
         if label.clips < GOOD_CLIPS:
             lines.append(f"{_quoted(label.label)} has {label.clips} clips; {GOOD_CLIPS} or more are better")

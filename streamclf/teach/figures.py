@@ -16,7 +16,7 @@ from streamclf.teach.held_out import TeachingData
 DRAWS: Final = 4000
 INTERVAL: Final = (2.5, 97.5)
 ALIKE: Final = 0.75
-"""Two labels are too alike to tell if their clips are told from each other with less balanced accuracy than this."""
+"""Two labels are too alike if the balanced accuracy between the two, on held-out clips, is lower than this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +49,10 @@ class WrongClip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlikePair:
-    """Two labels that are too alike. `told`: balanced accuracy between the two, on held-out clips."""
+    """Two labels that are too alike. `accuracy`: balanced accuracy between the two, on held-out clips."""
 
     labels: tuple[str, str]
-    told: float
+    accuracy: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,10 +193,10 @@ def _alike(data: TeachingData, means: NDArray[np.float64], truth: NDArray[np.int
     for first in range(len(data.names)):
         for second in range(first + 1, len(data.names)):
             one, two = means[truth == first], means[truth == second]
-            told = float(((one[:, first] > one[:, second]).mean() + (two[:, second] > two[:, first]).mean()) / 2)
-            if told < ALIKE:
-                pairs.append(AlikePair(labels=(data.names[first], data.names[second]), told=told))
-    return sorted(pairs, key=lambda pair: pair.told)
+            accuracy = float(((one[:, first] > one[:, second]).mean() + (two[:, second] > two[:, first]).mean()) / 2)
+            if accuracy < ALIKE:
+                pairs.append(AlikePair(labels=(data.names[first], data.names[second]), accuracy=accuracy))
+    return sorted(pairs, key=lambda pair: pair.accuracy)
 
 
 def _false_alarms(data: TeachingData, probabilities: NDArray[np.float64], none: int) -> float:

@@ -64,7 +64,7 @@ class Novelty:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoveltyChoice:
-    """The chosen measure, and how well it told left-out labels from the others.
+    """The chosen measure, and how well it separated left-out labels from the others.
 
     `separation`: area under the ROC curve, 0.5 is chance. `misses`: share of the left-out labels' clips that passed for
     one of the others. All are None with fewer than two labels.

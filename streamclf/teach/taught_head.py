@@ -14,7 +14,7 @@ from streamclf.teach.held_out import HeldOut, TeachingData
 from streamclf.teach.novelty import STEEPNESS, Novelty, fit_novelty, limit_of
 
 LEAST_SEPARATION: Final = 0.6
-"""Below this area under the ROC curve, unlike windows cannot be told, and the label would only cost right answers."""
+"""Below this area under the ROC curve, unlike windows cannot be found, and the label would only cost right answers."""
 MOST_MISSES: Final = 0.9
 """With more misses than this, the label finds hardly more unlike clips than it takes right ones."""
 TEMPERATURES: Final = np.geomspace(0.25, 8.0, 41)
@@ -29,7 +29,7 @@ class Calibration:
     """Hold what was chosen on held-out films.
 
     `temperature` divides the logits of the labels. A window whose likeness is below `limit` is "none of these"; its
-    logit falls by `slope` for each unit of likeness. `has_novelty`: whether unlike windows are told at all.
+    logit falls by `slope` for each unit of likeness. `has_novelty`: whether likeness is used at all.
     """
 
     temperature: float

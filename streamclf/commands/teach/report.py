@@ -160,12 +160,12 @@ def _alike(taught: Taught) -> str:
     if not taught.figures.alike:
         return ""
     rows = "".join(
-        f"<li><b>{text(pair.labels[0])}</b> and <b>{text(pair.labels[1])}</b>: told from each other in "
-        f"{pair.told:.0%} of the clips (chance is 50 %). "
+        f"<li><b>{text(pair.labels[0])}</b> and <b>{text(pair.labels[1])}</b>: distinguished in "
+        f"{pair.accuracy:.0%} of the clips (chance is 50 %). "
         f"{text(advise_on_pair(pair, taught.figures, taught.examples.items))}.</li>"
         for pair in taught.figures.alike[:MAX_LINES]
     )
-    return f"<h2>Too alike to tell</h2><ul>{rows}</ul>"
+    return f"<h2>Too alike</h2><ul>{rows}</ul>"
 
 
 def _wrong(taught: Taught, labels: Labels) -> str:

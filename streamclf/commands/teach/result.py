@@ -51,7 +51,7 @@ def to_json(taught: Taught) -> dict[str, Any]:
         "alike": [
             {
                 "labels": list(pair.labels),
-                "confused": round(1 - pair.told, 4),
+                "confused": round(1 - pair.accuracy, 4),
                 "advice": advise_on_pair(pair, figures, taught.examples.items),
             }
             for pair in figures.alike

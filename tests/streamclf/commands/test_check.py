@@ -163,3 +163,5 @@ def test_clips_of_a_masked_camera_and_a_region_that_is_too_small_are_named(
     _, lines = check(tmp_path, capsys, f"{text}clips: {{folder: {tmp_path}/clips}}\n")
     assert lines[0].startswith("note: streams.a: clips show what mask hides, because they are copies of the camera's")
     assert not any("streams.c" in line for line in lines), "its clips are encoded by the service, and masked"
+    _, lines = check(tmp_path, capsys, f"{text}examples:\n")
+    assert any("streams.a: examples show what mask hides" in line for line in lines)

@@ -37,7 +37,7 @@ def figures_of(data: TeachingData) -> tuple[float, tuple[float, float], float | 
     items: list[Example] = make_items(data)
     thresholds = choose_thresholds(data, probabilities)
     figures = compute_figures(data, items, probabilities, labels, thresholds, seed=0)
-    return figures.balanced_accuracy, figures.interval, figures.alike[0].told if figures.alike else None
+    return figures.balanced_accuracy, figures.interval, figures.alike[0].accuracy if figures.alike else None
 
 
 def test_films_of_one_group_are_never_on_both_sides() -> None:
