@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from engines.printable import printable
+from streamclf.commands.progress_bar import make_bar
 from streamclf.sources import Frame, Source
 from streamclf.units import duration_text
 
@@ -40,22 +40,7 @@ class FilmProgress:
         self._done = 0
         self._read = 0
         self._name = self._note = ""
-        console = console or Console(stderr=True)
-        is_screen = console.is_terminal and not console.is_dumb_terminal
-        self._bar = (
-            Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[left]}", markup=False),
-                console=console,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            if is_screen
-            else None
-        )
+        self._bar = make_bar(console or Console(stderr=True))
         self._task = None if self._bar is None else self._bar.add_task("", total=1.0, left="")
 
     def __enter__(self) -> FilmProgress:

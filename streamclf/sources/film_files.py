@@ -109,10 +109,11 @@ class _Walk:
                         films.append(path)
         except OSError as error:
             self._faults.append(f"{folder}: cannot be read ({error.strerror}); check its permissions")
-        return sorted(folders, key=_order), sorted(films, key=_order)
+        return sorted(folders, key=natural_order), sorted(films, key=natural_order)
 
 
-def _order(path: Path) -> tuple[object, str]:
+def natural_order(path: Path) -> tuple[object, str]:
+    """Return a key that sorts paths by name in natural order: `clip2` before `clip10`."""
     return natural_key(path.name), path.name
 
 

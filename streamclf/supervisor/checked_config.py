@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engines.bundle import Bundle
 from streamclf.config.service import ServiceConfig
 from streamclf.config.views import MODEL_KEY
-from streamclf.supervisor.engine_groups import EngineGroup, group_models
+from streamclf.supervisor.engine_groups import ModelGroup, group_models
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class CheckedConfig:
     bundles: Mapping[str, Bundle]
 
     @property
-    def groups(self) -> list[EngineGroup]:
+    def groups(self) -> list[ModelGroup]:
         """The engine groups of all models."""
         return group_models(self.bundles, self.config.engine.precision)
 

@@ -15,7 +15,7 @@ from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, ClassifierRe
 from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.child import Child, ChildEvent
-from streamclf.supervisor.engine_groups import CLASSIFIER, EngineGroup, EngineKey, process_name
+from streamclf.supervisor.engine_groups import CLASSIFIER, EngineKey, ModelGroup, process_name
 from streamclf.supervisor.stream_plan import count_feeds
 
 log = logging.getLogger("service")
@@ -28,7 +28,7 @@ class EngineProcess:
     child: Child
     row: int
     """Its row of the liveness table."""
-    group: EngineGroup
+    group: ModelGroup
     """The models that it has to serve."""
     feeds: int = 0
     """Number of configured feeds."""
@@ -150,7 +150,7 @@ class ClassifierSet:
         self._engine = new.config.engine
         feeds = count_feeds(new)
         present = {process.group.key: process for process in self.all}
-        waiting: list[EngineGroup] = []
+        waiting: list[ModelGroup] = []
         for group in new.groups:
             if process := present.pop(group.key, None):
                 self._continue(process, group, feeds[group.key], new_engine=new_engine, on_trial=on_trial)
@@ -237,7 +237,7 @@ class ClassifierSet:
             process.child.kill_because("does not read its messages")
         return False
 
-    def _create(self, group: EngineGroup, feeds: int, *, on_trial: bool) -> None:
+    def _create(self, group: ModelGroup, feeds: int, *, on_trial: bool) -> None:
         names = [process_name(model) for model in group.bundles]
         first = next(iter(group.bundles))
         names += [process_name(first, number) for number in range(2, len(self._processes) + 3)]
@@ -249,7 +249,7 @@ class ClassifierSet:
         self._start(child)
 
     def _continue(
-        self, process: EngineProcess, group: EngineGroup, feeds: int, *, new_engine: bool, on_trial: bool
+        self, process: EngineProcess, group: ModelGroup, feeds: int, *, new_engine: bool, on_trial: bool
     ) -> None:
         process.group, process.feeds = group, feeds
         if new_engine:

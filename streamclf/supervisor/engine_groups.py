@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from engines.backends.names import Precision
 from engines.bundle import ENCODER_FILE, INT8_ENCODER_FILE, Bundle, ModelSpec
+from engines.group import encoder_key
 from streamclf.classifier.feed import ring_slots
 from streamclf.windows.ring import ring_bytes
 
@@ -51,41 +52,36 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineKey:
-    """Everything that two bundles must have in common to share an encoder and its features."""
+    """Everything that two bundles must have in common to be served by one classifier process."""
 
     encoder: str
-    """sha256 of the encoder's file."""
+    """sha256 of the encoder's file that the engine opens."""
+    shared: tuple[object, ...]
+    """The properties that engines compare before they share an encoder: see `encoder_key`."""
     geometry: Geometry
-    chunks: int
-    feature_shape: tuple[int, ...]
 
     @classmethod
     def of(cls, bundle: Bundle, precision: Precision) -> EngineKey:
         """Return the key of a bundle that is opened with `precision`."""
         spec = bundle.spec
         file = INT8_ENCODER_FILE if precision == "int8" and INT8_ENCODER_FILE in spec.files else ENCODER_FILE
-        return cls(
-            encoder=spec.files[file],
-            geometry=Geometry.of(spec),
-            chunks=spec.chunks,
-            feature_shape=spec.feature_shape,
-        )
+        return cls(encoder=spec.files[file], shared=encoder_key(spec), geometry=Geometry.of(spec))
 
 
 @dataclass(frozen=True, slots=True)
-class EngineGroup:
-    """The models that one classifier process serves: their bundles by name, in the order of the configuration."""
+class ModelGroup:
+    """The models that one classifier process serves, an engine group: bundles by name, in the configuration's order."""
 
     key: EngineKey
     bundles: Mapping[str, Bundle]
 
 
-def group_models(bundles: Mapping[str, Bundle], precision: Precision) -> list[EngineGroup]:
+def group_models(bundles: Mapping[str, Bundle], precision: Precision) -> list[ModelGroup]:
     """Return the engine groups of all models, in the order of their first models."""
     groups: dict[EngineKey, dict[str, Bundle]] = {}
     for name, bundle in bundles.items():
         groups.setdefault(EngineKey.of(bundle, precision), {})[name] = bundle
-    return [EngineGroup(key, members) for key, members in groups.items()]
+    return [ModelGroup(key, members) for key, members in groups.items()]
 
 
 def process_name(model: str, number: int = 1) -> str:

@@ -23,9 +23,8 @@ from streamclf.clips.example_labels import read_label
 from streamclf.config.picture_area import PictureArea
 from streamclf.errors import SourceError, UsageError
 from streamclf.sources.file import is_animated_webp
-from streamclf.sources.film_files import VIDEO_SUFFIXES, is_system_file
+from streamclf.sources.film_files import VIDEO_SUFFIXES, is_system_file, natural_order
 from streamclf.sources.images import SUFFIXES as IMAGE_SUFFIXES
-from streamclf.sources.images import natural_key
 from streamclf.teach.limits import MAX_CLIPS, MAX_LABELS
 
 MARKS_FILE: Final = "marks.csv"
@@ -159,7 +158,7 @@ class _Walk:
                     self._sort(folder / entry.name, folders, films, images)
         except OSError as error:
             self._found.faults.append((path_text(folder), f"cannot be read ({error.strerror}); check its permissions"))
-        return sorted(folders, key=_order), sorted(films, key=_order), images
+        return sorted(folders, key=natural_order), sorted(films, key=natural_order), images
 
     def _sort(self, path: Path, folders: list[Path], films: list[Path], images: list[str]) -> None:
         if is_system_file(path.name):
@@ -176,10 +175,6 @@ class _Walk:
                 images.append(path.name)
         except (OSError, ValueError, SourceError):  # a link to itself; reading a film reports its own faults
             self._found.faults.append((path_text(path), "cannot be read"))
-
-
-def _order(path: Path) -> tuple[object, str]:
-    return natural_key(path.name), path.name
 
 
 def _as_label(root: Path, text: str) -> str:

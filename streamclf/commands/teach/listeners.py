@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from engines.printable import printable
+from streamclf.commands.progress_bar import make_bar
 from streamclf.teach.limits import MIN_CLIPS
 from streamclf.teach.listener import Stage
 from streamclf.units import duration_text
@@ -93,24 +93,9 @@ class TerminalListener:
     """Show a bar on a terminal, else a line every ten seconds, on stderr."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
-        is_screen = console.is_terminal and not console.is_dumb_terminal
-        self._clock = _Clock(REDRAW_EVERY_S if is_screen else LINE_EVERY_S)
+        self._bar = make_bar(Console(stderr=True))
+        self._clock = _Clock(LINE_EVERY_S if self._bar is None else REDRAW_EVERY_S)
         self._films = 0
-        self._bar = (
-            Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[left]}", markup=False),
-                console=console,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            if is_screen
-            else None
-        )
         self._task = None if self._bar is None else self._bar.add_task("", total=1.0, left="")
 
     def __enter__(self) -> TerminalListener:

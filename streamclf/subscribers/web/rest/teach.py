@@ -40,7 +40,7 @@ from streamclf.subscribers.web.rest.teach_bodies import (
 )
 from streamclf.subscribers.web.settings.config_editor import Applied, ConfigConflictError
 from streamclf.subscribers.web.teach.advice import advise, can_train
-from streamclf.subscribers.web.teach.library import Example, MissingExampleError
+from streamclf.subscribers.web.teach.library import ExampleFilm, MissingExampleError
 from streamclf.subscribers.web.teach.service import NoExamplesError
 
 MAX_LISTED: Final = 500
@@ -107,7 +107,7 @@ def make_teach_router(context: PageContext) -> APIRouter:
         """Return the examples and the models of one name; a name without any is a new one."""
         library = _or_error(teach.library)
         examples = _or_error(lambda: library.examples(project))
-        by_label: defaultdict[str, list[Example]] = defaultdict(list)
+        by_label: defaultdict[str, list[ExampleFilm]] = defaultdict(list)
         for label in _or_error(lambda: library.labels(project)):
             by_label[label] = []
         for each in examples:
@@ -259,7 +259,7 @@ def make_teach_router(context: PageContext) -> APIRouter:
     return router
 
 
-def _entry(example: Example) -> ExampleEntry:
+def _entry(example: ExampleFilm) -> ExampleEntry:
     info = example.info
     return ExampleEntry(
         file=example.file,

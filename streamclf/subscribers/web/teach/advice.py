@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
-from streamclf.subscribers.web.teach.library import Example
+from streamclf.subscribers.web.teach.library import ExampleFilm
 from streamclf.teach.limits import ADJACENT_S, GOOD_CLIPS, MIN_CLIPS, MIN_GROUPS, NONE_FOLDERS
 
 MAX_RATIO: Final = 3.0
@@ -17,7 +17,7 @@ NIGHT_BEGINS: Final = 20
 NIGHT_ENDS: Final = 6
 
 
-def advise(examples: Mapping[str, Sequence[Example]]) -> list[str]:
+def advise(examples: Mapping[str, Sequence[ExampleFilm]]) -> list[str]:
     """Return what to give next, the most important first; empty if nothing is missing. `examples` are by label."""
     examples = _taught(examples)
     counts = {label: len(found) for label, found in examples.items()}
@@ -51,7 +51,7 @@ def advise(examples: Mapping[str, Sequence[Example]]) -> list[str]:
     return advice
 
 
-def can_train(examples: Mapping[str, Sequence[Example]]) -> bool:
+def can_train(examples: Mapping[str, Sequence[ExampleFilm]]) -> bool:
     """Return whether there are enough examples to train."""
     taught = _taught(examples)
     return len(taught) >= 2 and all(
@@ -59,7 +59,7 @@ def can_train(examples: Mapping[str, Sequence[Example]]) -> bool:
     )
 
 
-def recordings(examples: Sequence[Example]) -> int:
+def recordings(examples: Sequence[ExampleFilm]) -> int:
     """Return the number of recordings, as `streamclf teach` counts them: one is held out while others are learned.
 
     Films of the service that follow each other within seconds are one recording. A film made by hand is one by itself,
@@ -71,7 +71,7 @@ def recordings(examples: Sequence[Example]) -> int:
     return len(by_hand) + (apart + 1 if timed else 0)
 
 
-def _taught(examples: Mapping[str, Sequence[Example]]) -> dict[str, Sequence[Example]]:
+def _taught(examples: Mapping[str, Sequence[ExampleFilm]]) -> dict[str, Sequence[ExampleFilm]]:
     """Return the labels without the one of films that show none of the others."""
     return {label: found for label, found in examples.items() if label.casefold() not in NONE_FOLDERS}
 

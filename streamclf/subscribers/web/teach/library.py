@@ -50,7 +50,7 @@ class MissingExampleError(ClipError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
+class ExampleFilm:
     """One film. `file` is its path relative to the folder of the examples."""
 
     file: str
@@ -60,6 +60,11 @@ class Example:
     began_s: float
     """When its first picture was taken, in seconds since 1970; for a film made by hand, when the file was written."""
     info: ExampleInfo | None
+
+    @property
+    def margin(self) -> float:
+        """Return how certain the model was, from 0 to 1; 1 for a film that does not give it."""
+        return 1.0 if self.info is None or self.info.margin is None else self.info.margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +128,19 @@ class ExampleLibrary:
                 os.unlink(LABEL_FILE, dir_fd=inner)
             os.rmdir(folder, dir_fd=fd)
 
-    def examples(self, project: str) -> list[Example]:
+    def examples(self, project: str) -> list[ExampleFilm]:
         """Return the examples of a model with their labels, newest first."""
-        found: list[Example] = []
+        found: list[ExampleFilm] = []
         for label, folder in self.labels(project).items():
             for file in self._films((project, folder)):
                 if len(found) < MAX_EXAMPLES and (example := self._example(file, label)):
                     found.append(example)
         return sorted(found, key=lambda each: each.began_s, reverse=True)
 
-    def unlabelled(self) -> list[Example]:
+    def unlabelled(self) -> list[ExampleFilm]:
         """Return the examples without a label, the least certain first."""
         found = [self._example(file, None) for file in [*self._films((UNLABELLED,))][:MAX_EXAMPLES]]
-        present = [each for each in found if each is not None]
-        margin = {
-            each.file: 1.0 if each.info is None or each.info.margin is None else each.info.margin for each in present
-        }
-        return sorted(present, key=lambda each: (margin[each.file], -each.began_s))
+        return sorted((each for each in found if each is not None), key=lambda each: (each.margin, -each.began_s))
 
     def open(self, file: str) -> IO[bytes]:
         """Open a film for reading."""
@@ -249,7 +250,7 @@ class ExampleLibrary:
                 elif is_folder and depth > 0:
                     yield from self._films((*folders, name), depth - 1)
 
-    def _example(self, file: str, label: str | None) -> Example | None:
+    def _example(self, file: str, label: str | None) -> ExampleFilm | None:
         *folders, name = _parse(file)
         try:
             with self._directory(*folders) as fd:
@@ -258,11 +259,13 @@ class ExampleLibrary:
             return None
         facts = self._facts_of(file, found)
         if facts is None:
-            return Example(file=file, label=label, seconds=0.0, bytes=found.st_size, began_s=found.st_mtime, info=None)
+            return ExampleFilm(
+                file=file, label=label, seconds=0.0, bytes=found.st_size, began_s=found.st_mtime, info=None
+            )
         info = facts.info
         began_s = found.st_mtime if info is None else info.began.timestamp()
         seconds = facts.seconds if info is None else info.seconds
-        return Example(file=file, label=label, seconds=seconds, bytes=found.st_size, began_s=began_s, info=info)
+        return ExampleFilm(file=file, label=label, seconds=seconds, bytes=found.st_size, began_s=began_s, info=info)
 
     def _facts_of(self, file: str, found: os.stat_result) -> FilmFacts | None:
         """Return the facts of a film; each file is read once, also under its later names."""

@@ -21,7 +21,7 @@ from streamclf.errors import BusError, ClipError, UsageError
 from streamclf.events.example_request import ExampleRequest
 from streamclf.events.types import Prediction, Received, Status
 from streamclf.runtime.file_lock import open_locked
-from streamclf.subscribers.web.teach.library import Example, ExampleLibrary
+from streamclf.subscribers.web.teach.library import ExampleFilm, ExampleLibrary
 from streamclf.subscribers.web.teach.service import TeachService
 
 log = logging.getLogger(__name__)
@@ -135,8 +135,8 @@ class UncertainKeeper:
     def _save(self, moment: Moment, library: ExampleLibrary, limit: int, config: ExamplesConfig) -> None:
         stream, prediction = moment.prediction.stream, moment.prediction
         of_day = [each for each in library.unlabelled() if _is_of(each, stream, moment.ended_s)]
-        worst = max(of_day, key=_margin, default=None)
-        if worst is not None and len(of_day) >= limit and _margin(worst) <= moment.margin:
+        worst = max(of_day, key=lambda each: each.margin, default=None)
+        if worst is not None and len(of_day) >= limit and worst.margin <= moment.margin:
             return
         seconds = max(MIN_FILM_S, prediction.window.end_s - prediction.window.start_s)
         request = ExampleRequest(
@@ -151,7 +151,7 @@ class UncertainKeeper:
             return
         with self._lock:
             self._kept_s[stream] = moment.ended_s
-        for each in sorted(of_day, key=_margin, reverse=True)[: max(0, len(of_day) + 1 - limit)]:
+        for each in sorted(of_day, key=lambda each: each.margin, reverse=True)[: max(0, len(of_day) + 1 - limit)]:
             with contextlib.suppress(ClipError):
                 library.remove_unlabelled(each.file)
 
@@ -181,11 +181,7 @@ class UncertainKeeper:
             self._paused_until_s = self._wall_s() + FAULT_PAUSE_S
 
 
-def _margin(example: Example) -> float:
-    return 1.0 if example.info is None or example.info.margin is None else example.info.margin
-
-
-def _is_of(example: Example, stream: str, at_s: float) -> bool:
+def _is_of(example: ExampleFilm, stream: str, at_s: float) -> bool:
     """Return whether an example is of this stream and of the same day, by the clock of this machine."""
     day = datetime.fromtimestamp(at_s).date()
     return (

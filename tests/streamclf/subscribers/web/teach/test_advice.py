@@ -6,17 +6,17 @@ from datetime import datetime, timezone
 
 from streamclf.clips.example_info import ExampleInfo
 from streamclf.subscribers.web.teach.advice import advise, can_train, recordings
-from streamclf.subscribers.web.teach.library import Example
+from streamclf.subscribers.web.teach.library import ExampleFilm
 
 NOON = datetime(2026, 11, 29, 12).timestamp()
 NIGHT = datetime(2026, 11, 29, 23).timestamp()
 DAYS = (0.0, 7200.0, 86400.0)
 
 
-def films(count: int, *times_s: float) -> list[Example]:
+def films(count: int, *times_s: float) -> list[ExampleFilm]:
     times = [(times_s or (NOON, NOON + 7200))[n % max(1, len(times_s or (0, 0)))] for n in range(count)]
     return [
-        Example(file=f"yard/x/{n}.mp4", label="x", seconds=2, bytes=9, began_s=at, info=None)
+        ExampleFilm(file=f"yard/x/{n}.mp4", label="x", seconds=2, bytes=9, began_s=at, info=None)
         for n, at in enumerate(times)
     ]
 
@@ -44,10 +44,10 @@ def test_one_time_night_and_balance_are_named() -> None:
 
 
 def test_films_of_the_service_that_follow_each_other_are_one_recording() -> None:
-    def film(second: float) -> Example:
+    def film(second: float) -> ExampleFilm:
         began = datetime.fromtimestamp(NOON + second, timezone.utc)
         info = ExampleInfo(stream="door", began=began, seconds=2)
-        return Example(file=f"y/x/{second}.mp4", label="x", seconds=2, bytes=9, began_s=NOON + second, info=info)
+        return ExampleFilm(file=f"y/x/{second}.mp4", label="x", seconds=2, bytes=9, began_s=NOON + second, info=info)
 
     assert recordings([film(at) for at in (0, 3, 6)]) == 1
     assert recordings([film(at) for at in (0, 3, 20)]) == 2
