@@ -120,7 +120,7 @@ def teach(
     """
     from streamclf.commands.area_options import parse_area
     from streamclf.commands.teach.command import run_teach
-    from streamclf.teach.teaching import TeachOptions
+    from streamclf.teach.inputs import TeachOptions
 
     options = TeachOptions(
         folder=folder,

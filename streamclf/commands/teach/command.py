@@ -13,7 +13,8 @@ from streamclf.redact import redact
 from streamclf.runtime.interrupts import describe_work
 from streamclf.runtime.logs import configure_logging
 from streamclf.teach.bundle_writer import REPORT_FILE
-from streamclf.teach.teaching import TeachOptions, teach
+from streamclf.teach.inputs import TeachOptions
+from streamclf.teach.teaching import teach
 
 
 def run_teach(options: TeachOptions, *, as_json: bool) -> int:

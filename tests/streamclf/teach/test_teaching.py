@@ -21,8 +21,9 @@ from streamclf.config.picture_area import PictureArea
 from streamclf.errors import OutputError, UsageError
 from streamclf.teach import bundle_writer
 from streamclf.teach.examples import load_examples
+from streamclf.teach.inputs import TeachOptions
 from streamclf.teach.taught import Taught
-from streamclf.teach.teaching import TeachOptions, teach
+from streamclf.teach.teaching import teach
 
 pytest.importorskip("sklearn")
 NONE = "none of these"

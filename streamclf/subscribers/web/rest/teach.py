@@ -40,7 +40,8 @@ from streamclf.subscribers.web.rest.teach_bodies import (
 )
 from streamclf.subscribers.web.settings.config_editor import Applied, ConfigConflictError
 from streamclf.subscribers.web.teach.advice import advise, can_train
-from streamclf.subscribers.web.teach.library import ExampleFilm, MissingExampleError
+from streamclf.subscribers.web.teach.example_paths import MissingExampleError
+from streamclf.subscribers.web.teach.library import ExampleFilm
 from streamclf.subscribers.web.teach.service import NoExamplesError
 
 MAX_LISTED: Final = 500

@@ -1,22 +1,15 @@
-"""List, move, delete and restore the example films of a service. Paths from outside never leave the folder.
-
-Other programs may put anything into the folder. Each access opens the folders without following links, and works on
-regular files with the suffix of a film.
-"""
+"""List, move, delete and restore the example films of a service."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import stat
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
@@ -26,27 +19,29 @@ from streamclf.clips.example_labels import LABEL_FILE, clean_label, label_folder
 from streamclf.clips.example_writer import UNLABELLED
 from streamclf.errors import ClipError
 from streamclf.events.example_request import PROJECT_PATTERN
+from streamclf.subscribers.web.teach.example_paths import (
+    MAX_EXAMPLES,
+    TRASH,
+    MissingExampleError,
+    film_paths,
+    folder_names,
+    missing_example,
+    open_folder,
+    parse_path,
+    translated_errors,
+)
 
-TRASH: Final = ".trash"
 TRASH_S: Final = 7 * 86400.0
 """Deleted examples are removed from the disk after this time."""
 ORDER_FILE: Final = ".labels"
 """File in the folder of a model with its labels, one a line: the keys of the page do not change with a new label."""
 MAX_ORDER_BYTES: Final = 1 << 20
-SUFFIXES: Final = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 MAX_PROJECTS: Final = 256
 MAX_LABELS: Final = 256
-MAX_EXAMPLES: Final = 5000
-"""Examples of one model, and examples without a label."""
 MAX_UNDO: Final = 50
 _MAX_FACTS: Final = 20_000
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _PROJECT: Final = re.compile(PROJECT_PATTERN)
-
-
-class MissingExampleError(ClipError):
-    """A path that is not the path of an example, or whose file does not exist (any more)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,15 +83,17 @@ class ExampleLibrary:
 
     def projects(self) -> list[str]:
         """Return the names of the models that have examples, in alphabetical order."""
-        with contextlib.suppress(MissingExampleError), self._directory() as fd:
-            return sorted(name for name in _folders(fd, 4 * MAX_PROJECTS) if _PROJECT.fullmatch(name))[:MAX_PROJECTS]
+        with contextlib.suppress(MissingExampleError), open_folder(self.root) as fd:
+            return sorted(name for name in folder_names(fd, 4 * MAX_PROJECTS) if _PROJECT.fullmatch(name))[
+                :MAX_PROJECTS
+            ]
         return []
 
     def labels(self, project: str) -> dict[str, str]:
         """Return the name of the folder of each label of a model, by label, in the order in which they were added."""
         _check_project(project)
-        with contextlib.suppress(MissingExampleError), self._directory(project) as fd:
-            names = [name for name in _folders(fd, 4 * MAX_LABELS) if not name.startswith(".")][:MAX_LABELS]
+        with contextlib.suppress(MissingExampleError), open_folder(self.root, project) as fd:
+            names = [name for name in folder_names(fd, 4 * MAX_LABELS) if not name.startswith(".")][:MAX_LABELS]
             folders = {read_label(self.root / project / name): name for name in sorted(names)}
             order = {label: number for number, label in reversed([*enumerate(_read_order(fd))])}
             return dict(sorted(folders.items(), key=lambda each: order.get(each[0], MAX_ORDER_BYTES)))
@@ -107,11 +104,11 @@ class ExampleLibrary:
         _check_project(project)
         if len(self.labels(project)) >= MAX_LABELS:
             raise ClipError(f"{project}: has {MAX_LABELS} labels already")
-        with _translated(self.root):
+        with translated_errors(self.root):
             self.root.mkdir(exist_ok=True)
-            with self._directory() as fd, contextlib.suppress(FileExistsError):
+            with open_folder(self.root) as fd, contextlib.suppress(FileExistsError):
                 os.mkdir(project, dir_fd=fd)
-            with self._directory(project) as fd:  # it is no link
+            with open_folder(self.root, project) as fd:  # it is no link
                 make_label_folder(self.root / project, label)
                 if clean_label(label) not in _read_order(fd):
                     _append_order(fd, clean_label(label))
@@ -121,9 +118,13 @@ class ExampleLibrary:
         folder = self.labels(project).get(label)
         if folder is None:
             raise MissingExampleError(f"{project}: no label {printable(label)}")
-        if [*self._films((project, folder))]:
+        if [*film_paths(self.root, (project, folder))]:
             raise ClipError(f"{printable(label)}: has examples; move or delete them first")
-        with _translated(self.root), self._directory(project) as fd, self._directory(project, folder) as inner:
+        with (
+            translated_errors(self.root),
+            open_folder(self.root, project) as fd,
+            open_folder(self.root, project, folder) as inner,
+        ):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(LABEL_FILE, dir_fd=inner)
             os.rmdir(folder, dir_fd=fd)
@@ -132,24 +133,24 @@ class ExampleLibrary:
         """Return the examples of a model with their labels, newest first."""
         found: list[ExampleFilm] = []
         for label, folder in self.labels(project).items():
-            for file in self._films((project, folder)):
+            for file in film_paths(self.root, (project, folder)):
                 if len(found) < MAX_EXAMPLES and (example := self._example(file, label)):
                     found.append(example)
         return sorted(found, key=lambda each: each.began_s, reverse=True)
 
     def unlabelled(self) -> list[ExampleFilm]:
         """Return the examples without a label, the least certain first."""
-        found = [self._example(file, None) for file in [*self._films((UNLABELLED,))][:MAX_EXAMPLES]]
+        found = [self._example(file, None) for file in [*film_paths(self.root, (UNLABELLED,))][:MAX_EXAMPLES]]
         return sorted((each for each in found if each is not None), key=lambda each: (each.margin, -each.began_s))
 
     def open(self, file: str) -> IO[bytes]:
         """Open a film for reading."""
-        *folders, name = _parse(file)
-        with _translated(self.root), self._directory(*folders) as fd:
+        *folders, name = parse_path(file)
+        with translated_errors(self.root), open_folder(self.root, *folders) as fd:
             film = os.open(name, _FILE, dir_fd=fd)
         if not stat.S_ISREG(os.fstat(film).st_mode):
             os.close(film)
-            raise _missing(file)
+            raise missing_example(file)
         return os.fdopen(film, "rb")
 
     def note_saved(self, project: str, file: str, label: str) -> None:
@@ -162,7 +163,7 @@ class ExampleLibrary:
         self.open(file).close()  # a film that is not there must not leave an empty label
         self.add_label(project, label)
         folders = (project, label_folder(label))
-        *own, name = _parse(file)
+        *own, name = parse_path(file)
         if tuple(own[:2]) == folders:
             return file
         after = self._rename(file, folders, name)
@@ -171,8 +172,8 @@ class ExampleLibrary:
 
     def delete(self, file: str, *, project: str | None = None) -> None:
         """Delete an example. It can be restored with `undo` until the page is restarted, and by hand for a week."""
-        *folders, name = _parse(file)
-        with _translated(self.root), self._directory() as fd, contextlib.suppress(FileExistsError):
+        *folders, name = parse_path(file)
+        with translated_errors(self.root), open_folder(self.root) as fd, contextlib.suppress(FileExistsError):
             os.mkdir(TRASH, dir_fd=fd)
         after = self._rename(file, (TRASH,), f"{'__'.join(folders)}__{name}".lstrip("."))
         with contextlib.suppress(OSError):
@@ -195,7 +196,7 @@ class ExampleLibrary:
             self.delete(change.after, project=project)
             self._changes.pop()
         else:
-            *folders, name = _parse(change.before)
+            *folders, name = parse_path(change.before)
             self._rename(change.after, tuple(folders), name)
         return change.description
 
@@ -204,8 +205,8 @@ class ExampleLibrary:
         removed = 0
         for folder, keep_s in ((TRASH, TRASH_S), (UNLABELLED, keep_unlabelled_s)):
             oldest_s = time.time() - keep_s
-            for file in [*self._films((folder,))]:
-                with contextlib.suppress(OSError, ClipError), self._directory(folder) as fd:
+            for file in [*film_paths(self.root, (folder,))]:
+                with contextlib.suppress(OSError, ClipError), open_folder(self.root, folder) as fd:
                     name = file.rpartition("/")[2]
                     if os.stat(name, dir_fd=fd, follow_symlinks=False).st_mtime < oldest_s:
                         os.unlink(name, dir_fd=fd)
@@ -214,19 +215,24 @@ class ExampleLibrary:
 
     def remove_unlabelled(self, file: str) -> None:
         """Remove an example without a label for good, to make room for a less certain one."""
-        folder, name = _parse(file)
+        folder, name = parse_path(file)
         if folder != UNLABELLED:
-            raise _missing(file)
-        with _translated(self.root), self._directory(folder) as fd:
+            raise missing_example(file)
+        with translated_errors(self.root), open_folder(self.root, folder) as fd:
             os.unlink(name, dir_fd=fd)
 
     def _rename(self, file: str, folders: tuple[str, ...], name: str) -> str:
         """Move a film into a folder under a free name; return its new path."""
-        *own, own_name = _parse(file)
+        *own, own_name = parse_path(file)
         stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix
-        with _translated(self.root), self._lock, self._directory(*own) as source, self._directory(*folders) as target:
+        with (
+            translated_errors(self.root),
+            self._lock,
+            open_folder(self.root, *own) as source,
+            open_folder(self.root, *folders) as target,
+        ):
             if not stat.S_ISREG(os.stat(own_name, dir_fd=source, follow_symlinks=False).st_mode):
-                raise _missing(file)
+                raise missing_example(file)
             for number in range(1, 1000):
                 free = name if number == 1 else f"{stem[:150]}-{number}{suffix}"
                 try:
@@ -236,24 +242,10 @@ class ExampleLibrary:
                     return "/".join((*folders, free))
         raise ClipError(f"{printable(name)}: too many examples have this name")
 
-    def _films(self, folders: tuple[str, ...], depth: int = 1) -> Iterator[str]:
-        """Yield the paths of the films in a folder, and in its folders."""
-        with contextlib.suppress(MissingExampleError), self._directory(*folders) as fd:
-            with os.scandir(fd) as entries:
-                names = [(each.name, each.is_file(follow_symlinks=False), each.is_dir(follow_symlinks=False))
-                         for each in islice(entries, 4 * MAX_EXAMPLES)]  # fmt: skip
-            for name, is_file, is_folder in sorted(names):
-                if name.startswith("."):
-                    continue
-                if is_file and PurePosixPath(name).suffix.lower() in SUFFIXES:
-                    yield "/".join((*folders, name))
-                elif is_folder and depth > 0:
-                    yield from self._films((*folders, name), depth - 1)
-
     def _example(self, file: str, label: str | None) -> ExampleFilm | None:
-        *folders, name = _parse(file)
+        *folders, name = parse_path(file)
         try:
-            with self._directory(*folders) as fd:
+            with open_folder(self.root, *folders) as fd:
                 found = os.stat(name, dir_fd=fd, follow_symlinks=False)
         except (OSError, MissingExampleError):
             return None
@@ -280,57 +272,10 @@ class ExampleLibrary:
                 self._facts.popitem(last=False)
         return facts
 
-    @contextlib.contextmanager
-    def _directory(self, *names: str) -> Iterator[int]:
-        """Open the folder, or one inside it, without following links."""
-        try:
-            fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise MissingExampleError(f"{self.root}: {error.strerror}") from error
-        try:
-            for name in names:
-                try:
-                    inner = os.open(name, _DIRECTORY, dir_fd=fd)
-                except OSError as error:
-                    raise MissingExampleError(f"{printable('/'.join(names))}: no such examples") from error
-                os.close(fd)
-                fd = inner
-            yield fd
-        finally:
-            os.close(fd)
-
 
 def _check_project(project: str) -> None:
     if _PROJECT.fullmatch(project) is None:
         raise ClipError(f"{printable(project[:80])}: a name has 1 to 64 letters, digits, _ and -")
-
-
-def _parse(file: str) -> list[str]:
-    """Split a path from outside into its names: [folder, ..., name]."""
-    parts = file.split("/") if len(file) <= 1024 else []
-    is_named = all(part and part not in (".", "..") and "\0" not in part for part in parts)
-    is_hidden = any(part.startswith(".") for part in parts[1:]) or (
-        bool(parts) and parts[0].startswith(".") and parts[0] not in (UNLABELLED, TRASH)
-    )
-    if not 2 <= len(parts) <= 4 or not is_named or is_hidden or PurePosixPath(parts[-1]).suffix.lower() not in SUFFIXES:
-        raise _missing(file)
-    return parts
-
-
-def _missing(file: str) -> MissingExampleError:
-    return MissingExampleError(f"{printable(file[:200])}: no such example; it was moved or deleted")
-
-
-@contextlib.contextmanager
-def _translated(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingExampleError("no such example; it was moved or deleted") from error
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise MissingExampleError("no such example; a link has its name") from error
-        raise ClipError(f"{root}: {error.strerror}; check the folder of the examples") from error
 
 
 def _read_order(fd: int) -> list[str]:
@@ -347,8 +292,3 @@ def _append_order(fd: int, label: str) -> None:
     with os.fdopen(os.open(ORDER_FILE, flags, 0o644, dir_fd=fd), "ab") as file:
         if os.fstat(file.fileno()).st_size < MAX_ORDER_BYTES:
             file.write(f"{label}\n".encode())
-
-
-def _folders(fd: int, limit: int) -> list[str]:
-    with os.scandir(fd) as entries:
-        return [each.name for each in islice(entries, limit) if each.is_dir(follow_symlinks=False)]

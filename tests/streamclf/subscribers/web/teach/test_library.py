@@ -10,7 +10,8 @@ import pytest
 from support.clips import write_clip
 
 from streamclf.errors import ClipError
-from streamclf.subscribers.web.teach.library import TRASH_S, ExampleLibrary, MissingExampleError
+from streamclf.subscribers.web.teach.example_paths import MissingExampleError
+from streamclf.subscribers.web.teach.library import TRASH_S, ExampleLibrary
 
 
 @pytest.fixture
