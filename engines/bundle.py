@@ -7,7 +7,6 @@ import json
 import math
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing import IO, Annotated, Any, Final, Literal, TypeAlias
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from engines.archive_arrays import UNREADABLE, ArrayMismatchError, read_array
 from engines.arrays import F32, U8
 from engines.errors import BundleError
 from engines.regular_file import NotRegularFileError, open_regular
@@ -37,12 +37,6 @@ FORMAT: Final = 2
 MAX_SPEC_BYTES = 1 << 20
 MAX_WINDOW_BYTES = 1 << 30
 """Limit for the frames of one window, and for its features. The largest published models need 10 MB of frames."""
-_UNREADABLE = (
-    *(OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-"""The errors of `zipfile` and NumPy about a damaged, encrypted or unknown archive."""
-
 MAX_LABEL_CHARS: Final = 256
 """Public data sets describe actions in sentences: those of Something-Something have up to 98 characters."""
 
@@ -221,9 +215,11 @@ class Bundle:
         spec, path = self.spec, self.path / GOLDEN_FILE
         try:
             with _open(path) as file, zipfile.ZipFile(file) as archive:
-                frames = _read_array(archive, "frames", np.dtype(np.uint8), (spec.chunks, *spec.chunk_shape))
-                logits = _read_array(archive, "logits", np.dtype(np.float32), (len(spec.labels),))
-        except _UNREADABLE as error:
+                frames = read_array(archive, "frames", np.dtype(np.uint8), (spec.chunks, *spec.chunk_shape))
+                logits = read_array(archive, "logits", np.dtype(np.float32), (len(spec.labels),))
+        except ArrayMismatchError as error:
+            raise BundleError(f"{path}: {error}; export the bundle again") from error
+        except UNREADABLE as error:
             raise BundleError(f"{path}: not a golden clip ({error}); export the bundle again") from error
         return Golden(frames=frames, logits=logits)
 
@@ -285,28 +281,6 @@ def _open(path: Path) -> IO[bytes]:
         return open_regular(path)
     except NotRegularFileError as error:
         raise BundleError(f"{error}; copy or export the bundle again") from error
-
-
-def _read_array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
-    """Read an array of an .npz file. Raises `BundleError` before reading its data if dtype or shape differ."""
-    info = archive.getinfo(f"{name}.npy")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others are expanded without a limit
-        raise ValueError(f"{name}: compression {info.compress_type}")
-    with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        if version != (1, 0):  # what NumPy writes for every header of less than 64 KiB
-            raise ValueError(f"{name}: version {version} of NumPy's format")
-        actual_shape, fortran_order, actual_dtype = np.lib.format.read_array_header_1_0(member)
-        if actual_dtype != dtype or actual_shape != shape or fortran_order:
-            raise BundleError(
-                f"{archive.filename or GOLDEN_FILE}: {name} are {actual_dtype} {actual_shape}, the spec says "
-                f"{dtype} {shape}; export the bundle again"
-            )
-        size = math.prod(shape) * dtype.itemsize
-        data = member.read(size)
-    if len(data) != size:
-        raise ValueError(f"{name}: {len(data)} of {size} bytes")
-    return np.frombuffer(bytearray(data), dtype).reshape(shape)  # writable: OpenVINO shares no other memory
 
 
 def _sha256(path: Path) -> str:

@@ -9,12 +9,26 @@ from typing import Annotated, Any, Final
 
 import av
 import av.error
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from streamclf.events.types import Probability, StreamName
 from streamclf.events.views import Label
+from streamclf.sources.ffmpeg_options import SCRIPTS
 
 MAX_INFO_CHARS: Final = 64 * 1024
+MAX_SECONDS: Final = 1e6
+_OPENING: Final = {
+    # A playlist with the name of an .mp4 file must lead to no other file, pipe or address.
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(sorted(av.formats_available - SCRIPTS - {"hls", "applehttp", "image2"})),
+}
+
+
+def _check_began(began: datetime) -> datetime:
+    """Refuse times that other clocks and time zones cannot express: metadata may hold any."""
+    if not 1971 <= began.year < 2200:
+        raise ValueError("not a time between 1971 and 2200")
+    return began
 
 
 class ExampleInfo(BaseModel):
@@ -29,8 +43,8 @@ class ExampleInfo(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
     stream: StreamName
-    began: datetime
-    seconds: Annotated[float, Field(ge=0)]
+    began: Annotated[AwareDatetime, AfterValidator(_check_began)]
+    seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)]
     region: StreamName | None = None
     area: dict[str, Any] | None = None
     model_name: str | None = None
@@ -59,7 +73,7 @@ def area_in_film(area: Mapping[str, Any] | None, *, encoded: bool) -> dict[str, 
 def read_film_facts(path: Path) -> FilmFacts | None:
     """Return the facts of a film; None for a file that has no video."""
     try:
-        with av.open(str(path), "r") as container:
+        with av.open(f"file:{path}", "r", options=_OPENING) as container:
             if not container.streams.video:
                 return None
             text = container.metadata.get("comment", "")

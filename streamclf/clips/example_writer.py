@@ -13,6 +13,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
+
 from engines.printable import printable
 from streamclf.clips.example_info import ExampleInfo, area_in_film
 from streamclf.clips.example_labels import clean_label, make_label_folder
@@ -22,6 +24,7 @@ from streamclf.clips.names import FILM
 from streamclf.clips.retention import reserve_bytes
 from streamclf.clips.ring import PacketEntry, PacketRing
 from streamclf.config.examples import ExamplesConfig
+from streamclf.config.picture_area import PictureArea
 from streamclf.errors import ClipError
 from streamclf.events.example_request import ExampleRequest, ExampleResult
 from streamclf.units import NS
@@ -105,6 +108,10 @@ class ExampleWriter:
             raise ClipError(f"{request.stream}: this process reads {self._stream}")
         if request.label is not None:
             clean_label(request.label)
+        try:
+            PictureArea.model_validate(request.area or {})
+        except ValidationError as error:
+            raise ClipError(f"area: {error.errors()[0]['msg'][:200]}; give rotate, flip, mask and region") from None
         begin_ns, end_ns = round(request.begin * NS), round(request.end * NS)
         self._wait_for_end(end_ns, added_s)
         stretch = self._ring.stretch(begin_ns, end_ns)

@@ -6,9 +6,9 @@ same way back (docs/adr/0030-examples.md).
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Final, TypeVar
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from streamclf.errors import EventError
@@ -60,7 +60,7 @@ class ExampleRequest(_Message):
         seconds = self.end - self.begin
         if not MIN_STRETCH_S <= seconds <= MAX_STRETCH_S:
             raise ValueError(f"a stretch of {seconds:.1f} s: {MIN_STRETCH_S:g} to {MAX_STRETCH_S:g} s")
-        if self.area is not None and len(orjson.dumps(self.area)) > MAX_AREA_CHARS:
+        if self.area is not None and len(json.dumps(self.area)) > MAX_AREA_CHARS:
             raise ValueError(f"area: more than {MAX_AREA_CHARS} characters")
         return self
 

@@ -7,6 +7,7 @@ DEALER sockets both work. The consumer requests page by page, so a slow consumer
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import sqlite3
 from pathlib import Path
@@ -239,7 +240,8 @@ class ReplayServer:
             raise EventError("only an outlet of the service may save examples; run the page as outlets.web")
         header = {"v": 1, "reply": request.request, "id": request.id}
         if request.request == "save":
-            example = parse_example_request(orjson.dumps(request.example))
+            # Not orjson: it raises TypeError for an integer of more than 64 bits, which would end this thread.
+            example = parse_example_request(json.dumps(request.example).encode())
             return orjson.dumps({**header, "ticket": self._examples.submit(example)})
         result = self._examples.result(request.ticket)
         return orjson.dumps({**header, "result": None if result is None else result.model_dump()})

@@ -96,12 +96,12 @@ def find_clips(root: Path) -> FoundClips:
             found.faults.append((folder.name, "this folder is a bundle, and no label"))
             continue
         label = _as_label(root, read_label(folder))
-        clips = [_clip(root, path, label) for path in walk.below(folder) if path not in marked]
-        if not clips and not _has_marked(folder, marked):
+        paths = [path for path in walk.below(folder) if path not in marked]
+        if not paths and not _has_marked(folder, marked):
             raise UsageError(
                 f"{path_text(folder)}: no film in it; add films of {printable(folder.name)!r}, or remove the folder"
             )
-        found.clips += clips
+        found.clips += [clip for path in paths if (clip := _clip(root, path, label, found)) is not None]
     found.clips += [clip for clips in marked.values() for clip in clips]
     loose = [path for path in films if path not in marked]
     if not found.clips:
@@ -187,9 +187,10 @@ def _as_label(root: Path, text: str) -> str:
     return label
 
 
-def _clip(root: Path, path: Path, label: str) -> Clip:
-    found = None if path.is_dir() else _STRETCH.search(path.stem)
-    stretch = None if found is None else (float(found[1]), float(found[2]))
+def _clip(root: Path, path: Path, label: str, found: FoundClips) -> Clip | None:
+    """Describe a film; None, with a fault, if its metadata give a part of the picture that cannot be used."""
+    times = None if path.is_dir() else _STRETCH.search(path.stem)
+    stretch = None if times is None else (float(times[1]), float(times[2]))
     if stretch is not None and stretch[1] <= stretch[0]:
         raise UsageError(
             f"{path_text(path)}: the stretch in its name ends before it begins; write START-END in seconds"
@@ -200,7 +201,8 @@ def _clip(root: Path, path: Path, label: str) -> Clip:
     try:
         area = None if info.area is None else PictureArea.model_validate(info.area)
     except ValidationError:
-        raise UsageError(f"{path_text(path)}: its metadata give a part of the picture that cannot be used") from None
+        found.faults.append((name, "its metadata give a part of the picture that cannot be used; save it again"))
+        return None
     began = info.began.timestamp() + (0.0 if stretch is None else stretch[0])
     return Clip(path=path, name=name, label=label, group=group, stretch=stretch, began=began, area=area)
 

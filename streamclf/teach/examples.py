@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from engines.archive_arrays import UNREADABLE, read_array
 from engines.arrays import F32, I32, U8
 from engines.bundle import Label, ModelSpec, Sha256
 from engines.printable import printable
@@ -25,10 +26,8 @@ from streamclf.teach.limits import MAX_CLIPS, MAX_FEATURE_BYTES
 ARRAYS_FILE: Final = "examples.npz"
 LIST_FILE: Final = "examples.json"
 MAX_LIST_BYTES: Final = 64 << 20
-_UNREADABLE = (
-    *(OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, TypeError),
-    *(zipfile.BadZipFile, zlib.error, NotRegularFileError),
-)
+MAX_STILLS_BYTES: Final = 512 << 20
+"""Bytes of all stills: each is a JPEG of some kilobytes."""
 
 
 class ExampleRow(BaseModel):
@@ -161,29 +160,32 @@ def load_examples(bundle: Path, spec: ModelSpec) -> Examples:
         )
     try:
         return Examples(listed.base, _read_items(bundle / ARRAYS_FILE, listed, spec))
-    except _UNREADABLE as error:
+    except (*UNREADABLE, NotRegularFileError) as error:
         raise UsageError(f"{bundle / ARRAYS_FILE}: cannot be used ({error}); teach again without --add") from None
 
 
 def _read_items(path: Path, listed: ExampleList, spec: ModelSpec) -> list[Example]:
     chunks, windows = sum(row.chunks for row in listed.clips), sum(row.windows for row in listed.clips)
-    shapes: dict[str, tuple[tuple[int | None, ...], type]] = {
+    if max(chunks * math.prod(spec.feature_shape), windows * spec.chunks) * 4 > 2 * MAX_FEATURE_BYTES:
+        raise ValueError(f"{chunks} chunks and {windows} windows are too many")
+    shapes: dict[str, tuple[tuple[int, ...], type]] = {
         "features": ((chunks, *spec.feature_shape), np.float32),
         "windows": ((windows, spec.chunks), np.int32),
         "times": ((windows, 2), np.float64),
         "thumbs": ((chunks, THUMB_SIDE, THUMB_SIDE), np.uint8),
         "still_sizes": ((windows,), np.int32),
     }
-    with zipfile.ZipFile(path) as archive:
-        if sum(info.file_size for info in archive.infolist()) > 2 * MAX_FEATURE_BYTES:
-            raise ValueError("too large")
-    with np.load(path, allow_pickle=False) as arrays:
-        found = {name: arrays[name] for name in (*shapes, "stills")}
-    for name, (shape, dtype) in shapes.items():
-        if found[name].shape != shape or found[name].dtype != dtype:
-            raise ValueError(f"{name}: {found[name].dtype} {found[name].shape}")
-    data, ends = found["stills"].tobytes(), np.cumsum(found["still_sizes"])
-    stills = [data[end - size : end] for end, size in zip(ends, found["still_sizes"], strict=True)]
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        found = {name: read_array(archive, name, np.dtype(dtype), shape) for name, (shape, dtype) in shapes.items()}
+        sizes = found["still_sizes"]
+        if windows and (sizes.min() < 0 or sizes.sum(dtype=np.int64) > MAX_STILLS_BYTES):
+            raise ValueError(f"still_sizes: over {MAX_STILLS_BYTES >> 20} MiB, or less than nothing")
+        data = read_array(archive, "stills", np.dtype(np.uint8), (int(sizes.sum(dtype=np.int64)),)).tobytes()
+    for name in ("features", "times"):
+        if not np.isfinite(found[name]).all():
+            raise ValueError(f"{name}: infinite numbers")
+    ends = np.cumsum(sizes, dtype=np.int64)
+    stills = [data[end - size : end] for end, size in zip(ends, sizes, strict=True)]
     items, chunk, window = list[Example](), 0, 0
     for row in listed.clips:
         numbers = found["windows"][window : window + row.windows]

@@ -13,8 +13,12 @@ from typing import Final
 from engines.bundle import SPEC_FILE
 from engines.printable import path_text
 from streamclf.errors import OutputError, UsageError
+from streamclf.runtime.file_lock import open_locked
 
 _PREFIX: Final = ".teach-"
+_LOCK_FILE: Final = "lock"
+_NEW: Final = "new"
+_OLD_PREFIX: Final = "old-"
 
 
 def check_output(output: Path, examples: Path | None, *, replace: bool) -> None:
@@ -59,23 +63,26 @@ def new_folder(output: Path) -> Iterator[Path]:
 
     Raises `OutputError` where the folder cannot be written.
     """
-    parent = output.parent
-    folder = parent / f"{_PREFIX}{os.getpid()}-{output.name}"
-    old = parent / f"{_PREFIX}{os.getpid()}-old-{output.name}"
+    parent, work, lock = output.parent, None, None
     try:
         parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(parent)
+        work = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        lock = open_locked(work / _LOCK_FILE)
+        folder = work / _NEW
         folder.mkdir()
         yield folder
         _sync(folder)
-        _exchange(folder, output, old)
+        _exchange(folder, output, work / f"{_OLD_PREFIX}{output.name}")
     except OSError as error:
         raise OutputError(
             f"-o {path_text(output)}: cannot be written ({error.strerror or error}); free space or give another folder"
         ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def _exchange(folder: Path, output: Path, old: Path) -> None:
@@ -103,13 +110,20 @@ def _sync(folder: Path) -> None:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove folders of processes that were killed. A bundle that had moved away is kept if its place is empty."""
-    for path in parent.glob(f"{_PREFIX}*"):
-        number, _, name = path.name.removeprefix(_PREFIX).partition("-")
-        if not number.isdecimal() or Path(f"/proc/{number}").exists() or not path.is_dir():
+    """Remove folders of processes that were killed. A bundle that had moved away is kept if its place is empty.
+
+    A process in another container may have the same number, so its lock tells whether it still works.
+    """
+    for work in parent.glob(f"{_PREFIX}*"):
+        if work.is_symlink() or not (work / _LOCK_FILE).is_file():
             continue
-        place = parent / name.removeprefix("old-")
-        if name.startswith("old-") and not place.exists():
-            path.rename(place)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+        lock = open_locked(work / _LOCK_FILE)
+        if lock is None:
+            continue
+        try:
+            for old in work.glob(f"{_OLD_PREFIX}*"):
+                if not (place := parent / old.name.removeprefix(_OLD_PREFIX)).exists():
+                    old.rename(place)
+            shutil.rmtree(work, ignore_errors=True)
+        finally:
+            os.close(lock)

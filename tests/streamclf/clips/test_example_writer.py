@@ -98,6 +98,15 @@ def test_pictures_of_a_webcam_are_encoded(tmp_path: Path) -> None:
     assert info.area == {"region": [0.1, 0.2, 0.3, 0.4]}, "its pictures are rotated and masked already"
 
 
+@pytest.mark.parametrize("area", [{"rotate": 7}, {"region": [0, 0, 2, 2]}, {"mask": 10**40}, {"path": "/etc"}])
+def test_an_area_that_teaching_could_not_read_is_refused(area: dict[str, Any], tmp_path: Path) -> None:
+    ring = fill_ring(write_clip(tmp_path / "film.mp4", frames=50))
+    (result,) = save(ring, tmp_path / "examples", [(0.5, 1.5)], area=area)
+    assert result.error is not None
+    assert "area: " in result.error
+    assert not [*tmp_path.glob("examples/yard/open/*")]
+
+
 def test_the_label_and_the_area_are_kept_whatever_they_hold(tmp_path: Path) -> None:
     ring = fill_ring(write_clip(tmp_path / "film.mp4", frames=100))
     label = "../<b>" + "ü" * 200

@@ -48,7 +48,7 @@ def saver(tmp_path: Path) -> Iterator[tuple[ExampleRequests, Callable[[frozenset
                 with context.socket(zmq.REQ) as socket:
                     socket.linger = 0
                     socket.connect(server.endpoint)
-                    socket.send(orjson.dumps(body))
+                    socket.send(body if isinstance(body, bytes) else orjson.dumps(body))
                     assert socket.poll(10_000)
                     return orjson.loads(socket.recv())
             finally:
@@ -100,6 +100,13 @@ def test_a_wrong_request_for_an_example_is_refused(saver: Any, example: object) 
     examples, ask = saver
     assert ask(None, {"request": "save", "example": example})["reply"] == "error"
     assert examples.pop_unsent() == []
+
+
+@pytest.mark.parametrize("key", ["begin", "area", "extra"])
+def test_a_number_beyond_64_bits_does_not_end_the_thread(saver: Any, key: str) -> None:
+    number = b"1" * 40 if key != "area" else b'{"mask": ' + b"1" * 40 + b', "text": "' + b"x" * 20_000 + b'"}'
+    body = orjson.dumps(EXAMPLE)[:-1] + b', "' + key.encode() + b'": ' + number + b"}"
+    assert saver[1](None, b'{"request": "save", "example": ' + body + b"}")["reply"] == "error"
 
 
 def test_an_unknown_request_is_named(saver: Any) -> None:

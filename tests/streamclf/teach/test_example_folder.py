@@ -131,5 +131,6 @@ def test_examples_of_the_page_give_label_time_and_area(tmp_path: Path) -> None:
     assert clip.began == began.timestamp()
     assert clip.area == PictureArea(region=(0.1, 0.2, 0.5, 0.9), rotate=90)
     write_stretch(folder / "b.mp4", stretch[2], stretch[0], info.model_copy(update={"area": {"rotate": 7}}))
-    with pytest.raises(UsageError, match="part of the picture that cannot be used"):
-        find_clips(tmp_path)
+    found = find_clips(tmp_path)
+    assert found.clips == [clip], "one film must not stop the teaching with all others"
+    assert [(name, "part of the picture" in fault) for name, fault in found.faults] == [(f"{folder.name}/b.mp4", True)]

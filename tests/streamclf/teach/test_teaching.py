@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from streamclf.commands.teach.result import to_json
 from streamclf.config.picture_area import PictureArea
 from streamclf.errors import OutputError, UsageError
 from streamclf.teach import bundle_writer
-from streamclf.teach.examples import load_examples
+from streamclf.teach.examples import hash_file, load_examples
 from streamclf.teach.inputs import TeachOptions
 from streamclf.teach.taught import Taught
 from streamclf.teach.teaching import teach
@@ -168,6 +170,48 @@ def test_a_damaged_examples_file_is_refused(taught: tuple[Taught, Recorder], fil
     data[len(data) // 2] ^= 0xFF
     (output / "examples.npz").write_bytes(data)
     with pytest.raises(UsageError, match=r"examples.npz: altered or damaged"):
+        run(films, output, None, add=True)
+
+
+def _huge(name: str) -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (10**13, 3 if name == "features" else 2)}
+    )
+    return header.getvalue()
+
+
+@pytest.mark.parametrize("change", ["huge", "pickle", "infinite", "negative", "bzip2", "missing"])
+def test_crafted_examples_are_refused(
+    taught: tuple[Taught, Recorder], films: Path, tmp_path: Path, change: str
+) -> None:
+    """A bundle from somebody else may hold anything; its own list has the right hash."""
+    output = tmp_path / "yard"
+    shutil.copytree(taught[0].output, output)
+    path = output / "examples.npz"
+    with np.load(path) as arrays:
+        content = {name: arrays[name] for name in arrays}
+    if change == "infinite":
+        content["features"][0] = np.nan
+    elif change == "negative":
+        content["still_sizes"][0] = -5
+    elif change == "missing":
+        del content["thumbs"]
+    elif change == "pickle":
+        content["times"] = np.array([[Path("x"), None]] * len(content["times"]), object)
+    np.savez(path, **content)
+    if change in ("huge", "bzip2"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2 if change == "bzip2" else zipfile.ZIP_DEFLATED) as archive:
+            for name, array in content.items():
+                plain = io.BytesIO()
+                np.save(plain, array)
+                archive.writestr(
+                    f"{name}.npy", _huge(name) if change == "huge" and name == "features" else plain.getvalue()
+                )
+    listed = json.loads((output / "examples.json").read_text())
+    listed["arrays"] = hash_file(path)
+    (output / "examples.json").write_text(json.dumps(listed))
+    with pytest.raises(UsageError, match=r"examples.npz: cannot be used"):
         run(films, output, None, add=True)
 
 

@@ -52,7 +52,13 @@ def open_folder(root: Path, *names: str) -> Iterator[int]:
 def folder_names(fd: int, limit: int) -> list[str]:
     """Return the names of the folders in an open folder, of its first `limit` entries."""
     with os.scandir(fd) as entries:
-        return [each.name for each in islice(entries, limit) if each.is_dir(follow_symlinks=False)]
+        names = [each.name for each in islice(entries, limit) if each.is_dir(follow_symlinks=False)]
+    return [name for name in names if _is_utf8(name)]
+
+
+def _is_utf8(name: str) -> bool:
+    """Return whether a name is UTF-8. JSON cannot hold others; `streamclf teach` reports them."""
+    return not any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def film_paths(root: Path, folders: tuple[str, ...], depth: int = 1) -> Iterator[str]:
@@ -62,7 +68,7 @@ def film_paths(root: Path, folders: tuple[str, ...], depth: int = 1) -> Iterator
             names = [(each.name, each.is_file(follow_symlinks=False), each.is_dir(follow_symlinks=False))
                      for each in islice(entries, 4 * MAX_EXAMPLES)]  # fmt: skip
         for name, is_file, is_folder in sorted(names):
-            if name.startswith("."):
+            if name.startswith(".") or not _is_utf8(name):
                 continue
             if is_file and PurePosixPath(name).suffix.lower() in SUFFIXES:
                 yield "/".join((*folders, name))

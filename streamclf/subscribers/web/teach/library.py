@@ -39,6 +39,8 @@ MAX_ORDER_BYTES: Final = 1 << 20
 MAX_PROJECTS: Final = 256
 MAX_LABELS: Final = 256
 MAX_UNDO: Final = 50
+MAX_TIME_S: Final = 7e9
+"""The year 2191, in seconds since 1970."""
 _MAX_FACTS: Final = 20_000
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _PROJECT: Final = re.compile(PROJECT_PATTERN)
@@ -249,13 +251,11 @@ class ExampleLibrary:
                 found = os.stat(name, dir_fd=fd, follow_symlinks=False)
         except (OSError, MissingExampleError):
             return None
-        facts = self._facts_of(file, found)
+        facts, began_s = self._facts_of(file, found), _written_s(found)
         if facts is None:
-            return ExampleFilm(
-                file=file, label=label, seconds=0.0, bytes=found.st_size, began_s=found.st_mtime, info=None
-            )
+            return ExampleFilm(file=file, label=label, seconds=0.0, bytes=found.st_size, began_s=began_s, info=None)
         info = facts.info
-        began_s = found.st_mtime if info is None else info.began.timestamp()
+        began_s = began_s if info is None else info.began.timestamp()
         seconds = facts.seconds if info is None else info.seconds
         return ExampleFilm(file=file, label=label, seconds=seconds, bytes=found.st_size, began_s=began_s, info=info)
 
@@ -292,3 +292,8 @@ def _append_order(fd: int, label: str) -> None:
     with os.fdopen(os.open(ORDER_FILE, flags, 0o644, dir_fd=fd), "ab") as file:
         if os.fstat(file.fileno()).st_size < MAX_ORDER_BYTES:
             file.write(f"{label}\n".encode())
+
+
+def _written_s(found: os.stat_result) -> float:
+    """Return when a file was written, within the years that dates can have: a file may claim any time."""
+    return min(max(0.0, found.st_mtime), MAX_TIME_S)

@@ -10,8 +10,9 @@ import pytest
 from support.clips import write_clip
 
 from streamclf.errors import ClipError
+from streamclf.subscribers.web.teach.advice import is_night
 from streamclf.subscribers.web.teach.example_paths import MissingExampleError
-from streamclf.subscribers.web.teach.library import TRASH_S, ExampleLibrary
+from streamclf.subscribers.web.teach.library import MAX_TIME_S, TRASH_S, ExampleLibrary
 
 
 @pytest.fixture
@@ -45,6 +46,19 @@ def test_a_film_that_is_broken_is_listed_so_that_it_can_be_deleted(library: Exam
     assert broken.seconds == 0
     library.delete(broken.file)
     assert len(library.examples("yard")) == 3
+
+
+def test_names_and_times_that_the_page_cannot_show(library: ExampleLibrary) -> None:
+    """One such file must not make the whole page fail."""
+    (library.root / "yard" / os.fsdecode(b"\xff")).mkdir()
+    for name in (b"\xff.mp4", b"future.mp4"):
+        (library.root / "yard" / "open" / os.fsdecode(name)).write_bytes(b"no film")
+    os.utime(library.root / "yard/open/future.mp4", (7.5e9, 7.5e9))
+    assert sorted(library.labels("yard")) == ["open", "shut"]
+    examples = library.examples("yard")
+    assert sorted(each.file for each in examples)[2:] == ["yard/open/future.mp4", "yard/shut/c.mp4"]
+    assert max(each.began_s for each in examples) <= MAX_TIME_S
+    assert is_night(MAX_TIME_S) in (True, False)
 
 
 def test_moves_and_deletions_can_be_undone_in_turn(library: ExampleLibrary) -> None:
