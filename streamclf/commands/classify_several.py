@@ -72,7 +72,7 @@ def _check(outputs: ClassifyOutputs, bundles: Sequence[Bundle]) -> None:
     for bundle in bundles:
         other = paths.get(bundle.spec.id)
         if other == bundle.path:
-            raise UsageError(f"--model {bundle.path}: given twice; give each model once")
+            raise UsageError(f"--model {bundle.spec.id}: given twice; give each model once")
         paths[bundle.spec.id] = bundle.path
         if other is not None:
             raise UsageError(

@@ -66,6 +66,10 @@ def _describe(
         message = "a number, not a text; put it into quotes"
     if item["type"] == "string_pattern_mismatch":
         message = f"must be {STREAM_NAME_RULE}"  # every pattern of the configuration is that of these names
+    if item["type"] in ("dict_type", "model_type"):
+        message = "must be a section of keys, like NAME: VALUE"
+    if item["type"] == "too_short":
+        message = "must not be empty; give at least one, or leave the key out"
     if place == ("streams",) and item["type"] == "too_short":
         message = "no stream; give at least one"
     if place and place[-1] in fields and place[-1] not in _HIDDEN_KEYS:

@@ -28,6 +28,7 @@ DEFAULT_INDENT: Final = 2
 _REFUSED: Final = "this place of the file has a layout that cannot be changed here; edit the file by hand"
 _ALIAS: Final = re.compile(r"\s*:\s*\*[^\s,\]}]+")
 _VALUE_BEGINS: Final = re.compile(r"\s*:[ \t]*")
+_COMMENT_LINE: Final = re.compile(r"(?P<indent> *)#[^\n]*(?:\n|\Z)")
 
 
 class YamlEditError(ValueError):
@@ -163,7 +164,7 @@ class _Edit:
             lines = f"{' ' * column}{_key_text(key)}: {_flow_text(value)}{self._newline}"
         else:
             lines = self._block_lines(key, value, column, indent)
-        end = self._line_end(last.end)
+        end = self._after_comments(self._line_end(last.end), column)
         before = self._text[:end]
         if not before.endswith("\n"):
             before += self._newline
@@ -212,6 +213,17 @@ class _Edit:
         """Return the place after the line break of the line."""
         end = self._text.find("\n", place)
         return len(self._text) if end < 0 else end + 1
+
+    def _after_comments(self, place: int, column: int) -> int:
+        """Return the place after comment lines that are indented deeper than `column`.
+
+        They belong to the key above, for instance keys that the user may activate by removing the #.
+        """
+        while line := _COMMENT_LINE.match(self._text, place):
+            if len(line["indent"]) <= column:
+                break
+            place = line.end()
+        return place
 
     def _indent(self, section: Node) -> int:
         """Return the indentation of the first section within a section; 0 if there is none."""

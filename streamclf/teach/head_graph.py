@@ -23,7 +23,7 @@ def require_libraries() -> None:
     """Raise `UsageError` where the libraries of the extra `teach` are not installed."""
     missing = [name for name in ("onnx", "sklearn") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError("teach needs scikit-learn and onnx: pip install 'streamclf[teach]'")
+        raise UsageError("teach needs scikit-learn and onnx; install them with: pip install '.[teach]' in a clone")
 
 
 def write_head(taught: TaughtHead, spec: ModelSpec, labels: int) -> bytes:

@@ -125,9 +125,10 @@ def next_steps(taught: Taught) -> str:
     ]
     return "\n".join(
         [
-            "Add to the configuration of the service (an action starts at the threshold of its label):",
+            "Add to the configuration of the service, in the sections that it has already:",
             *(f"  {line}" for line in lines),
             *(part if area else []),
+            "An action starts at the threshold of its label, unless you give `on`.",
             "A service that runs a former model of this folder loads the new one when it gets SIGHUP.",
             f"A stream has all models unless its own list names some: models: [{name}]",
             f"Try it on a film: streamclf classify FILE --model {shlex.quote(path_text(taught.output))}",

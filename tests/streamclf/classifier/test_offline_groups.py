@@ -140,5 +140,5 @@ def test_outputs_for_one_model_and_models_that_cannot_be_told_apart_are_refused(
     assert run([film], [first, twin.path]) == 2
     assert f"its name and version, brightness@1, are those of {first}" in capsys.readouterr().err
     assert run([film], [first, first]) == 2
-    assert f"--model {first}: given twice" in capsys.readouterr().err
+    assert "--model brightness@1: given twice" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.html"))

@@ -103,6 +103,14 @@ def test_a_whole_url_from_the_environment_is_not_quoted(tmp_path: Path) -> None:
         ("- a\n- b", r"holds a list, not keys and values"),
         ("# nothing yet\n", r"service\.yaml: is empty; it needs at least streams:"),
         ("streams: {}", r"streams: no stream; give at least one"),
+        (
+            "streams: {a: {url: a.mp4, models: []}}",
+            r"streams\.a\.models: must not be empty; give at least one, or leave",
+        ),
+        (
+            "streams: {a: {url: a.mp4, regions: [yard]}}",
+            r"streams\.a\.regions: must be a section of keys, like NAME: VALUE",
+        ),
         ("streams: {'front door': {camera: 0}}", r"streams\.front door: must be 1 to 64 letters, digits, _ and -"),
         (
             "streams: {door: {camera: 0}}\npublish: {events: 'tcp://127.0.0.1:7', replay: 'tcp://127.0.0.1:7'}",

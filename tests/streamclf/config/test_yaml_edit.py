@@ -77,6 +77,16 @@ def test_only_the_lines_of_a_new_value_change(keys: str, value: Any, expected: l
     assert changed(FILE, set_value(FILE, keys.split("."), value)) == expected
 
 
+def test_a_new_section_comes_after_the_comments_that_belong_to_the_section_above() -> None:
+    """A key that is a comment, such as `# log:` in the file of `streamclf init`, stays in its section."""
+    outlets = "outlets:\n  web: {port: 8080}\n  # log: {file: events.db}\n"
+    assert set_value(outlets, ["hop"], 2) == f"{outlets}hop: 2\n"
+    assert set_value(outlets.rstrip("\n"), ["hop"], 2) == f"{outlets}hop: 2"
+    assert set_value(f"{outlets}# the end\n", ["hop"], 2) == f"{outlets}hop: 2\n# the end\n"
+    log = '  log: {file: "events.db"}\n'  # a key of the section itself comes before its comments
+    assert set_value(outlets, ["outlets", "log"], {"file": "events.db"}) == outlets.replace("  #", f"{log}  #")
+
+
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [

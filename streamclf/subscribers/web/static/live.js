@@ -155,7 +155,8 @@ class Regions {
       const known = shapes.get(view.region) ?? { area: view.area, runs: false };
       shapes.set(view.region, { ...known, runs: known.runs || view.actions.length > 0 });
     }
-    const drawn = JSON.stringify([width, height, [...shapes]]);
+    const px = this.#pixel(width, height);
+    const drawn = JSON.stringify([width, height, px, [...shapes]]);
     if (this.svg.dataset.drawn === drawn) return;
     this.svg.dataset.drawn = drawn;
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -168,12 +169,20 @@ class Regions {
         x: left * width, y: top * height, width: (right - left) * width, height: (bottom - top) * height,
       })) rectangle.setAttribute(key, String(value));
       rectangle.dataset.action = runs ? "yes" : "no";
-      text.setAttribute("x", String(left * width + 0.008 * width));
-      text.setAttribute("y", String(top * height + 0.035 * width));
-      text.setAttribute("font-size", String(0.026 * width));
+      text.setAttribute("x", String(left * width + 5 * px));
+      text.setAttribute("y", String(top * height + 16 * px));
+      text.setAttribute("font-size", String(13 * px));
+      text.setAttribute("stroke-width", String(3 * px));
       text.textContent = region ?? "";
       this.svg.append(rectangle, text);
     }
+  }
+
+  // The size of one pixel of the screen in pixels of the picture: names are as large on a phone as on a desk.
+  #pixel(width, height) {
+    const { width: across, height: down } = this.svg.getBoundingClientRect();
+    const scale = Math.min(across / width, down / height);
+    return scale > 0 ? Number((1 / scale).toPrecision(3)) : 1;
   }
 }
 

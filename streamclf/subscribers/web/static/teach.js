@@ -169,7 +169,7 @@ function fill(select, options) {
 
 function exampleOfSection() {
   return el("pre", { class: "settings-diff", tabindex: "0", "aria-label": "The section to add" },
-    "examples:\n  last_s: 60       # seconds of each stream that can still be saved\n  uncertain: 20    # least certain moments that are kept each day\n");
+    "examples:\n  last_s: 60       # seconds of each stream that can still be saved\n");
 }
 
 const page = new TeachPage(await whenReady("teach"));
