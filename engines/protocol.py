@@ -55,7 +55,7 @@ class SharingEngine(Engine, Protocol):
     """An engine whose encoder and bank other engines may use. Each backend's engine is one."""
 
     def share_bank(self, owner: SharingEngine) -> None:
-        """From now on classify from the bank of `owner`, and free the own encoder and bank: only `owner` encodes.
+        """From now on classify from the bank of `owner`, and free this engine's encoder and bank: only `owner` encodes.
 
         `owner` is an engine of the same backend, of a bundle with the same encoder. Close it after this engine. The
         thread that uses `owner` must call this, while no result of a `submit` is waited for.

@@ -129,7 +129,7 @@ class CheckedEngine(ABC):
 
     @abstractmethod
     def _share_bank(self, owner: Any) -> None:
-        """Take the bank of `owner`, an engine of the same class, and free the own bank and encoder."""
+        """Take the bank of `owner`, an engine of the same class, and free this engine's bank and encoder."""
 
     @abstractmethod
     def _drop_head(self) -> None: ...

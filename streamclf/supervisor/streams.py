@@ -198,7 +198,7 @@ class StreamSet:
         if error:
             if not kept and not opened:
                 raise error
-            log.error("stream %s: a view is left out until the next change: %s", stream.name, error)
+            log.error("stream %s: a region or a model is left out until the next change: %s", stream.name, error)
         for key, view in opened.items():  # before others are removed: capture always has a view
             self._send_to_capture(stream, CaptureChange(remove=key if key in before else None), view)
         for key in [key for key in before if key not in target.views]:

@@ -11,6 +11,7 @@ import yaml
 
 from engines.bundle import Label
 from engines.printable import path_text, printable
+from streamclf.builtin_models import DEFAULT_MODEL
 from streamclf.teach.advice import advise_on_pair
 from streamclf.teach.bundle_writer import REPORT_FILE
 from streamclf.teach.figures import WrongClip
@@ -129,7 +130,8 @@ def next_steps(taught: Taught) -> str:
             *(f"  {line}" for line in lines),
             *(part if area else []),
             "An action starts at the threshold of its label, unless you give `on`.",
-            "A service that runs a former model of this folder loads the new one when it gets SIGHUP.",
+            f"If the file has no `model`, add model: {DEFAULT_MODEL} too, or the new model replaces that default.",
+            "A service that runs an earlier model of this folder loads the new one when it gets SIGHUP.",
             f"A stream has all models unless its own list names some: models: [{name}]",
             f"Try it on a film: streamclf classify FILE --model {shlex.quote(path_text(taught.output))}",
         ]
