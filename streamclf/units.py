@@ -1,4 +1,4 @@
-"""Define the nanoseconds in a second. Every package may import this module; it imports nothing."""
+"""Define the nanoseconds in a second, and write durations and shares. Every package may import this."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def duration_text(seconds: float) -> str:
         if count:
             parts.append(f"{count} {name}")
     return " ".join(parts)
+
+
+def share_text(share: float | None) -> str:
+    """Return a share from 0 to 1 as a percentage; a dash for None."""
+    return "–" if share is None else f"{share:.0%}"

@@ -11,6 +11,7 @@ from engines.bundle import ModelSpec
 from engines.printable import printable
 from streamclf.teach.figures import Figures
 from streamclf.teach.taught_head import TaughtHead
+from streamclf.units import share_text
 
 
 def write_card(
@@ -55,7 +56,7 @@ def write_card(
         "|---|---|---|---|---|---|",
         *(
             f"| {_cell(label.label)} | {label.clips} | {label.groups} | {label.recall:.0%} | "
-            f"{_share(label.precision)} | {'–' if label.threshold is None else f'{label.threshold:.2f}'} |"
+            f"{share_text(label.precision)} | {'–' if label.threshold is None else f'{label.threshold:.2f}'} |"
             for label in figures.per_label
         ),
         "",
@@ -96,10 +97,6 @@ def _none(figures: Figures, taught: TaughtHead, none_label: str | None) -> list[
         f"{figures.false_alarms:.1%} of the held-out windows of the other labels.",
         "",
     ]
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
 
 
 def _cell(text: str) -> str:

@@ -25,6 +25,7 @@ from streamclf.commands.report.film_summary import FilmSummary
 from streamclf.commands.report.stills import Still
 from streamclf.commands.report.style import policy, shade, style_sheet
 from streamclf.errors import OutputError
+from streamclf.units import share_text
 
 MAX_FILMS: Final = 500
 """The most films that the report shows one by one. All of them count in its figures."""
@@ -203,7 +204,7 @@ def _matrix(found: Accuracy, confusion: I64, labels: Labels) -> str:
 def _label_table(found: Accuracy, labels: Labels) -> str:
     rows = "".join(
         f"<tr><th scope=row>{labels.chip(label)}</th><td class=n>{int(found.given[label])}</td>"
-        f"<td class=n>{_share(found.recall[label])}</td><td class=n>{_share(found.precision[label])}</td></tr>"
+        f"<td class=n>{share_text(found.recall[label])}</td><td class=n>{share_text(found.precision[label])}</td></tr>"
         for label in found.shown
     )
     return (
@@ -211,10 +212,6 @@ def _label_table(found: Accuracy, labels: Labels) -> str:
         "<th scope=col class=n>films</th><th scope=col class=n>recall</th><th scope=col class=n>precision</th></tr>"
         f"</thead><tbody>{rows}</tbody></table></div>"
     )
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
 
 
 def _time_by_label(data: ReportData, labels: Labels) -> str:

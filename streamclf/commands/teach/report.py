@@ -16,6 +16,7 @@ from streamclf.teach.advice import advise_on_pair
 from streamclf.teach.examples import Example
 from streamclf.teach.figures import WrongClip
 from streamclf.teach.taught import Taught
+from streamclf.units import share_text
 
 MAX_WRONG: Final = 60
 MAX_MATRIX: Final = 30
@@ -116,7 +117,7 @@ def _label_table(taught: Taught, labels: Labels) -> str:
     rows = "".join(
         f"<tr><th scope=row>{labels.chip(number)}</th><td class=n>{label.clips}</td><td class=n>{label.groups}</td>"
         f"<td class=n>{label.recall:.0%}</td>"
-        f"<td class=n>{'–' if label.precision is None else f'{label.precision:.0%}'}</td>"
+        f"<td class=n>{share_text(label.precision)}</td>"
         f"<td class=n>{'–' if label.threshold is None else f'{label.threshold:.2f}'}</td></tr>"
         for number, label in enumerate(taught.figures.per_label)
     )

@@ -16,6 +16,7 @@ from streamclf.teach.advice import advise_on_pair
 from streamclf.teach.bundle_writer import REPORT_FILE
 from streamclf.teach.figures import WrongClip
 from streamclf.teach.taught import Taught
+from streamclf.units import share_text
 
 MAX_WRONG: Final = 100
 MAX_SHOWN: Final = 10
@@ -130,7 +131,7 @@ def next_steps(taught: Taught) -> str:
             *(f"  {line}" for line in lines),
             *(part if area else []),
             "An action starts at the threshold of its label, unless you give `on`.",
-            f"If the file has no `model`, add model: {DEFAULT_MODEL} too, or the new model replaces that default.",
+            f"If neither `model` nor `models` is set so far, add model: {DEFAULT_MODEL} to keep that default model.",
             "A service that runs an earlier model of this folder loads the new one when it gets SIGHUP.",
             f"A stream has all models unless its own list names some: models: [{name}]",
             f"Try it on a film: streamclf classify FILE --model {shlex.quote(path_text(taught.output))}",
@@ -194,10 +195,9 @@ def _table(taught: Taught) -> list[str]:
     width = max(5, *(len(printable(label.label)) for label in shown))
     lines = [f"  {'label':<{width}}  clips  recall  precision  threshold"]
     for label in shown:
-        precision = "–" if label.precision is None else f"{label.precision:.0%}"
         threshold = "–" if label.threshold is None else f"{label.threshold:.2f}"
         lines.append(
-            f"  {printable(label.label):<{width}}  {label.clips:>5}  {label.recall:>6.0%}  {precision:>9}  "
-            f"{threshold:>9}"
+            f"  {printable(label.label):<{width}}  {label.clips:>5}  {label.recall:>6.0%}  "
+            f"{share_text(label.precision):>9}  {threshold:>9}"
         )
     return lines
