@@ -19,6 +19,7 @@ from engines.arrays import F32, I32, U8
 from engines.bundle import Label, ModelSpec, Sha256
 from engines.printable import printable
 from engines.regular_file import NotRegularFileError, open_regular
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import UsageError
 from streamclf.teach.clip_features import THUMB_SIDE, ClipFeatures
 from streamclf.teach.limits import MAX_CLIPS, MAX_FEATURE_BYTES
@@ -46,7 +47,10 @@ class ExampleRow(BaseModel):
 
 
 class ExampleList(BaseModel):
-    """The file `examples.json`. `encoder`: sha256 of the encoder that made the features. `arrays`: of the .npz."""
+    """The file `examples.json`. `encoder`: sha256 of the encoder that made the features. `arrays`: of the .npz.
+
+    `area`: the part of each picture that was read last.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,6 +59,7 @@ class ExampleList(BaseModel):
     encoder: Sha256
     geometry: dict[str, float | int | str | list[int]]
     arrays: Sha256
+    area: PictureArea = WHOLE
     clips: list[ExampleRow] = Field(max_length=MAX_CLIPS)
 
 
@@ -68,10 +73,14 @@ class Example:
 
 @dataclass(slots=True)
 class Examples:
-    """All examples of a model, in order. `base`: the id of the model whose encoder made their features."""
+    """All examples of a model, in order.
+
+    `base`: the id of the model whose encoder made their features. `area`: the part of each picture that was read last.
+    """
 
     base: str
     items: list[Example] = field(default_factory=list)
+    area: PictureArea = WHOLE
 
     def labels(self) -> list[str]:
         """Return the labels in the order of their first example."""
@@ -133,6 +142,7 @@ def save_examples(folder: Path, examples: Examples, *, spec: ModelSpec) -> None:
         encoder=spec.files["encoder.onnx"],
         geometry=geometry_of(spec),
         arrays=hash_file(path),
+        area=examples.area,
         clips=[item.row for item in items],
     ).model_dump_json(indent=1)
     (folder / LIST_FILE).write_text(text + "\n", encoding="utf-8")
@@ -159,7 +169,7 @@ def load_examples(bundle: Path, spec: ModelSpec) -> Examples:
             "since: teach again from the films without --add"
         )
     try:
-        return Examples(listed.base, _read_items(bundle / ARRAYS_FILE, listed, spec))
+        return Examples(listed.base, _read_items(bundle / ARRAYS_FILE, listed, spec), listed.area)
     except (*UNREADABLE, NotRegularFileError) as error:
         raise UsageError(f"{bundle / ARRAYS_FILE}: cannot be used ({error}); teach again without --add") from None
 

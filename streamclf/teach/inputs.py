@@ -93,6 +93,23 @@ def with_window(base: Bundle, options: TeachOptions) -> Bundle:
     return replace(base, spec=base.spec.model_copy(update={"chunks": chunks}))
 
 
+def with_area(options: TeachOptions, before: Examples, log: Listener) -> TeachOptions:
+    """Return the options with the part of the picture of the examples from before, unless they name another."""
+    if options.area == before.area or not before.items:
+        return options
+    if options.area == WHOLE:
+        if options.folder is not None:
+            log.note(f"new films are read with the part of the picture of the examples before: {_shown(before.area)}")
+        return replace(options, area=before.area)
+    log.note(f"the examples before show another part of the picture: {_shown(before.area)}")
+    return options
+
+
+def _shown(area: PictureArea) -> str:
+    keys = area.model_dump(mode="json", exclude_defaults=True)
+    return ", ".join(f"{key} {value}" for key, value in keys.items()) or "all of it"
+
+
 def find_new_clips(options: TeachOptions, before: Examples, log: Listener) -> Sequence[Clip]:
     """Find the clips of the folder, announce them, and check that there are enough. Raises `UsageError`."""
     if options.folder is None:

@@ -23,7 +23,15 @@ from streamclf.teach.examples import Examples, thin_out
 from streamclf.teach.figures import compute_figures
 from streamclf.teach.head_graph import require_libraries
 from streamclf.teach.held_out import measure_held_out
-from streamclf.teach.inputs import TeachOptions, find_base, find_new_clips, make_data, window_limit, with_window
+from streamclf.teach.inputs import (
+    TeachOptions,
+    find_base,
+    find_new_clips,
+    make_data,
+    window_limit,
+    with_area,
+    with_window,
+)
 from streamclf.teach.listener import Listener, Stage
 from streamclf.teach.output_folder import check_output
 from streamclf.teach.reading import READ_SHARE, ExampleReader
@@ -87,6 +95,7 @@ def teach(options: TeachOptions, listener: Listener, make_report: Callable[[Taug
     base, before = find_base(options)
     log = _Log(listener)
     clips = find_new_clips(options, before, log)
+    options = with_area(options, before, log)
     windowed = with_window(base, options)
     engine = open_engine(base, precision="fp32", max_batch=MAX_BATCH, bank_slots=MAX_BATCH, threads=options.threads)
     try:
@@ -106,7 +115,7 @@ def _teach(
 ) -> Taught:
     limit = window_limit(base, len(clips) + len(before.items))
     reader = ExampleReader(engine, base.spec, log, limit=limit, area=options.area)
-    examples = Examples(before.base, [*before.items, *reader.read(clips, before.items)])
+    examples = Examples(before.base, [*before.items, *reader.read(clips, before.items)], options.area)
     log.end("read")
     with _one_thread():
         taught, windows = _fit(options, base, examples, limit, log)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+from collections.abc import Mapping
 from typing import Any, Final
 
 import yaml
@@ -122,7 +123,7 @@ def next_steps(taught: Taught) -> str:
     ]
     area = taught.area.model_dump(mode="json", exclude_defaults=True)
     part = [
-        "The model was taught with a part of the picture; give each of its streams, and classify, the same:",
+        "The model was taught with a part of the picture; give each of its streams the same:",
         *(f"  {line}" for line in yaml.safe_dump(area, default_flow_style=None, sort_keys=False).rstrip().splitlines()),
     ]
     return "\n".join(
@@ -134,9 +135,24 @@ def next_steps(taught: Taught) -> str:
             f"If neither `model` nor `models` is set so far, add model: {DEFAULT_MODEL} to keep that default model.",
             "A service that runs an earlier model of this folder loads the new one when it gets SIGHUP.",
             f"A stream has all models unless its own list names some: models: [{name}]",
-            f"Try it on a film: streamclf classify FILE --model {shlex.quote(path_text(taught.output))}",
+            f"Try it on a film: streamclf classify FILE --model {shlex.quote(path_text(taught.output))}"
+            + _area_options(area),
         ]
     )
+
+
+def _area_options(area: Mapping[str, Any]) -> str:
+    """Return the keys of a part of the picture as options of `streamclf classify`."""
+    pairs = [(key, value) for key, value in area.items() if key != "mask"]
+    pairs += [("mask", shape) for shape in area.get("mask", ())]
+    return "".join(f" --{key} {_flat(value)}" for key, value in pairs)
+
+
+def _flat(value: Any) -> str:
+    """Return a text, a number, or nested lists of numbers as one argument, with commas between the numbers."""
+    if isinstance(value, list):
+        return ",".join(map(_flat, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _yaml(text: str) -> str:

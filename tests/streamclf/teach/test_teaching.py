@@ -18,7 +18,7 @@ from engines.opening import open_engine
 from streamclf.classifier.offline import classify_file
 from streamclf.classifier.window_classifier import offline_bank_slots
 from streamclf.commands.teach.report import report_page
-from streamclf.commands.teach.result import to_json
+from streamclf.commands.teach.result import next_steps, to_json
 from streamclf.config.picture_area import PictureArea
 from streamclf.errors import OutputError, UsageError
 from streamclf.teach import bundle_writer
@@ -341,6 +341,18 @@ def test_only_the_region_is_read(base: Bundle, tmp_path: Path) -> None:
         for one, other in zip(result.examples.items, whole.examples.items, strict=True)
     ]
     assert all(changed), "the patch moves below the upper third of the picture"
+    assert "classify FILE --model" in next_steps(result)
+    assert next_steps(result).endswith(" --region 0,0,1,0.333333")
+
+    more = write_examples(tmp_path / "more", {"red": RED}, each=1, first_seed=600)
+    listener = Recorder()
+    added = run(more, result.output, None, add=True, listener=listener)
+    assert added.area == load_examples(result.output, load_bundle(result.output).spec).area == area
+    [note] = listener.notes
+    assert note.startswith("new films are read with the part of the picture of the examples before: region [0.0, 0.0,")
+    again = run(more, tmp_path / "whole", None, add=True, area=area, listener=(listener := Recorder()))
+    assert np.array_equal(added.examples.items[-1].content.features, again.examples.items[-1].content.features)
+    assert listener.notes == ["the examples before show another part of the picture: all of it"]
 
 
 def test_stretches_of_one_film(base: Bundle, tmp_path: Path) -> None:
