@@ -14,6 +14,8 @@ import typer.main
 from support.configuration_page import PAGE, configuration_page
 from support.repository import ROOT
 
+from streamclf.config.service import ServiceConfig
+
 PAGES = sorted(
     [
         *ROOT.glob("*.md"),
@@ -164,3 +166,10 @@ def test_commands_and_options_are_known(page: Path) -> None:
 
 def test_the_configuration_reference_is_up_to_date() -> None:
     assert PAGE.read_text() == configuration_page(), "run: make docs"
+
+
+def test_the_configuration_page_lists_the_keys_of_every_section() -> None:
+    text = configuration_page()
+    for section, schema in ServiceConfig.model_json_schema()["$defs"].items():
+        missing = [key for key in schema.get("properties", {}) if f"| `{key}` |" not in text]
+        assert not missing, f"{section}: list it in tests/support/configuration_page.py"

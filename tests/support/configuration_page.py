@@ -12,7 +12,14 @@ from streamclf.config.outlets import OUTLETS
 from streamclf.config.service import ServiceConfig
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "configuration.md"
-WRITTEN_AS_TEXT: Final = {"keep": "duration", "keep_size": "size", "before_size": "size", "mask": "list of shapes"}
+WRITTEN_AS_TEXT: Final = {
+    "keep": "duration",
+    "keep_uncertain": "duration",
+    "keep_size": "size",
+    "before_size": "size",
+    "last_size": "size",
+    "mask": "list of shapes",
+}
 """Types of texts that hold a number and a unit, which the schema calls strings, and of shapes."""
 INTRODUCTION: Final = """\
 # Configuration reference
@@ -48,6 +55,11 @@ def configuration_page() -> str:
         ("actions", "`actions:` maps a label to its rules.", definitions["ActionConfig"]),
         ("publish", "`publish:` says where events go.", definitions["PublishConfig"]),
         ("clips", "`clips:` saves films of the actions ([clips.md](clips.md)).", definitions["ClipsConfig"]),
+        (
+            "examples",
+            "`examples:` lets the page save example films, to teach models ([page.md](page.md#teach)).",
+            definitions["ExamplesConfig"],
+        ),
         (
             "outlets",
             "`outlets:` names the systems that the service hands its events to ([outlets.md](outlets.md)). A list "
