@@ -19,7 +19,7 @@ from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.config.source import SourceConfig
 from streamclf.errors import SourceError
 from streamclf.sources import open_source
-from streamclf.teach.example_folder import Clip
+from streamclf.teach.example_folder import LabelledClip
 from streamclf.units import NS
 from streamclf.windows.chunks import FrameHook, read_chunks
 from streamclf.windows.sampling import ChunkMeta
@@ -101,7 +101,7 @@ class _Stretch:
         return window
 
 
-class ClipReader:
+class ClipFeatureReader:
     """Read films with one engine. `spec` is the base's, for windows at its rate.
 
     `limit`: the most windows of a clip. `area`: the part of each picture that is read; for the whole picture, a film
@@ -117,7 +117,7 @@ class ClipReader:
         self._limit, self._keep_pixels = limit, keep_pixels
 
     def read(
-        self, clips: Sequence[Clip], *, on_frame: FrameHook | None = None
+        self, clips: Sequence[LabelledClip], *, on_frame: FrameHook | None = None
     ) -> tuple[list[ClipFeatures | str], str | None]:
         """Read the clips of one film, which all have the same path.
 
@@ -147,11 +147,11 @@ class ClipReader:
             warning = source.warning
         return [self._finish(clip, stretch, on_frame) for clip, stretch in zip(clips, stretches, strict=True)], warning
 
-    def _area_of(self, clip: Clip) -> PictureArea:
+    def _area_of(self, clip: LabelledClip) -> PictureArea:
         """Return the part of the picture: the one that was asked for, else the one that the film gives."""
         return self._area if self._area != WHOLE or clip.area is None else clip.area
 
-    def _stretch(self, clip: Clip) -> _Stretch:
+    def _stretch(self, clip: LabelledClip) -> _Stretch:
         begin_s, end_s = clip.stretch or (-1e9, 1e9)
         return _Stretch(chunks=self.spec.chunks, begin_ns=begin_s * NS, end_ns=end_s * NS, limit=self._limit)
 
@@ -165,7 +165,7 @@ class ClipReader:
             for chunk, feature in zip(part, self._engine.read_features(slots), strict=True):
                 chunk.feature, chunk.pixels = feature, None
 
-    def _finish(self, clip: Clip, stretch: _Stretch, on_frame: FrameHook | None) -> ClipFeatures | str:
+    def _finish(self, clip: LabelledClip, stretch: _Stretch, on_frame: FrameHook | None) -> ClipFeatures | str:
         windows, pixels = stretch.kept, stretch.pixels
         if not windows:
             try:
@@ -191,7 +191,7 @@ class ClipReader:
             pixels=pixels,
         )
 
-    def _short(self, clip: Clip, on_frame: FrameHook | None) -> tuple[_Chunk, ...]:
+    def _short(self, clip: LabelledClip, on_frame: FrameHook | None) -> tuple[_Chunk, ...]:
         """Read a clip that is shorter than a window, which it fills as `spec.short_clips` says."""
         begin_s, end_s = clip.stretch or (-1e9, 1e9)
         short = ShortClip(self.spec, self._area_of(clip))
@@ -210,7 +210,7 @@ class ClipReader:
         return tuple(_new_chunk(first, last, pixels) for pixels in windows[0])
 
 
-def _source(clip: Clip, spec: ModelSpec) -> SourceConfig:
+def _source(clip: LabelledClip, spec: ModelSpec) -> SourceConfig:
     if clip.is_images:
         return SourceConfig.model_construct(images=str(clip.path), fps=spec.fps, pace="fast")
     return file_stream(clip.path)

@@ -40,7 +40,7 @@ _GROUP_MARK: Final = "__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
+class LabelledClip:
     """A film, or a stretch of one, that shows `label` from its beginning to its end.
 
     `name`: the path of the file below the folder, for messages. `group`: clips of one group are one recording; the
@@ -67,7 +67,7 @@ class Clip:
 class FoundClips:
     """The clips of a folder by label, in natural order. `faults`: a line for each thing that is passed over."""
 
-    clips: list[Clip] = field(default_factory=list)
+    clips: list[LabelledClip] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
@@ -187,7 +187,7 @@ def _as_label(root: Path, text: str) -> str:
     return label
 
 
-def _clip(root: Path, path: Path, label: str, found: FoundClips) -> Clip | None:
+def _clip(root: Path, path: Path, label: str, found: FoundClips) -> LabelledClip | None:
     """Describe a film; None, with a fault, if its metadata give a part of the picture that cannot be used."""
     times = None if path.is_dir() else _STRETCH.search(path.stem)
     stretch = None if times is None else (float(times[1]), float(times[2]))
@@ -197,14 +197,14 @@ def _clip(root: Path, path: Path, label: str, found: FoundClips) -> Clip | None:
         )
     name, group, info = _name(root, path), _group(root, path), None if path.is_dir() else read_example_info(path)
     if info is None:
-        return Clip(path=path, name=name, label=label, group=group, stretch=stretch)
+        return LabelledClip(path=path, name=name, label=label, group=group, stretch=stretch)
     try:
         area = None if info.area is None else PictureArea.model_validate(info.area)
     except ValidationError:
         found.faults.append((name, "its metadata give a part of the picture that cannot be used; save it again"))
         return None
     began = info.began.timestamp() + (0.0 if stretch is None else stretch[0])
-    return Clip(path=path, name=name, label=label, group=group, stretch=stretch, began=began, area=area)
+    return LabelledClip(path=path, name=name, label=label, group=group, stretch=stretch, began=began, area=area)
 
 
 def _name(root: Path, path: Path) -> str:
@@ -220,14 +220,14 @@ def _group(root: Path, path: Path) -> str:
     return path_text(prefix if mark and prefix else path.relative_to(root))
 
 
-def _has_marked(folder: Path, marked: dict[Path, list[Clip]]) -> bool:
+def _has_marked(folder: Path, marked: dict[Path, list[LabelledClip]]) -> bool:
     return any(folder in path.parents for path in marked)
 
 
-def _read_marks(root: Path, found: FoundClips) -> dict[Path, list[Clip]]:
+def _read_marks(root: Path, found: FoundClips) -> dict[Path, list[LabelledClip]]:
     """Return the marked stretches by film. Raises `UsageError` with the line that cannot be used."""
     path = root / MARKS_FILE
-    marked: dict[Path, list[Clip]] = {}
+    marked: dict[Path, list[LabelledClip]] = {}
     if not path.exists():
         return marked
     rows = csv.reader(io.StringIO(_read_text(path), newline=""), skipinitialspace=True)
@@ -248,7 +248,7 @@ def _read_marks(root: Path, found: FoundClips) -> dict[Path, list[Clip]]:
     return marked
 
 
-def _mark(root: Path, where: str, fields: Sequence[str]) -> tuple[Path, Clip]:
+def _mark(root: Path, where: str, fields: Sequence[str]) -> tuple[Path, LabelledClip]:
     if len(fields) != len(MARK_COLUMNS):
         raise UsageError(f"{where}: {len(fields)} fields; give {','.join(MARK_COLUMNS)}")
     name, start, end, label = (field.strip() for field in fields)
@@ -261,7 +261,7 @@ def _mark(root: Path, where: str, fields: Sequence[str]) -> tuple[Path, Clip]:
     film = root / next((form for form in _forms(name) if (root / form).is_file()), name)
     if not name or ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
         raise UsageError(f"{where}: file={name!r:.80}; give a path below {path_text(root)}")
-    return film, Clip(
+    return film, LabelledClip(
         path=film, name=_name(root, film), label=_as_label(root, label), group=_name(root, film), stretch=stretch
     )
 
@@ -270,8 +270,8 @@ def _forms(name: str) -> tuple[str, ...]:
     return name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)
 
 
-def _check_overlaps(film: Path, clips: list[Clip]) -> None:
-    """Raise `UsageError` where two labels claim the same part of a film."""
+def _check_overlaps(film: Path, clips: list[LabelledClip]) -> None:
+    """Raise `UsageError` where marks give two labels to the same stretch of a film."""
     ordered = sorted(clips, key=lambda clip: clip.stretch or (0, 0))
     for before, after in pairwise(ordered):
         assert before.stretch is not None
@@ -279,7 +279,7 @@ def _check_overlaps(film: Path, clips: list[Clip]) -> None:
         if after.stretch[0] < before.stretch[1] and after.label != before.label:
             raise UsageError(
                 f"{path_text(film)}: {MARKS_FILE} gives {printable(before.label)!r} and {printable(after.label)!r} to "
-                f"the same part ({after.stretch[0]:g} s); a part of a film can have one label"
+                f"the same stretch ({after.stretch[0]:g} s); a stretch can have one label"
             )
 
 

@@ -14,7 +14,7 @@ from engines.printable import path_text, printable
 from streamclf.builtin_models import find_bundle
 from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import UsageError
-from streamclf.teach.example_folder import Clip, find_clips
+from streamclf.teach.example_folder import LabelledClip, find_clips
 from streamclf.teach.examples import Examples, geometry_of, load_examples
 from streamclf.teach.held_out import TeachingData
 from streamclf.teach.limits import (
@@ -110,12 +110,12 @@ def _shown(area: PictureArea) -> str:
     return ", ".join(f"{key} {value}" for key, value in keys.items()) or "all of it"
 
 
-def find_new_clips(options: TeachOptions, before: Examples, log: Listener) -> Sequence[Clip]:
+def find_new_clips(options: TeachOptions, before: Examples, log: Listener) -> Sequence[LabelledClip]:
     """Find the clips of the folder, announce them, and check that there are enough. Raises `UsageError`."""
     if options.folder is None:
         if not before.items:
             raise UsageError("FOLDER: give the folder with one subfolder of films for each label")
-        clips: list[Clip] = []
+        clips: list[LabelledClip] = []
         found_faults: list[tuple[str, str]] = []
     else:
         found = find_clips(options.folder)
@@ -131,7 +131,7 @@ def find_new_clips(options: TeachOptions, before: Examples, log: Listener) -> Se
     return clips
 
 
-def _named(clip: Clip, none_label: str | None) -> Clip:
+def _named(clip: LabelledClip, none_label: str | None) -> LabelledClip:
     """Return the clip, with the label "none of these" if its folder is named for it."""
     if none_label is None or clip.label.casefold() not in (*NONE_FOLDERS, none_label.casefold()):
         return clip

@@ -14,8 +14,8 @@ from streamclf.config.picture_area import PictureArea
 from streamclf.errors import SourceError, UsageError
 from streamclf.redact import redact
 from streamclf.sources import Frame, Source
-from streamclf.teach.clip_features import ClipFeatures, ClipReader
-from streamclf.teach.example_folder import Clip
+from streamclf.teach.clip_features import ClipFeatureReader, ClipFeatures
+from streamclf.teach.example_folder import LabelledClip
 from streamclf.teach.examples import Example, ExampleRow, hash_file
 from streamclf.teach.listener import Listener
 
@@ -33,17 +33,17 @@ class ExampleReader:
     """Read clips with an engine. `candidates`: the pixels of the first window of some clips, by example."""
 
     def __init__(self, engine: Engine, spec: ModelSpec, listener: Listener, *, limit: int, area: PictureArea) -> None:
-        self._reader = ClipReader(engine, spec, limit=limit, area=area)
+        self._reader = ClipFeatureReader(engine, spec, limit=limit, area=area)
         self._listener = listener
         self.candidates: list[tuple[Example, U8]] = []
         self._bytes = 0
 
-    def read(self, clips: Sequence[Clip], known: Sequence[Example]) -> list[Example]:
+    def read(self, clips: Sequence[LabelledClip], known: Sequence[Example]) -> list[Example]:
         """Return the examples that are new. A clip of `known`, or of an earlier film with the same content, is noted.
 
         Raises `UsageError` if one film has two labels.
         """
-        by_path: dict[Path, list[Clip]] = {}
+        by_path: dict[Path, list[LabelledClip]] = {}
         for clip in clips:
             by_path.setdefault(clip.path, []).append(clip)
         sizes = [_size(path) for path in by_path]
@@ -78,7 +78,9 @@ class ExampleReader:
                     examples.append(self._example(row, content))
         return examples
 
-    def _is_new(self, clip: Clip, digest: str, seen: dict[tuple[str, tuple[float, float] | None], ExampleRow]) -> bool:
+    def _is_new(
+        self, clip: LabelledClip, digest: str, seen: dict[tuple[str, tuple[float, float] | None], ExampleRow]
+    ) -> bool:
         same = seen.get((digest, clip.stretch))
         if same is None:
             return True
@@ -103,7 +105,7 @@ class ExampleReader:
         return example
 
 
-def _row(clip: Clip, digest: str, content: ClipFeatures) -> ExampleRow:
+def _row(clip: LabelledClip, digest: str, content: ClipFeatures) -> ExampleRow:
     return ExampleRow(
         name=clip.name,
         label=clip.label,

@@ -18,7 +18,7 @@ from engines.printable import printable
 from engines.protocol import Engine
 from streamclf.teach.advice import advise
 from streamclf.teach.bundle_writer import model_name, write_bundle
-from streamclf.teach.example_folder import Clip
+from streamclf.teach.example_folder import LabelledClip
 from streamclf.teach.examples import Examples, thin_out
 from streamclf.teach.figures import compute_figures
 from streamclf.teach.head_graph import require_libraries
@@ -109,7 +109,7 @@ def _teach(
     base: Bundle,
     engine: Engine,
     before: Examples,
-    clips: Sequence[Clip],
+    clips: Sequence[LabelledClip],
     log: _Log,
     make_report: Callable[[Taught], str],
 ) -> Taught:

@@ -93,7 +93,7 @@ def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
         (["open/a.mp4"], "open/a.mp4,3,2,open\n", "the end must come after the start"),
         (["open/a.mp4"], "open/a.mp4,0,nan,open\n", "the end must come after the start"),
         (["open/a.mp4"], "../a.mp4,0,1,open\n", "give a path below"),
-        (["open/a.mp4"], "open/a.mp4,0,2,open\nopen/a.mp4,1,3,shut\n", "'open' and 'shut' to the same part"),
+        (["open/a.mp4"], "open/a.mp4,0,2,open\nopen/a.mp4,1,3,shut\n", "'open' and 'shut' to the same stretch"),
         (["open/a_5-2s.mp4"], None, "ends before it begins"),
     ],
 )
