@@ -174,18 +174,17 @@ class TeachService:
         self._check_version(project, version)
         bundle = examples.models / version
         try:
-            labels = load_bundle(bundle).spec.labels
+            spec = load_bundle(bundle).spec
         except EngineError as error:
             raise UsageError(str(error)) from None
-        none_label = (_read_result(bundle) or {}).get("none_label")
-        shown = tuple(label for label in labels if label != none_label)
         editor = self._need_editor()
         edit = GoLive(
             model=version,
             bundle=bundle_text(bundle, editor.path.absolute()),
             stream=stream,
             region=region,
-            labels=shown,
+            # Teaching chooses a threshold for each label but "none of these". The bundle is there before its result.
+            labels=tuple(label for label in spec.labels if label in spec.thresholds) or spec.labels,
         )
         return editor.apply(edit, editor.read().version)
 

@@ -127,17 +127,22 @@ class UncertainKeeper:
             return
         with self._lock:
             due = [each for each in self._best.values() if now_s - each.ended_s >= SETTLE_S]
+            before = {each.prediction.stream: self._kept_s.get(each.prediction.stream) for each in due}
             for moment in due:
-                del self._best[moment.prediction.stream]
+                stream = moment.prediction.stream
+                del self._best[stream]
+                self._kept_s[stream] = moment.ended_s  # already now: saving takes seconds, and events go on meanwhile
         for moment in due:
-            self._save(moment, library, self._limit, config)
+            if not self._save(moment, library, self._limit, config):
+                self._free(moment.prediction.stream, before[moment.prediction.stream])
 
-    def _save(self, moment: Moment, library: ExampleLibrary, limit: int, config: ExamplesConfig) -> None:
+    def _save(self, moment: Moment, library: ExampleLibrary, limit: int, config: ExamplesConfig) -> bool:
+        """Save a moment as a film, unless the day has less certain ones. Returns whether it is kept."""
         stream, prediction = moment.prediction.stream, moment.prediction
         of_day = [each for each in library.unlabelled() if _is_of(each, stream, moment.ended_s)]
         worst = max(of_day, key=lambda each: each.margin, default=None)
         if worst is not None and len(of_day) >= limit and worst.margin <= moment.margin:
-            return
+            return False
         seconds = max(MIN_FILM_S, prediction.window.end_s - prediction.window.start_s)
         request = ExampleRequest(
             stream=stream, begin=moment.ended_s - min(seconds, config.last_s), end=moment.ended_s,
@@ -148,12 +153,19 @@ class UncertainKeeper:
         except (BusError, ClipError, UsageError) as error:
             self._paused_until_s = self._wall_s() + FAULT_PAUSE_S
             log.warning("an uncertain moment was not kept: %s", error)
-            return
-        with self._lock:
-            self._kept_s[stream] = moment.ended_s
+            return False
         for each in sorted(of_day, key=lambda each: each.margin, reverse=True)[: max(0, len(of_day) + 1 - limit)]:
             with contextlib.suppress(ClipError):
                 library.remove_unlabelled(each.file)
+        return True
+
+    def _free(self, stream: str, kept_s: float | None) -> None:
+        """Restore when the last moment of a stream was kept, after a moment that was not."""
+        with self._lock:
+            if kept_s is None:
+                self._kept_s.pop(stream, None)
+            else:
+                self._kept_s[stream] = kept_s
 
     def _section(self) -> ExamplesConfig | None:
         try:

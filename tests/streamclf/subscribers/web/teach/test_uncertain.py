@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,7 @@ class Teach:
         self._library = ExampleLibrary(folder)
         self.requests: list[ExampleRequest] = []
         self.fault: Exception | None = None
+        self.while_saving: Callable[[], None] = lambda: None
         monkeypatch.setattr(library_module, "read_film_facts", self._facts)
 
     def _facts(self, path: Path) -> FilmFacts:
@@ -46,6 +48,7 @@ class Teach:
     def save(self, request: ExampleRequest) -> ExampleResult:
         if self.fault:
             raise self.fault
+        self.while_saving()
         folder = self.section.folder / ".unlabelled"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{len(self.requests)}.mp4").write_bytes(b"x" * (1 + len(self.requests)))
@@ -105,6 +108,15 @@ def test_the_least_certain_moment_of_a_minute_is_kept(site: Site) -> None:
     site.predict(0.2)
     site.wait(5)
     assert site.kept == [0.1, 0.2]
+
+
+def test_predictions_while_a_moment_is_saved_are_within_a_minute_of_it(site: Site) -> None:
+    """Saving takes seconds, in which the events go on."""
+    site.teach.while_saving = lambda: site.predict(0.05)
+    site.predict(0.1)
+    site.wait(5)
+    site.wait(5)
+    assert site.kept == [0.1]
 
 
 def test_a_full_day_keeps_the_least_certain_ones(site: Site) -> None:
