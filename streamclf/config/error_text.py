@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ _MAX_MESSAGE_CHARS: Final = 500
 _MAX_ERRORS: Final = 5
 _LIKE_A_KEY: Final = re.compile(r"[A-Za-z_]{1,40}")
 _LIKE_A_NAME: Final = re.compile(r"[^:/@?=#&\x00-\x1f\x7f]{1,64}")
+_LIMIT: Final = re.compile(r"at most (\d+) ")
 _MAX_MISSPELT: Final = 3
 """A misspelt key may have so many characters more than the right one."""
 
@@ -70,6 +71,8 @@ def _describe(
         message = "must be a section of keys, like NAME: VALUE"
     if item["type"] == "too_short":
         message = "must not be empty; give at least one, or leave the key out"
+    if item["type"] == "too_long" and (limit := _LIMIT.search(message)) and isinstance(item.get("input"), Sized):
+        message = f"{len(item['input'])} entries; at most {limit[1]}"
     if place == ("streams",) and item["type"] == "too_short":
         message = "no stream; give at least one"
     if place and place[-1] in fields and place[-1] not in _HIDDEN_KEYS:

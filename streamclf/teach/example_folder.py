@@ -169,6 +169,8 @@ class _Walk:
                 folders.append(path)
             elif suffix in VIDEO_SUFFIXES and not path.is_file():  # opening a pipe would wait for ever
                 self._found.faults.append((path_text(path), "not a regular file"))
+            elif suffix in VIDEO_SUFFIXES and not path.stat().st_size:  # reading some files of /proc would wait, too
+                self._found.faults.append((path_text(path), "an empty file"))
             elif suffix in VIDEO_SUFFIXES or (suffix == ".webp" and is_animated_webp(path)):
                 films.append(path)
             elif suffix in IMAGE_SUFFIXES:
@@ -237,7 +239,7 @@ def _read_marks(root: Path, found: FoundClips) -> dict[Path, list[LabelledClip]]
             if not any(fields) or [name.strip().casefold() for name in fields] == list(MARK_COLUMNS):
                 continue
             film, clip = _mark(root, where, fields)
-            if not film.is_file():
+            if not os.path.isfile(film):  # noqa: PTH113 - Path.is_file raises for a name that is too long
                 found.faults.append((clip.name, f"{MARKS_FILE} names this film, which does not exist"))
                 continue
             marked.setdefault(film, []).append(clip)
@@ -258,9 +260,9 @@ def _mark(root: Path, where: str, fields: Sequence[str]) -> tuple[Path, Labelled
         raise UsageError(f"{where}: start_s={start!r:.40}, end_s={end!r:.40}; give seconds of the film") from None
     if not 0 <= stretch[0] < stretch[1] < 1e7:
         raise UsageError(f"{where}: from {start} s to {end} s; the end must come after the start")
-    film = root / next((form for form in _forms(name) if (root / form).is_file()), name)
     if not name or ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
         raise UsageError(f"{where}: file={name!r:.80}; give a path below {path_text(root)}")
+    film = root / next((form for form in _forms(name) if os.path.isfile(root / form)), name)  # noqa: PTH113
     return film, LabelledClip(
         path=film, name=_name(root, film), label=_as_label(root, label), group=_name(root, film), stretch=stretch
     )

@@ -27,6 +27,8 @@ READ_SHARE: Final = 0.8
 MAX_CANDIDATES: Final = 24
 """The most windows whose pixels are kept, as candidates for the golden clip."""
 MAX_CANDIDATE_BYTES: Final = 64 << 20
+MAX_FILM_BYTES: Final = 256 * 10**9
+"""The largest film: a file may claim any size without having it on the disk, and all of it is hashed."""
 
 
 class ExampleReader:
@@ -59,6 +61,9 @@ class ExampleReader:
 
             self._listener.progress("read", READ_SHARE * done / total, name, number)
             done += size
+            if size > MAX_FILM_BYTES:
+                self._listener.fault(name, f"{size / 1e9:.0f} GB; at most {MAX_FILM_BYTES / 1e9:.0f} GB: cut it")
+                continue
             try:
                 digest = hash_file(path)
                 wanted = [clip for clip in of_film if self._is_new(clip, digest, seen)]

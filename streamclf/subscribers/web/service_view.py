@@ -74,6 +74,10 @@ class LiveService:
         self._stop.set()
         self._thread.join(_JOIN_S)
 
+    def shows(self, stream: str) -> bool:
+        """Return whether the page was asked to show a stream (`streams`)."""
+        return self._streams is None or stream in self._streams
+
     @property
     def address(self) -> ServiceAddress:
         """The address of the service, with the keys for it."""

@@ -120,7 +120,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"regions": {"gate": [0, 0, 1, 2]}}, "streams.door.regions.gate.region: 2: a share of the picture is 0 to 1"),
     ({"regions": {"gate": {"hop": 2}}}, "streams.door.regions.gate.region: Field required"),
     ({"regions": {"gate": {"region": [0, 0, 1, 1], "url": "a.mp4"}}}, "streams.door.regions.gate: unknown key"),
-    ({"regions": {str(i): [0, 0, 1, 1] for i in range(17)}}, "streams.door.regions: Dictionary should have at most 16"),
+    ({"regions": {str(i): [0, 0, 1, 1] for i in range(17)}}, "streams.door.regions: 17 entries; at most 16"),
     (
         {"regions": {"gate": {"region": [0, 0, 1, 1], "actions": {"open": {"off": 0.95}}}}},
         "streams.door.regions.gate.actions.open: off=0.95: must be below on=0.9",

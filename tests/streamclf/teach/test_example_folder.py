@@ -73,9 +73,11 @@ def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
     (tmp_path / "open/again").symlink_to(tmp_path / "open")
     os.mkfifo(tmp_path / "open/pipe.mp4")
     (tmp_path / "open/zero.mp4").symlink_to("/dev/zero")
-    (tmp_path / "marks.csv").write_text("gone.mp4,0,1,open\n")
+    (tmp_path / "open/empty.mp4").touch()  # like the files of /proc, of which some never end
+    (tmp_path / "marks.csv").write_text(f"gone.mp4,0,1,open\n{'x' * 300}.mp4,0,1,open\n")
     faults = find_clips(tmp_path).faults
-    assert len(faults) == 6
+    assert len(faults) == 8
+    assert (str(tmp_path / "open/empty.mp4"), "an empty file") in faults
     assert (str(tmp_path / "open/pipe.mp4"), "not a regular file") in faults
     assert (str(tmp_path / "open/zero.mp4"), "not a regular file") in faults
     assert ("loose.mp4", "this film is in no folder of a label") in faults

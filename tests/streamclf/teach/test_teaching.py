@@ -7,6 +7,8 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,7 +23,8 @@ from streamclf.commands.teach.report import report_page
 from streamclf.commands.teach.result import next_steps, to_json
 from streamclf.config.picture_area import PictureArea
 from streamclf.errors import OutputError, UsageError
-from streamclf.teach import bundle_writer
+from streamclf.teach import bundle_writer, reading
+from streamclf.teach.example_folder import find_clips
 from streamclf.teach.examples import hash_file, load_examples
 from streamclf.teach.inputs import TeachOptions
 from streamclf.teach.taught import Taught
@@ -240,8 +243,27 @@ def test_unreadable_films_are_passed_over(films: Path, base: Bundle, tmp_path: P
     (folder / "red/empty.mp4").write_bytes(b"")
     listener = Recorder()
     result = run(folder, tmp_path / "yard", base, listener=listener)
-    assert [film for film, _ in listener.faults] == ["red/broken.mp4", "red/empty.mp4"]
+    assert {Path(film).name for film, _ in listener.faults} == {"broken.mp4", "empty.mp4"}
     assert result.figures.clips == 18
+
+
+def test_a_film_that_claims_terabytes_is_passed_over(
+    films: Path, base: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sparse file has any size without using the disk; to hash it would take hours."""
+    folder = tmp_path / "films"
+    shutil.copytree(films, folder)
+    with (folder / "red/huge.mp4").open("wb") as file:
+        file.truncate(reading.MAX_FILM_BYTES + 1)
+    hashed: list[Path] = []
+    monkeypatch.setattr(reading, "hash_file", lambda path: hashed.append(path) or hash_file(path))
+    reader = reading.ExampleReader(
+        cast(Any, SimpleNamespace(spec=base.spec)), base.spec, listener := Recorder(), limit=1, area=PictureArea()
+    )
+    clips = [clip for clip in find_clips(folder).clips if clip.path.name == "huge.mp4"]
+    assert reader.read(clips, []) == []
+    assert (hashed, listener.faults[0][0]) == ([], "red/huge.mp4")
+    assert "256 GB; at most 256 GB" in listener.faults[0][1]
 
 
 def test_too_few_readable_films_are_refused(films: Path, base: Bundle, tmp_path: Path) -> None:

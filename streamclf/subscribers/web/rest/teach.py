@@ -85,7 +85,7 @@ def make_teach_router(context: PageContext) -> APIRouter:
                 regions={region: part.region for region, part in stream.regions.items()},
             )
             for name, stream in config.streams.items()
-            if stream.enabled
+            if stream.enabled and teach.shows(name)
         ]
         return TeachState(
             available=True,

@@ -94,6 +94,10 @@ class TeachService:
         editor = self._need_editor()
         return editor.apply(EnableExamples(), editor.read().version)
 
+    def shows(self, stream: str) -> bool:
+        """Return whether the page shows a stream."""
+        return self._service.shows(stream)
+
     @property
     def can_enable(self) -> bool:
         """Whether the section `examples` is all that is missing."""
@@ -108,6 +112,8 @@ class TeachService:
         heartbeat = self._service.heartbeat
         if heartbeat is None or self._service.away_since is not None:
             raise BusError("the service sends no events now; try again once it runs")
+        if not self.shows(request.stream):
+            raise ConfigError(f"streams.{request.stream}: this page does not show it (streams of outlets.web)")
         request = request.model_copy(update={"area": _area_of(config, request.stream, request.region)})
         if not self._saving.acquire(blocking=False):
             raise BusError(f"{MAX_SAVING} examples are being saved already; try again")

@@ -151,7 +151,10 @@ class TeachRunner:
             training.outcome, training.share = "done", 1.0
         else:
             last = next((each for each in reversed(training.notes) if each), "")
-            training.error = training.error or last or f"the training ended with exit code {code}"
+            end = f"the training ended with exit code {code}"
+            if code < 0:  # its last line, a notice about a film, is not the reason
+                last, end = "", f"the training was killed (signal {-code}); has the machine too little memory?"
+            training.error = training.error or last or end
             training.outcome = "failed"
         with contextlib.suppress(Exception):
             done(training)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -11,7 +12,8 @@ from support.bundles import make_brightness_bundle
 from support.clips import write_clip
 
 from streamclf.config.service import load_config
-from streamclf.errors import UsageError
+from streamclf.errors import ConfigError, UsageError
+from streamclf.events.example_request import ExampleRequest
 from streamclf.subscribers.web.settings.config_editor import ConfigEditor
 from streamclf.subscribers.web.teach import service as module
 from streamclf.subscribers.web.teach.service import TeachService
@@ -72,3 +74,10 @@ def test_a_model_of_the_user_is_never_removed(teach: TeachService, tmp_path: Pat
         with pytest.raises(UsageError, match="is not live"):
             change("hands", "hands")
     assert "hands" in load_config(tmp_path / "service.yaml").models
+
+
+def test_a_stream_that_the_page_does_not_show_is_not_saved(teach: TeachService, tmp_path: Path) -> None:
+    service = SimpleNamespace(heartbeat=object(), away_since=None, shows=lambda stream: stream != "door")
+    page = TeachService(ConfigEditor(tmp_path / "service.yaml"), cast(Any, service))
+    with pytest.raises(ConfigError, match="this page does not show it"):
+        page.save(ExampleRequest(stream="door", begin=1000.0, end=1002.0, project="yard", label="open"))

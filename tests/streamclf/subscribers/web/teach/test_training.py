@@ -67,6 +67,14 @@ def test_the_error_of_the_child_is_shown(tmp_path: Path) -> None:
     assert "exit code 0" in str(end_of(run(tmp_path, BEGIN)).error)
 
 
+def test_a_child_that_is_killed_is_named_as_such(tmp_path: Path) -> None:
+    """The kernel kills a process where memory is short; its last line is not the reason."""
+    killed = BEGIN + 'say(event="fault", film="a.mp4", reason="no film"); import os; os.kill(os.getpid(), 9)'
+    assert end_of(run(tmp_path, killed)).error == (
+        "the training was killed (signal 9); has the machine too little memory?"
+    )
+
+
 LIMITS = (
     BEGIN
     + """
