@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -10,20 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.bundle import ModelSpec
-from streamclf.errors import UsageError
 from streamclf.teach.novelty import EPSILON, Novelty
 from streamclf.teach.pooling import PooledPart
 from streamclf.teach.taught_head import TaughtHead
 
 OPSET: Final = 17
 IR_VERSION: Final = 8
-
-
-def require_libraries() -> None:
-    """Raise `UsageError` where the libraries of the extra `teach` are not installed."""
-    missing = [name for name in ("onnx", "sklearn") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError("teach needs scikit-learn and onnx; install them with: pip install '.[teach]' in a clone")
 
 
 def write_head(taught: TaughtHead, spec: ModelSpec, labels: int) -> bytes:

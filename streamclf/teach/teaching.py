@@ -21,7 +21,6 @@ from streamclf.teach.bundle_writer import model_name, write_bundle
 from streamclf.teach.example_folder import LabelledClip
 from streamclf.teach.examples import Examples, thin_out
 from streamclf.teach.figures import compute_figures
-from streamclf.teach.head_graph import require_libraries
 from streamclf.teach.held_out import measure_held_out
 from streamclf.teach.inputs import (
     TeachOptions,
@@ -32,6 +31,7 @@ from streamclf.teach.inputs import (
     with_area,
     with_window,
 )
+from streamclf.teach.libraries import require_libraries
 from streamclf.teach.listener import Listener, Stage
 from streamclf.teach.output_folder import check_output
 from streamclf.teach.reading import READ_SHARE, ExampleReader

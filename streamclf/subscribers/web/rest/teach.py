@@ -43,6 +43,7 @@ from streamclf.subscribers.web.teach.advice import advise, can_train
 from streamclf.subscribers.web.teach.example_paths import MissingExampleError
 from streamclf.subscribers.web.teach.library import ExampleFilm
 from streamclf.subscribers.web.teach.service import NoExamplesError
+from streamclf.teach.libraries import require_libraries
 
 MAX_LISTED: Final = 500
 """Examples without a label that the page lists."""
@@ -89,6 +90,7 @@ def make_teach_router(context: PageContext) -> APIRouter:
         ]
         return TeachState(
             available=True,
+            missing=_missing(),
             now=time.time(),
             last_s=examples.last_s,
             uncertain=examples.uncertain,
@@ -287,3 +289,11 @@ def _or_error(make: Callable[[], _ResultT]) -> _ResultT:
         raise HTTPException(422, redact(str(error))) from None
     except BusError as error:
         raise HTTPException(503, redact(str(error)), {"Retry-After": "5"}) from None
+
+
+def _missing() -> str | None:
+    try:
+        require_libraries()
+    except UsageError as error:
+        return str(error)
+    return None

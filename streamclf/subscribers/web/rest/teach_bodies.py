@@ -53,6 +53,7 @@ class TeachState(BaseModel):
 
     available: bool
     reason: str | None = None
+    missing: str | None = Field(None, description="Why this page cannot train: libraries that are not installed.")
     can_enable: bool = Field(False, description="Whether POST /api/teach/enable makes it available.")
     now: float = Field(description="The time on the service's machine, in seconds since 1970.")
     last_s: float = 0.0

@@ -152,6 +152,7 @@ class TeachPage {
     this.#root.replaceChildren(
       el("div", { class: "teach-choice" },
         field("Stream", this.#streams), this.#regionField, field("Name of the model", this.#name), this.#names),
+      el("p", { class: "settings-hint", hidden: !this.state.missing }, this.state.missing ?? ""),
       this.#message, this.#problem,
       this.marker.element, this.models.element, this.examples.element);
   }
