@@ -171,7 +171,8 @@ class DoubleCuda:
 
     def view(self, address: int, nbytes: int) -> np.ndarray[Any, Any]:
         """Return the bytes at `address`, which must be within one allocation."""
-        base = max((start for start in self._context if start <= address), default=0)
+        base = max((start for start in self._context if start <= address), default=None)
+        assert base is not None, "illegal memory access"
         block = self._context[base]
         assert address + nbytes <= base + block.nbytes, "illegal memory access"
         return block[address - base : address - base + nbytes]
