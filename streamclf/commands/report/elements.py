@@ -7,13 +7,17 @@ import html
 import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Final
 
+from engines.arrays import I64
 from engines.printable import printable
 from streamclf.commands.report.film_summary import Curve, ExplainedStill, FilmSummary
 from streamclf.commands.report.stills import Still
+from streamclf.commands.report.style import policy, shade
 
 WIDTH, HEIGHT, STRIP = 1000, 120, 14
 """The timeline's own units; the page stretches it to any width. The strip at its bottom shows the events."""
+MAX_MATRIX: Final = 30
 
 
 class Labels:
@@ -34,6 +38,17 @@ class Labels:
     def chip(self, label: int) -> str:
         """Return a spot of its colour, followed by its name."""
         return f'<span class="chip {self.colour(label)}" aria-hidden="true"></span>{self.name(label)}'
+
+
+def html_document(title: str, style: str, body: str) -> str:
+    """Make a self-contained page, which may load nothing. `style` is CSS, `body` HTML."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy(style)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{text(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        "</body>\n</html>\n"
+    )
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
@@ -131,6 +146,31 @@ def event_table(film: FilmSummary, labels: Labels) -> str:
         f'<div class="scroll"><table><caption>Events{more}</caption><thead><tr><th scope=col class=n>from</th>'
         "<th scope=col class=n>to</th><th scope=col>label</th><th scope=col class=n>mean p</th>"
         f"<th scope=col class=n>peak p</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def confusion_table(confusion: I64, rows: Sequence[int], columns: Sequence[int], labels: Labels, counted: str) -> str:
+    """Make the table of a confusion matrix from the numbers of the true labels, `rows`, and of the predicted ones.
+
+    `confusion` has a row for each true label; `counted` names what it counts, like films.
+    """
+    if len(columns) > MAX_MATRIX:
+        return f'<p class="soft">{len(columns)} labels are too many for a confusion matrix.</p>'
+    head = "".join(f"<th scope=col>{labels.name(label)}</th>" for label in columns)
+    lines = []
+    for truth in rows:
+        total = max(int(confusion[truth].sum()), 1)
+        cells = "".join(
+            f'<td class="{shade(int(confusion[truth, other]) / total)}{" right" if truth == other else ""}">'
+            f"{int(confusion[truth, other]) or ''}</td>"
+            for other in columns
+        )
+        lines.append(f"<tr><th scope=row>{labels.name(truth)}</th>{cells}</tr>")
+    return (
+        '<div class="scroll"><table class="matrix"><caption>Confusion matrix: a row for each true label, a column for '
+        f"each prediction, numbers of {counted}</caption>"
+        f"<thead><tr><th scope=col>true / predicted</th>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 

@@ -8,22 +8,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from engines.arrays import I64
 from streamclf import __version__
 from streamclf.commands.report.accuracy import Accuracy, compute_accuracy
 from streamclf.commands.report.elements import (
     Labels,
     best_still,
     clock,
+    confusion_table,
     event_table,
     explained_still,
+    html_document,
     short_names,
     text,
     timeline,
 )
 from streamclf.commands.report.film_summary import FilmSummary
 from streamclf.commands.report.stills import Still
-from streamclf.commands.report.style import policy, shade, style_sheet
+from streamclf.commands.report.style import style_sheet
 from streamclf.errors import OutputError
 from streamclf.units import share_text
 
@@ -31,7 +32,6 @@ MAX_FILMS: Final = 500
 """The most films that the report shows one by one. All of them count in its figures."""
 MAX_OPEN: Final = 8
 """With more films than this, their parts of the page are closed at first."""
-MAX_MATRIX: Final = 30
 """The most labels in the confusion matrix."""
 MAX_FAULTS: Final = 200
 FEW_FILMS: Final = 30
@@ -100,13 +100,7 @@ def report_page(data: ReportData) -> str:
         )
         if part
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy(style)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(data.title)}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
-        "</body>\n</html>\n"
-    )
+    return html_document(data.title, style, body)
 
 
 def _with_short_names(data: ReportData) -> ReportData:
@@ -175,30 +169,10 @@ def _accuracy_part(data: ReportData, labels: Labels) -> str:
             f"{rest} films have no true label of the model, and are not counted{f': {unknown}' if unknown else ''}."
         )
     parts.append(f'<p class="soft">{" ".join(remarks)}</p>')
-    parts += [] if found.confusion is None else [_matrix(found, found.confusion, labels)]
+    if found.confusion is not None:
+        parts.append(confusion_table(found.confusion, found.shown, found.shown, labels, "films"))
     parts.append(_label_table(found, labels))
     return "\n".join(parts)
-
-
-def _matrix(found: Accuracy, confusion: I64, labels: Labels) -> str:
-    shown = found.shown
-    if len(shown) > MAX_MATRIX:
-        return f'<p class="soft">{len(shown)} labels are too many for a confusion matrix.</p>'
-    head = "".join(f"<th scope=col>{labels.name(label)}</th>" for label in shown)
-    rows = []
-    for truth in shown:
-        total = max(int(confusion[truth].sum()), 1)
-        cells = "".join(
-            f'<td class="{shade(int(confusion[truth, other]) / total)}{" right" if truth == other else ""}">'
-            f"{int(confusion[truth, other]) or ''}</td>"
-            for other in shown
-        )
-        rows.append(f"<tr><th scope=row>{labels.name(truth)}</th>{cells}</tr>")
-    return (
-        '<div class="scroll"><table class="matrix"><caption>Confusion matrix: a row for each true label, a column for '
-        "each prediction, numbers of films</caption>"
-        f"<thead><tr><th scope=col>true / predicted</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
 
 
 def _label_table(found: Accuracy, labels: Labels) -> str:

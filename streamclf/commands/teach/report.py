@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from streamclf import __version__
-from streamclf.commands.report.elements import Labels, clock, text
-from streamclf.commands.report.style import policy, shade, style_sheet
+from streamclf.commands.report.elements import Labels, clock, confusion_table, html_document, text
+from streamclf.commands.report.style import style_sheet
 from streamclf.commands.teach.result import next_steps, none_method, none_misses
 from streamclf.teach.advice import advise_on_pair
 from streamclf.teach.examples import Example
@@ -19,7 +19,6 @@ from streamclf.teach.taught import Taught
 from streamclf.units import share_text
 
 MAX_WRONG: Final = 60
-MAX_MATRIX: Final = 30
 MAX_STILLS: Final = 12
 """The most stills of a label's examples."""
 MAX_LABELS_WITH_STILLS: Final = 40
@@ -38,7 +37,7 @@ def report_page(taught: Taught) -> str:
             f'<p class="soft">Encoder of {text(taught.examples.base)}, streamclf {text(__version__)}</p>',
             _tiles(taught),
             _advice(taught),
-            _matrix(taught, labels),
+            _held_out(taught, labels),
             _label_table(taught, labels),
             _none(taught),
             _alike(taught),
@@ -51,13 +50,7 @@ def report_page(taught: Taught) -> str:
         )
         if part
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy(style)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
-        "</body>\n</html>\n"
-    )
+    return html_document(title, style, body)
 
 
 def _multiline(value: str) -> str:
@@ -93,24 +86,10 @@ def _lines(heading: str, lines: Sequence[str]) -> str:
     return f"<h2>{text(heading)}</h2><ul>{shown}</ul>{more}"
 
 
-def _matrix(taught: Taught, labels: Labels) -> str:
+def _held_out(taught: Taught, labels: Labels) -> str:
     figures = taught.figures
-    if len(figures.labels) > MAX_MATRIX:
-        return f'<p class="soft">{len(figures.labels)} labels are too many for a confusion matrix.</p>'
-    head = "".join(f"<th scope=col>{labels.name(number)}</th>" for number in range(len(figures.labels)))
-    rows = []
-    for truth, counts in enumerate(figures.confusion):
-        total = max(int(counts.sum()), 1)
-        cells = "".join(
-            f'<td class="{shade(int(count) / total)}{" right" if truth == other else ""}">{int(count) or ""}</td>'
-            for other, count in enumerate(counts)
-        )
-        rows.append(f"<tr><th scope=row>{labels.name(truth)}</th>{cells}</tr>")
-    return (
-        '<h2>Held-out films</h2><div class="scroll"><table class="matrix"><caption>Confusion matrix: a row for each '
-        "true label, a column for each prediction, numbers of clips</caption>"
-        f"<thead><tr><th scope=col>true / predicted</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    rows, columns = range(len(figures.confusion)), range(len(figures.labels))
+    return "<h2>Held-out films</h2>" + confusion_table(figures.confusion, rows, columns, labels, "clips")
 
 
 def _label_table(taught: Taught, labels: Labels) -> str:
