@@ -109,17 +109,24 @@ class FrameAverageHead(nn.Module):
         return logits
 
 
-class ClipTextTower(nn.Module):
-    """Embed texts as CLIP does: token numbers (N, S) that end with the end token -> (N, E)."""
+class _TextTower(nn.Module):
+    """The layers of a text tower: token and position embeddings, transformer layers, and a projection."""
 
-    def __init__(self, config: TextConfig, *, embedding: int) -> None:
+    def __init__(self, config: TextConfig, *, embedding: int, bias: bool) -> None:
         super().__init__()
         dim = config.hidden_size
         self.tokens = nn.Embedding(config.vocab_size, dim)
         self.positions = nn.Parameter(torch.zeros(1, config.max_position_embeddings, dim))
         self.layers = _layers(config)
         self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
-        self.project = nn.Linear(dim, embedding, bias=False)
+        self.project = nn.Linear(dim, embedding, bias=bias)
+
+
+class ClipTextTower(_TextTower):
+    """Embed texts as CLIP does: token numbers (N, S) that end with the end token -> (N, E)."""
+
+    def __init__(self, config: TextConfig, *, embedding: int) -> None:
+        super().__init__(config, embedding=embedding, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the embedding of the last token, which has attended to all others."""
@@ -132,17 +139,11 @@ class ClipTextTower(nn.Module):
         return out
 
 
-class SiglipTextTower(nn.Module):
+class SiglipTextTower(_TextTower):
     """Embed texts as SigLIP does: padded token numbers (N, S) -> (N, E). Padding is not masked, as in training."""
 
     def __init__(self, config: TextConfig, *, embedding: int) -> None:
-        super().__init__()
-        dim = config.hidden_size
-        self.tokens = nn.Embedding(config.vocab_size, dim)
-        self.positions = nn.Parameter(torch.zeros(1, config.max_position_embeddings, dim))
-        self.layers = _layers(config)
-        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
-        self.project = nn.Linear(dim, embedding)
+        super().__init__(config, embedding=embedding, bias=True)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the embedding of the last token, which may be padding."""
