@@ -1,4 +1,4 @@
-"""Know the keys of each section of the configuration, for errors about keys that are not known."""
+"""List the keys of each section of the configuration, for errors that name an unknown key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Summaries of a window's features over time: the numbers that a taught head weighs.
+"""Summarise the features of a window over time: the numbers that a taught head weighs.
 
 Every summary is made of standard ONNX operators: a matrix product over the time axis, or a maximum.
 """
