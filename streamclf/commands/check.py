@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from streamclf.commands.probes import CONNECT_S, MARGIN_S, Probe, longest_s, reach, read_picture, run_probes
+from engines.bundle import Bundle
+from streamclf.commands.probes import CONNECT_S, MARGIN_S, Picture, Probe, longest_s, reach, read_picture, run_probes
 from streamclf.commands.running_service import is_running
+from streamclf.commands.substream import ModelPicture, describe_substream
 from streamclf.config.outlet_options import MetricsConfig, MqttConfig, OutletConfig, WebConfig
 from streamclf.config.picture_area import PictureArea
 from streamclf.config.service import ServiceConfig, load_config
@@ -42,7 +44,8 @@ def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]
     endpoints = [*_check_endpoints(config)]
     runs = any(is_taken for _, is_taken in endpoints) and is_running(config)
     problems = [text for text, is_taken in endpoints if not (is_taken and runs)]
-    probes = [*_probe_streams(config, connect=connect), *_probe_outlets(config.outlets.all, connect=connect)]
+    pictures: dict[str, Picture] = {}
+    probes = [*_probe_streams(config, pictures, connect=connect), *_probe_outlets(config.outlets.all, connect=connect)]
     lines = [f"note: {text}" for text in (*_find_repeated_sources(config), *_find_unmasked_films(config))]
     if runs:
         lines.append("note: the service of this configuration runs on this machine now, and uses its ports")
@@ -51,6 +54,7 @@ def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]
             problems.append(f"{place}: {error}")
         elif connect:
             lines.append(f"{place}: {found}")
+    lines += [f"note: {text}" for text in _find_large_pictures(config, pictures, checked.bundles)]
     outlets = "".join(f", {each.full_name}" for each in config.outlets.all)
     models = ", ".join(
         f"{name} ({bundle.spec.id})" if name else bundle.spec.id for name, bundle in checked.bundles.items()
@@ -112,22 +116,38 @@ def _find_unmasked_films(config: ServiceConfig) -> Iterator[str]:
             )
 
 
-def _probe_streams(config: ServiceConfig, *, connect: bool) -> Iterator[Probe]:
+def _find_large_pictures(
+    config: ServiceConfig, pictures: Mapping[str, Picture], bundles: Mapping[str, Bundle]
+) -> Iterator[str]:
+    """Find cameras whose second stream would be large enough for every model."""
+    for name, picture in pictures.items():
+        seen = [
+            ModelPicture(part=part, model=(bundles[model].spec.width, bundles[model].spec.height))
+            for view, part in zip(config.views_of(name), picture.parts, strict=True)
+            for model in view.models
+        ]
+        if text := describe_substream(config.streams[name].url, picture, seen):
+            yield f"streams.{name}: {text}"
+
+
+def _probe_streams(config: ServiceConfig, pictures: dict[str, Picture], *, connect: bool) -> Iterator[Probe]:
+    """Yield a probe for each stream; it adds what it reads to `pictures`."""
+
+    def read(name: str, source: SourceConfig, areas: Sequence[PictureArea]) -> str:
+        pictures[name] = read_picture(source, areas)
+        return f"live ({pictures[name]})"
+
     for name, stream in config.streams.items():
         place = f"streams.{name}"
         if not stream.enabled:
             continue
         if stream.push is None and (stream.ends or connect):
             areas = [view.area for view in config.views_of(name)]
-            yield place, longest_s(stream), partial(_describe_picture, stream.source, areas)
+            yield place, longest_s(stream), partial(read, name, stream.source, areas)
         elif stream.url is not None:
             parts = urlsplit(stream.url)
             host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme.lower(), 554)
             yield place, CONNECT_S + MARGIN_S, lambda host=host, port=port: reach(host, port)  # type: ignore[misc]
-
-
-def _describe_picture(source: SourceConfig, areas: Sequence[PictureArea]) -> str:
-    return f"live ({read_picture(source, areas)})"
 
 
 def _probe_outlets(outlets: Sequence[OutletConfig], *, connect: bool) -> Iterator[Probe]:

@@ -37,6 +37,8 @@ class Picture:
     width: int
     height: int
     fps: float | None
+    parts: Sequence[tuple[int, int]] = ()
+    """(width, height) of each area that `read_picture` was called with."""
 
     def __str__(self) -> str:
         rate = "" if self.fps is None else f", {self.fps:.3g} frames/s"
@@ -57,12 +59,17 @@ def read_picture(config: SourceConfig, areas: Sequence[PictureArea] = ()) -> Pic
         frame = next(source, None)
         if frame is None:
             raise SourceError("holds no frame; check the file")
-        for area in areas:
-            frame.size_of(area)
+        parts = [frame.size_of(area) for area in areas]
         fps = source.info.fps
         if fps is None and source.live:
             fps = _measure_rate(source, frame.pts_ns)
-        return Picture(codec=source.info.codec, width=frame.width, height=frame.height, fps=fps)
+        return Picture(
+            codec=source.info.codec,
+            width=frame.width,
+            height=frame.height,
+            fps=fps,
+            parts=[(width, height) for height, width in parts],
+        )
 
 
 def _measure_rate(source: Source, first_ns: int) -> float | None:

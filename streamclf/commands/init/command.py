@@ -17,8 +17,8 @@ from streamclf.commands.init.document import Document, StreamLines
 from streamclf.commands.init.files import refuse_existing, write_file
 from streamclf.commands.init.ports import find_free_ports
 from streamclf.commands.init.questions import ask, ask_yes, has_terminal
-from streamclf.commands.init.trials import MANY_TIMES, describe_failure, describe_picture, is_large, say, try_streams
-from streamclf.commands.probes import CONNECT_S, MARGIN_S, Picture, reach, run_probes
+from streamclf.commands.init.trials import describe_failure, describe_picture, find_substreams, say, try_streams
+from streamclf.commands.probes import CONNECT_S, MARGIN_S, reach, run_probes
 from streamclf.config.events_endpoint import CONFIG_SUFFIXES
 from streamclf.config.outlets import OUTLETS
 from streamclf.config.placeholders import Substitution
@@ -83,7 +83,7 @@ def run_init(path: Path, options: Options) -> int:
     if page is None:
         page = asks and ask_yes("Page for browsers, with live pictures and events", _is_installed("web"))
     bundle = find_bundle(DEFAULT_MODEL)
-    picture = (bundle.spec.width, bundle.spec.height)
+    substreams = find_substreams(streams, pictures, (bundle.spec.width, bundle.spec.height))
     events, replay = find_free_ports(2, FIRST_PORT)
     outlets: dict[str, dict[str, str | int]] = {}
     if broker:
@@ -99,7 +99,7 @@ def run_init(path: Path, options: Options) -> int:
                 name=stream.name,
                 keys=stream.keys,
                 notes=[
-                    *describe_picture(pictures.get(stream.name), picture),
+                    *describe_picture(pictures.get(stream.name), substreams.get(stream.name)),
                     *describe_failure(failures.get(stream.name)),
                 ],
                 enabled=stream.name not in failures or options.keep_failing,
@@ -118,7 +118,7 @@ def run_init(path: Path, options: Options) -> int:
     _write(path, text, credentials.variables, force=options.force)
     describe_work(lambda: f"{path} was written")
     left_out = [name for name in failures if not options.keep_failing]
-    _say_next(path, document, credentials.variables, left_out, picture, pictures)
+    _say_next(path, document, credentials.variables, left_out, substreams)
     return 1 if left_out else 0
 
 
@@ -218,16 +218,11 @@ def _say_next(
     document: Document,
     variables: Mapping[str, str],
     left_out: Sequence[str],
-    wanted: tuple[int, int],
-    pictures: Mapping[str, Picture],
+    substreams: Mapping[str, str],
 ) -> None:
     """Print what was written, what is left to do, and the next commands."""
-    large = [name for name, picture in pictures.items() if is_large(picture, wanted)]
-    if large:
-        say(
-            f"note: {', '.join(large)}: more than {MANY_TIMES} times as wide and high as the model's picture "
-            f"({wanted[0]}x{wanted[1]}); the second stream of the camera (substream) would cost less processor time"
-        )
+    for name, text in substreams.items():
+        say(f"note: {name}: {text}")
     enabled = sum(stream.enabled for stream in document.streams)
     say(f"wrote {path}: {enabled} stream(s){''.join(f', {kind}' for kind in document.outlets)}")
     if variables:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from engines.printable import printable
 from streamclf.commands.init.cameras import NewStream
 from streamclf.commands.probes import Picture, longest_s, read_picture, run_probes
+from streamclf.commands.substream import ModelPicture, describe_substream
 from streamclf.redact import redact
-
-MANY_TIMES: Final = 4
-"""A picture this many times as wide and as high as the model's is reduced so much that a smaller one serves as well."""
 
 
 def try_streams(
@@ -39,23 +36,35 @@ def try_streams(
     return {name: picture for name, picture in pictures.items() if name not in failures}, failures
 
 
-def describe_picture(picture: Picture | None, wanted: tuple[int, int]) -> Iterator[str]:
-    """Yield the comments about a camera that sends `picture` for a model with pictures of `wanted` width and height."""
+def find_substreams(
+    streams: Sequence[NewStream], pictures: Mapping[str, Picture], wanted: tuple[int, int]
+) -> dict[str, str]:
+    """Return a sentence for each camera whose second stream is large enough for a model's picture of `wanted` size.
+
+    `wanted` is (width, height). The sentence may name a URL, with `${NAME}` for each secret.
+    """
+    found = {}
+    for stream in streams:
+        url = stream.keys.get("url")
+        if (picture := pictures.get(stream.name)) and isinstance(url, str):
+            seen = [ModelPicture(part=(picture.width, picture.height), model=wanted)]
+            if text := describe_substream(url, picture, seen):
+                found[stream.name] = text
+    return found
+
+
+def describe_picture(picture: Picture | None, substream: str | None) -> Iterator[str]:
+    """Yield the comments about a camera that sends `picture`."""
     if picture is not None:
         yield printable(picture)
-        if is_large(picture, wanted):
-            yield "The second stream of this camera (substream) would cost less processor time."
+    if substream is not None:
+        yield printable(substream)
 
 
 def describe_failure(error: str | None) -> Iterator[str]:
     """Yield the comment about a camera that failed."""
     if error is not None:
         yield printable(redact(f"failed: {error}"))
-
-
-def is_large(picture: Picture, wanted: tuple[int, int]) -> bool:
-    """Return whether `picture` is much larger than the model's, so that a smaller one would serve as well."""
-    return picture.width > MANY_TIMES * wanted[0] and picture.height > MANY_TIMES * wanted[1]
 
 
 def say(text: str) -> None:

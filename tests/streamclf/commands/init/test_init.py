@@ -72,7 +72,7 @@ def test_cameras_are_tried_and_written_without_passwords(
     )
     out = capsys.readouterr().out
     assert re.search(r"door +h264, 1280x720, 25 frames/s", out)
-    assert "note: door: more than 4 times as wide and high as the model's picture (192x144)" in out
+    assert "note: door: the picture has 33 times the pixels of the model's (192x144); the camera's second stream" in out
     assert "mqtt  no connection now: 127.0.0.1:1: connection refused" in out
     assert "streamclf check --connect cameras.yaml\n  streamclf run cameras.yaml\n" in out
     text = (here / "cameras.yaml").read_text()
