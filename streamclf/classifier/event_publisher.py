@@ -59,7 +59,8 @@ class EventPublisher:
         if tracker is not None and tracker.config:
             by_label = dict(zip(spec.labels, probabilities.tolist(), strict=True))
             start_s, end_s = media_s(window.start_pts_ns), media_s(window.end_pts_ns)
-            self._post(feed, model, tracker.update(by_label, start_s, end_s, window.segment, time.time()))
+            changes = tracker.update(by_label, start_s, end_s, window.segment, time.time())
+            self._post(feed, model, changes, window.captured_ns)
 
     def end_scheduled(self) -> None:
         """End the actions whose hours are over, also of feeds without new chunks."""
@@ -78,10 +79,10 @@ class EventPublisher:
         for feed, model in [key for key in self._trackers if is_over(key)]:
             self._post(feed, model, self._trackers.pop((feed, model)).close("stopped"))
 
-    def _post(self, feed: Feed, model: str, changes: Sequence[ActionChange]) -> None:
+    def _post(self, feed: Feed, model: str, changes: Sequence[ActionChange], captured_ns: int | None = None) -> None:
         for change in changes:
             body = change.body() | view_keys(_view(feed, model))
-            self._producer.post(Draft(type="action", stream=feed.stream, body=body, captured_ns=None))
+            self._producer.post(Draft(type="action", stream=feed.stream, body=body, captured_ns=captured_ns))
 
 
 def _view(feed: Feed, model: str) -> ViewKey:

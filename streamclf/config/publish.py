@@ -39,6 +39,11 @@ class PublishConfig(Section):
     allow: Path | None = Field(
         None, description="Path of a directory with the public keys (*.key) that may connect. Needs `keys`."
     )
+    leases: Path | None = Field(
+        None,
+        description="Path of the file with the leases of the streams. A fleet writes it for each of its nodes: events of "
+        "a stream without a valid lease are refused. Do not set it outside a fleet.",
+    )
     memory_limit: MemoryLimit = Field(
         "1GB",
         validate_default=True,

@@ -256,7 +256,7 @@ def _with_absolute_paths(config: ServiceConfig, base: Path) -> ServiceConfig:
     publish = config.publish.model_copy(
         update={
             key: base / path
-            for key in ("journal", "keys", "allow")
+            for key in ("journal", "keys", "allow", "leases")
             if (path := getattr(config.publish, key)) is not None
         }
     )

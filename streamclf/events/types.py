@@ -52,6 +52,7 @@ Phase: TypeAlias = Literal["start", "update", "end"]
 
 StreamName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
+LeaseToken = Annotated[int, Field(ge=1, le=MAX_OFFSET)]
 Epoch = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 DisplayName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]
@@ -93,7 +94,8 @@ class _JournalledEvent:
     """The fields that every event of a stream has.
 
     `offset` is None, and `durable` False, for an event that was published but could not be journalled (disk full).
-    `previous` is the offset of the same stream's event before it, 0 for the first.
+    `previous` is the offset of the same stream's event before it, 0 for the first. `lease` is the token with which the
+    node of a fleet published it; None outside a fleet.
     """
 
     __pydantic_config__ = _WIRE
@@ -105,6 +107,7 @@ class _JournalledEvent:
     previous: Offset
     time: datetime
     durable: bool = True
+    lease: LeaseToken | None = None
     _raw: SkipJsonSchema[bytes] = field(default=b"", init=False, repr=False, compare=False)
 
     @property
@@ -238,7 +241,9 @@ class Heartbeat:
     `streams` lists the configured streams. The journal also has events of streams that were removed. It is None for a
     hub that does not know the configuration.
     `outlets` holds the state of each outlet that the service runs, by name. `configuration` reports how the service
-    received its configuration file when it last read it; None for a service without a file.
+    received its configuration file when it last read it; None for a service without a file. `leases` has the token of
+    each stream that a node of a fleet may publish now, and `refused` the events of each stream that came without a
+    lease; None and empty outside a fleet.
     """
 
     __pydantic_config__ = _WIRE
@@ -255,6 +260,8 @@ class Heartbeat:
     streams: Annotated[tuple[StreamName, ...], Field(max_length=MAX_LISTED_STREAMS)] | None = None
     outlets: Annotated[dict[OutletName, OutletStatus], Field(max_length=MAX_OUTLETS)] = field(default_factory=dict)
     configuration: ConfigurationStatus | None = None
+    leases: Annotated[dict[StreamName, LeaseToken], Field(max_length=MAX_LISTED_STREAMS)] | None = None
+    refused: Annotated[dict[StreamName, Count], Field(max_length=MAX_LISTED_STREAMS)] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +281,8 @@ Event: TypeAlias = StreamEvent | Heartbeat
 Received: TypeAlias = Event | Lost
 
 _ABSENT_IF_NONE: Final = (
-    "engine", "hop", "name", "actions", "views", "streams", "configuration", "region", "model_name", "labels",
+    "engine", "hop", "name", "actions", "views", "streams", "configuration", "region", "model_name", "labels", "lease",
+    "leases",
 )  # fmt: skip
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 _VALIDATOR: Final = _ADAPTER.validator
@@ -312,8 +320,9 @@ def to_json(event: Event) -> bytes:
     for key in ("dropped", "gated") if body["type"] == "prediction" else ():
         if not body[key]:
             del body[key]
-    if body["type"] == "heartbeat" and not body["outlets"]:
-        del body["outlets"]
+    for key in ("outlets", "refused") if body["type"] == "heartbeat" else ():
+        if not body[key]:
+            del body[key]
     for key in _ABSENT_IF_NONE:
         if body.get(key, "") is None:
             del body[key]

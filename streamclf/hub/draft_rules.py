@@ -7,8 +7,8 @@ stream with an adaptive hop, and the stream's name and actions in the configurat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -53,6 +53,15 @@ class OpenActions:
         """The open actions as JSON, for the constructor."""
         return orjson.dumps([[stream, each.owner, each.body] for (stream, _), each in self._open.items()])
 
+    def adopt(self, draft: Draft) -> Draft:
+        """Return an `action` draft as the start of its action if it updates one that is not open, else as it is.
+
+        In a fleet, a start is refused while the node has no lease for the stream.
+        """
+        if draft.body["phase"] != "update" or (draft.stream, _action_key(draft.body)) in self._open:
+            return draft
+        return replace(draft, body={**draft.body, "phase": "start"})
+
     def apply(self, draft: Draft, owner: bytes) -> list[Draft]:
         """Return the drafts to journal for an `action` draft of the producer `owner`.
 
@@ -74,16 +83,19 @@ class OpenActions:
             running.body = dict(draft.body)
         return [draft]
 
-    def end_abandoned(self, active: Collection[bytes]) -> list[Draft]:
+    def end_abandoned(
+        self, active: Collection[bytes], may_publish: Callable[[str], bool] = lambda _: True
+    ) -> list[Draft]:
         """Return ends for the actions of producers that have ended; call this with each heartbeat.
 
-        `active` holds the producers that sent anything since the last call.
+        `active` holds the producers that sent anything since the last call. The actions of a stream stay open while
+        `may_publish` is false for it.
         """
         owners = {owner.hex() for owner in active}
         ends = []
         for key, each in list(self._open.items()):
             each.silent_heartbeats = 0 if each.owner in owners else each.silent_heartbeats + 1
-            if each.silent_heartbeats >= MAX_SILENT_HEARTBEATS:
+            if each.silent_heartbeats >= MAX_SILENT_HEARTBEATS and may_publish(key[0]):
                 del self._open[key]
                 self.changed = True
                 ends.append(_end_lost(key[0], each))

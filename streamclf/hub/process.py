@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 import zmq
 
+from streamclf.config.service import MAX_STREAMS
 from streamclf.errors import EventError
 from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.drafts import Draft
@@ -30,6 +31,7 @@ from streamclf.hub.guard.curve_gate import AllowList, CurveGate
 from streamclf.hub.guard.flood import FloodGuard
 from streamclf.hub.guard.memory import FreeMemory
 from streamclf.hub.journal import Journal, Record
+from streamclf.hub.lease_guard import LeaseGuard
 from streamclf.hub.link_server import LinkServer
 from streamclf.hub.publisher import Publisher
 from streamclf.hub.replay_server import ReplayServer
@@ -89,6 +91,8 @@ class Hub:
         self._open_actions = OpenActions(self.journal.note(_OPEN_ACTIONS_NOTE))
         self._starts = ActionStarts()
         self._noted_epoch = self.journal.epoch
+        self._leases = None if job.leases is None else LeaseGuard(job.leases)
+        """None outside a fleet."""
         self._statuses = CompleteStatus(job.streams)
         self._configured = job.streams
         self._stream_log = StreamLog()
@@ -154,6 +158,7 @@ class Hub:
         self._configured = settings.streams
         self._send_heartbeat()  # a subscriber that knows of the removal of a stream expects no more of its events
         drafts = self._statuses.change_descriptions(settings.streams)
+        self._refresh_leases()
         self._commit([record for draft in drafts if (record := self._make_record(draft, {}))], {})
 
     @staticmethod
@@ -178,6 +183,9 @@ class Hub:
         # Not with each heartbeat: new subscribers cause extra heartbeats, and producers say hello once a second.
         if now >= self._check_producers_at:
             self._check_producers_at = now + _HEARTBEAT_S
+            self._refresh_leases()
+            if self._leases:
+                self._leases.report()
             self._end_abandoned_actions()
             self._stream_log.tick(now)
             self._publisher.peers.disconnect_revoked()
@@ -193,6 +201,7 @@ class Hub:
         if batch.drafts or batch.sequences:
             has_status = any(draft.type == "status" for draft in batch.drafts)
             dropped = self._links.dropped() if has_status else {}
+            self._refresh_leases()
             records = [
                 record
                 for draft, sender in zip(batch.drafts, batch.senders, strict=True)
@@ -202,7 +211,8 @@ class Hub:
             self._links.acknowledge()
             self._log_states(batch.drafts)
         for stream, jpeg in batch.previews:
-            self._publisher.send_preview(stream, jpeg)
+            if self._may_publish(stream):
+                self._publisher.send_preview(stream, jpeg)
         for request_id, result in batch.saved:
             with contextlib.suppress(EventError):  # the client gets the error of a process that does not answer
                 self._examples.complete_with(request_id, result)
@@ -228,7 +238,8 @@ class Hub:
         notes = {_OPEN_ACTIONS_NOTE: self._open_actions.stored} if is_due else {}
         self._published += len(records)
         entries = self.journal.append(records, sequences, notes)
-        self._publisher.publish(entries)
+        # A commit may take longer than a lease. Subscribers with replay then read these events from the journal.
+        self._publisher.publish(entry for entry in entries if self._may_publish(entry.stream))
         for entry in entries:
             if entry.type == "action":
                 start = self._starts.start_of(entry.offset, entry.stream, entry.body)
@@ -240,14 +251,28 @@ class Hub:
         if draft.type != "action":
             return [record for each in self._statuses.apply(draft) if (record := self._make_record(each, dropped))]
         record = self._make_record(draft, dropped)
+        if record is not None and self._leases and (adopted := self._open_actions.adopt(draft)) is not draft:
+            draft, record = adopted, self._make_record(adopted, dropped)
         if record is None:
             return []
         drafts = self._open_actions.apply(draft, sender)
         ends = [end for each in drafts if each is not draft if (end := self._make_record(each, dropped))]
         return [*ends, record] if draft in drafts else ends
 
+    def _refresh_leases(self) -> None:
+        if self._leases:
+            self._leases.refresh()
+
+    def _may_publish(self, stream: str) -> bool:
+        return self._leases is None or self._leases.token_of(stream) is not None
+
     def _make_record(self, draft: Draft, dropped: dict[str, int]) -> Record | None:
         event = self._make_event(draft, dropped)
+        if self._leases:
+            token = self._leases.admit(draft.stream, draft.captured_ns)
+            if token is None:
+                return None
+            event["lease"] = token
         try:
             check_event(event)
         except EventError as error:
@@ -287,7 +312,7 @@ class Hub:
         return event
 
     def _end_abandoned_actions(self) -> None:
-        ends = self._open_actions.end_abandoned(self._links.active_producers())
+        ends = self._open_actions.end_abandoned(self._links.active_producers(), self._may_publish)
         if ends:
             log.warning("ended %d actions whose producer is gone", len(ends))
             self._commit([record for end in ends if (record := self._make_record(end, {}))], {})
@@ -304,6 +329,9 @@ class Hub:
         }  # fmt: skip
         if self._configured is not None:
             message["streams"] = list(self._configured)
+        if self._leases is not None:
+            message["leases"] = dict(list(self._leases.held().items())[:MAX_STREAMS])
+            message["refused"] = self._leases.refused
         if self._configuration is not None:
             message["configuration"] = self._configuration
         self._publisher.send(HEARTBEAT_TOPIC, orjson.dumps(message, option=orjson.OPT_UTC_Z))

@@ -213,6 +213,8 @@ class HubJob(LinkedJob):
     allow: Path | None = None
     own_key: str | None = None
     """Public key of the service's own outlets, which may connect besides those in `allow`."""
+    leases: Path | None = None
+    """File of the leases (`streamclf.runtime.lease_file`); None for a service outside a fleet."""
     high_water: int = 2000
     """Messages kept for one slow subscriber."""
 

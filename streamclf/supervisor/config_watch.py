@@ -15,7 +15,7 @@ from streamclf.supervisor.preflight import preflight
 
 log = logging.getLogger("service")
 
-RESTART_KEYS = ("events", "replay", "journal", "keys", "allow", "memory_limit")
+RESTART_KEYS = ("events", "replay", "journal", "keys", "allow", "leases", "memory_limit")
 """Keys of `publish` that only a restart can change: the hub has them from its start."""
 
 _ABSENT_CHECKS = 5

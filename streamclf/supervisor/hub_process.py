@@ -67,6 +67,7 @@ class HubProcess:
             examples=current.config.examples is not None,
             keys=publish.keys,
             allow=publish.allow,
+            leases=publish.leases,
             own_key=self._access.public if self._access else None,
         )
 
