@@ -41,8 +41,8 @@ class PublishConfig(Section):
     )
     leases: Path | None = Field(
         None,
-        description="Path of the file with the leases of the streams. A fleet writes it for each of its nodes: events of "
-        "a stream without a valid lease are refused. Do not set it outside a fleet.",
+        description="Path of the file with the leases of the streams, which a fleet writes for each of its nodes. "
+        "Events of a stream without a valid lease are refused. Do not set it outside a fleet.",
     )
     memory_limit: MemoryLimit = Field(
         "1GB",

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamclf.errors import EventError
-from streamclf.events.types import MAX_OFFSET, Epoch, Offset, Reason, StreamName
+from streamclf.events.types import CounterName, Epoch, LeaseToken, Offset, Reason, StreamName
 
 MAX_DIRECTORY_BYTES: Final = 8 << 20
 MAX_DIRECTORY_NODES: Final = 1024
@@ -20,7 +20,6 @@ MAX_REQUEST_BYTES: Final = 1024
 
 NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Revision = Annotated[str, Field(max_length=64)]
-LeaseToken = Annotated[int, Field(ge=1, le=MAX_OFFSET)]
 NodeState: TypeAlias = Literal["live", "lost", "left"]
 """`live`: it renews its lease. `lost`: it no longer does. `left`: it ended in order, or the fleet no longer uses it."""
 
@@ -48,6 +47,10 @@ class DirectoryNode(_Wire):
     """The node's journal, as of its last report."""
     head: Offset | None = None
     """The newest event in its journal, as of its last report."""
+    capacity: Annotated[dict[CounterName, float], Field(max_length=32)] = Field(default_factory=dict)
+    """Numbers for people, like `cpu` and `cpu_used`, in the units of the fleet's file."""
+    version: Annotated[str, Field(max_length=64)] | None = None
+    """The version of streamclf on the node."""
 
 
 class DirectoryStream(_Wire):
@@ -57,6 +60,8 @@ class DirectoryStream(_Wire):
     """None while no node has the lease."""
     lease: LeaseToken | None = None
     """Each grant has a larger token than all grants before. An event with a smaller token came too late."""
+    since: datetime | None = None
+    """When this lease was granted, by the clock of the fleet's head."""
     reason: Reason | None = None
     """Why no node has the lease."""
 
