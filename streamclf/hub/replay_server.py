@@ -6,7 +6,6 @@ DEALER sockets both work. The consumer requests page by page, so a slow consumer
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import sqlite3
@@ -18,22 +17,13 @@ import zmq
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from streamclf.config.service import MAX_STREAMS
-from streamclf.errors import BusError, EventError
+from streamclf.errors import EventError
 from streamclf.events.example_request import parse_example_request
 from streamclf.events.types import JOURNALLED, MAX_OFFSET, Epoch, StreamName
 from streamclf.hub.example_requests import ExampleRequests
 from streamclf.hub.guard.curve_gate import CurveGate
-from streamclf.hub.guard.peers import FRAME_BYTES, Peers
-from streamclf.hub.guard.waiting import Waiting, WaitingAnswers, WaitingRequests
 from streamclf.hub.journal_reader import JournalReader
-from streamclf.hub.publisher import (
-    MAX_REQUEST_BYTES,
-    PUBLIC_IO_THREAD,
-    RECEIVE_BUFFER_BYTES,
-    SEND_BUFFER_BYTES,
-)
-from streamclf.hub.socket_thread import SocketThread
-from streamclf.net.zeromq import bind, open_socket
+from streamclf.hub.request_server import RequestServer, error_reply, fault_text
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +32,6 @@ _MAX_REPLY_BYTES = 512 * 1024
 _MAX_SCANNED: Final = 20_000
 """Offsets scanned for one reply: this bounds the time of a request whose filter matches nothing."""
 _SNAPSHOT_LIMIT = len(JOURNALLED) * MAX_STREAMS
-_SEND_HIGH_WATER = 2
-_RECEIVE_HIGH_WATER = 8
-_MAX_READ_AT_ONCE: Final = 1024
-_MAX_FRAMES: Final = 8
-"""Frames of one request with its envelope: a valid one has three at most."""
 
 
 _KINDS: Final = frozenset({"snapshot", "replay", "save", "saved"})
@@ -146,86 +131,42 @@ class ReplayServer:
 
         `examples` takes requests to save a stretch. `savers` are the keys that may send them; None permits all.
         """
-        self._socket = open_socket(context, zmq.ROUTER, max_bytes=MAX_REQUEST_BYTES, io_thread=PUBLIC_IO_THREAD)
-        self._socket.sndhwm, self._socket.rcvhwm = _SEND_HIGH_WATER, _RECEIVE_HIGH_WATER
-        self._socket.sndbuf, self._socket.rcvbuf = SEND_BUFFER_BYTES, RECEIVE_BUFFER_BYTES
-        self._socket.router_mandatory = True  # fail if a peer sends more requests without reading the replies
-        if gate:
-            gate.protect(self._socket)
-        try:
-            self.endpoint = bind(self._socket, endpoint, "publish.replay", guarded=gate is not None)
-        except BusError:
-            self._socket.close(0)
-            raise
-        self.peers = Peers("publish.replay", permits=gate.permits if gate else None)
-        self._requests = WaitingRequests()
-        self._waiting = WaitingAnswers(self.peers)
         self._journal = journal
         self._examples, self._savers = examples, savers
         self._reader: JournalReader | None = None
-        self.refused = 0
-        self._thread = SocketThread("replay", self._socket, self._serve, self._close_reader)
+        self._refused = 0
+        self._server = RequestServer(
+            context,
+            endpoint,
+            self._reply,
+            role="publish.replay",
+            thread="replay",
+            gate=gate,
+            clean_up=self._close_reader,
+        )
+        self.endpoint, self.peers = self._server.endpoint, self._server.peers
+
+    @property
+    def refused(self) -> int:
+        """The number of requests that were refused."""
+        return self._refused + self._server.refused
 
     def close(self) -> None:
         """End the thread and its socket."""
-        self._thread.close()
-
-    def _serve(self) -> bool:
-        """Read all requests that have arrived, and answer the next one; return whether more wait."""
-        self._read_requests()
-        if (request := self._requests.pop()) and self.peers.is_connected(request.peer):
-            self._answer(request)
-        return bool(self._requests)
-
-    def _read_requests(self) -> None:
-        # While a peer's requests wait in libzmq, libzmq does not free the memory of the disconnected peer.
-        for _ in range(_MAX_READ_AT_ONCE):
-            try:
-                frames = [self._socket.recv(zmq.NOBLOCK, copy=False)]
-            except zmq.Again:
-                return
-            while frames[-1].more and len(frames) <= _MAX_FRAMES:
-                frames.append(self._socket.recv(copy=False))
-            last = frames[-1]
-            while last.more:
-                last = self._socket.recv(copy=False)
-            peer = self.peers.sender(frames[-1], sum(FRAME_BYTES + len(frame) for frame in frames[1:]))
-            if peer is None:
-                continue  # the peer is gone, or its key is no longer allowed
-            *route, body = (frame.bytes for frame in frames)
-            if len(frames) > _MAX_FRAMES:
-                self.refused += 1
-                self.peers.disconnect(peer, f"a request of more than {_MAX_FRAMES} frames")
-            elif len(route) not in (1, 2) or route[1:] not in ([], [b""]):
-                self.refused += 1
-            elif (excessive := self._requests.add(Waiting(peer, route, body))) is not None:
-                self.peers.disconnect(excessive, "it sends requests without reading the replies")
-
-    def _answer(self, request: Waiting) -> None:
-        reply = self._reply(request.body, request.peer.user)
-        self._waiting.add(request.peer, sum(len(frame) + FRAME_BYTES for frame in reply))
-        try:
-            self._socket.send_multipart([*request.route, *reply], zmq.NOBLOCK)
-        except zmq.Again:
-            self.peers.disconnect(request.peer, "it sends requests without reading the replies")
-        except zmq.ZMQError as error:
-            if error.errno != errno.EHOSTUNREACH:  # the peer left meanwhile
-                raise
+        self._server.close()
 
     def _reply(self, body: bytes, user: str | None = None) -> list[bytes]:
         try:
             request = _REQUEST.validate_json(body)
         except ValidationError as error:
-            self.refused += 1
-            fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            place = [str(part)[:64] for part in fault["loc"] if part not in _KINDS][:4]
-            return [_error("", f"{'.'.join(place) or 'request'}: {fault['msg'][:200]}")]
+            self._refused += 1
+            return [error_reply("", fault_text(error, _KINDS))]
         if isinstance(request, SaveRequest):
             try:
                 return [self._save(request, user)]
             except EventError as error:
-                self.refused += 1
-                return [_error(request.id, str(error))]
+                self._refused += 1
+                return [error_reply(request.id, str(error))]
         try:
             # The reader stays open: a flood of connections may leave no descriptor to open it again.
             self._reader = self._reader or JournalReader(self._journal)
@@ -233,7 +174,7 @@ class ReplayServer:
         except (sqlite3.Error, OSError) as error:
             log.warning("replay: the journal cannot be read now: %s", error)
             self._close_reader()
-            return [_error(request.id, "the journal cannot be read now; ask again later")]
+            return [error_reply(request.id, "the journal cannot be read now; ask again later")]
 
     def _save(self, request: SaveRequest, user: str | None) -> bytes:
         if self._examples is None or (self._savers is not None and user not in self._savers):
@@ -250,7 +191,3 @@ class ReplayServer:
         if self._reader:
             self._reader.close()
         self._reader = None
-
-
-def _error(request_id: str, text: str) -> bytes:
-    return orjson.dumps({"v": 1, "reply": "error", "id": request_id, "error": text})
