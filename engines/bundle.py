@@ -47,7 +47,7 @@ Threshold = Annotated[float, Field(gt=0, le=1)]
 PartName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 DEFAULT_THRESHOLD: Final = 0.5
 """Probability from which an independent label counts as present where the spec gives no threshold for it."""
-NEW_KEYS: Final = ("short_clips", "activation", "thresholds", "feature_parts")
+NEW_KEYS: Final = ("short_clips", "activation", "thresholds", "feature_parts", "decode")
 """Keys that format 2 did not have at first. A spec leaves out their defaults, so that an older version reads it."""
 
 
@@ -91,6 +91,10 @@ class ModelSpec(BaseModel):
     )
     thresholds: dict[str, Threshold] = Field(
         default_factory=dict, description="probability from which a label counts as present, above 0, at most 1"
+    )
+    decode: Literal["auto", "exact"] = Field(
+        "auto",
+        description="`exact`: a stream's `decode: auto` decodes its video exactly for this model, never fast",
     )
     metrics: dict[str, float] = Field(default_factory=dict, description="on the model's own test split")
     files: dict[str, Sha256] = Field(description="sha256 of every other file of the bundle")

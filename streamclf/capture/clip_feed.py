@@ -71,7 +71,8 @@ class ClipFeed:
             )
         self._examples = None if examples is None else ExampleWriter(stream, examples, self._ring, answer)
         self._answer = answer
-        self._takes_pictures = False
+        self.takes_pictures = False
+        """Whether films are made of the source's pictures, because it has no packets."""
 
     def start(self) -> None:
         """Start the threads of the writers."""
@@ -105,11 +106,11 @@ class ClipFeed:
         """Begin with a source that was opened. A source without packets gives small pictures instead."""
         self._ring.end()
         source.set_packet_sink(self._ring)
-        self._takes_pictures = not self._ring.has_packets
+        self.takes_pictures = not self._ring.has_packets
 
     def add_frame(self, frame: Frame) -> None:
         """Add the next fresh frame of the source."""
-        if self._takes_pictures:
+        if self.takes_pictures:
             self._pictures.add(frame)
         else:
             self._ring.add_frame(frame, time.time_ns())

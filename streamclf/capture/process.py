@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from engines.arrays import U8
+from streamclf.capture.decode_choice import DecodeChoice
 from streamclf.capture.freshness import FrameRateLimit, StaleFrameFilter
 from streamclf.capture.frozen import FrozenDetector
 from streamclf.capture.preview import Previewer, PreviewProducer
@@ -95,6 +96,7 @@ class Capture:
             self._counters,
             silence_is_stall=not job.source.ends,
         )
+        self._decode = DecodeChoice(job.source.decode, job.stream, job.picture, self._views, self._shows_pictures)
         self._is_frozen = self._has_warned = False
         self._backoff = Backoff()
 
@@ -152,6 +154,7 @@ class Capture:
         for view in self._views:
             view.connect()
         source.set_frame_selector(_PreviewOrViews(self._views, self._previews))
+        self._decode.connect(source)
         if self._clips is not None:
             self._clips.connect(source)
         self._status.on_connect(source)
@@ -166,6 +169,7 @@ class Capture:
                     self._status.count(dropped_stale=1)
                     continue
                 self._status.on_frame(frame, source)
+                self._decode.update(frame, source)
                 if self._clips is not None:
                     self._clips.add_frame(frame)
                 for view in self._views:
@@ -191,7 +195,13 @@ class Capture:
         if self._changes is None or not self._changes.has_changes:
             return
         for message in self._changes.pop_changes():
-            self._views.apply(CaptureChange.model_validate_json(message.body), message.fds)
+            change = CaptureChange.model_validate_json(message.body)
+            self._views.apply(change, message.fds)
+            self._decode.mode = change.decode or self._decode.mode
+
+    def _shows_pictures(self) -> bool:
+        """Return whether people may see pictures of this process: a preview now, or later those in a film."""
+        return self._previews.wanted or (self._clips is not None and self._clips.takes_pictures)
 
     def _counters(self) -> dict[str, int]:
         return self._views.counters | (self._clips.counters if self._clips else {})

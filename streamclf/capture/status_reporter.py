@@ -128,7 +128,7 @@ class StatusReporter:
         counters["width"], counters["height"] = frame.width, frame.height
         info = source.info
         note = "; ".join(filter(None, (info.note, self._view_fault)))
-        report = self._state.set_info(info.codec, _one_line(note) or None, frame.captured_ns)
+        report = self._state.set_info(info.codec, _one_line(note) or None, frame.captured_ns, info.decoding)
         if self._state.state in ("live", "frozen"):  # in other states, the frame is reported anyway
             self._post(report)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamclf.events.types import State
+from streamclf.sources.decoding import Decoding
 from streamclf.units import NS
 
 STALLED_NS = NS
@@ -48,6 +49,7 @@ class StatusReport:
     reason: str | None
     codec: str | None
     note: str | None
+    decode: Decoding | None
     finished: bool
     counters: dict[str, int | float]
 
@@ -62,6 +64,8 @@ class StatusReport:
         }
         if self.note is not None:
             body["note"] = self.note
+        if self.decode is not None:
+            body["decode"] = self.decode
         if self.finished:
             body["finished"] = True
         return body
@@ -75,6 +79,7 @@ class StreamStateMachine:
         self.counters: Counter[str] = Counter()
         self.codec: str | None = None
         self.note: str | None = None
+        self.decode: Decoding | None = None
         self.clocks: tuple[int, int] | None = None
         """(Unix time by the camera's own clock, media time) of the latest frame, in ns, if the camera sends it."""
         self._reason: str | None = None
@@ -103,9 +108,12 @@ class StreamStateMachine:
             return self._change("frozen", f"no new image for {self._frozen_s:.0f} s, though frames arrive", now_ns)
         return self._change("live", None, now_ns)
 
-    def set_info(self, codec: str, note: str | None, now_ns: int) -> StatusReport | None:
-        """Record the source's codec and note. A changed note is reported at once."""
-        is_new, self.codec, self.note = note != self.note, codec, note
+    def set_info(
+        self, codec: str, note: str | None, now_ns: int, decode: Decoding | None = None
+    ) -> StatusReport | None:
+        """Record the source's codec, note and decoding. A change of the last two is reported at once."""
+        is_new = (note, decode) != (self.note, self.decode)
+        self.codec, self.note, self.decode = codec, note, decode
         return self._report(now_ns) if is_new else None
 
     def set_frozen(self, seconds: float | None, now_ns: int) -> StatusReport | None:
@@ -179,6 +187,7 @@ class StreamStateMachine:
             reason=self._reason,
             codec=self.codec,
             note=self.note,
+            decode=self.decode,
             finished=self._finished,
             counters=counters,
         )

@@ -46,6 +46,8 @@ def prediction_body(
     }
     if spec.activation == "sigmoid":
         body["labels"] = [spec.labels[i] for i in present_labels(spec, probabilities)[:MAX_PRESENT]]
+    if window.fast:
+        body["decode"] = "fast"
     if pending.hop is not None:
         body["hop"] = pending.hop
     if pending.gated:

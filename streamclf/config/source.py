@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 from urllib.parse import unquote_to_bytes
 
 from pydantic import Field, field_validator, model_validator
@@ -24,6 +24,10 @@ _FILE_URL: Final = re.compile(r"file:(?://(?:localhost)?(?=/)|(?!//))(/.*)", re.
 """RFC 8089: also with one slash, and with the host of this machine."""
 FROZEN_S = 30.0
 """Cameras that save bits send a key frame every 10 to 20 s. In between they repeat frames of a still scene exactly."""
+
+DecodeMode: TypeAlias = Literal["auto", "exact", "fast"]
+DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "vaapi", "videotoolbox"]
+DEVICE_NAMES: Final = tuple(name for name in get_args(DeviceName) if name != "auto")
 
 SelfT = TypeVar("SelfT", bound="SourceConfig")
 
@@ -69,10 +73,16 @@ class SourceConfig(Section):
         description="RTSP only: the client. `rtp` is the project's own; `ffmpeg` adds a delay of one frame interval; "
         "`auto` uses `rtp` where it supports the stream, else `ffmpeg`.",
     )
-    decode: Literal["auto", "cpu", "cuda", "vaapi", "videotoolbox"] = Field(
+    decode: DecodeMode = Field(
+        "auto",
+        description="How exactly video is decoded. `exact` decodes as the codec's standard says. `fast` leaves out the "
+        "filters of H.264, H.265 and some other codecs, which a small picture hardly shows. `auto` is `fast` where all "
+        "models see a much smaller picture than the source sends and nobody watches a larger preview, else `exact`.",
+    )
+    decode_device: DeviceName = Field(
         "cpu",
         description="Files and URLs only: the device that decodes. `auto` uses the first device that opens. Where a "
-        "device cannot be used, the CPU decodes.",
+        "device cannot be used, the CPU decodes. A device always decodes exactly.",
     )
     tls_ca: str | None = Field(
         None,
@@ -120,8 +130,8 @@ class SourceConfig(Section):
             raise ValueError(f"camera={self.camera}: 0 to 99")
         if not self.ends and (self.loop or self.pace == "fast"):
             raise ValueError("pace: fast and loop: true are for files and images; a live source has its own clock")
-        if self.url is None and self.decode != "cpu":
-            raise ValueError(f"decode: {self.decode} is for files and URLs; leave it out")
+        if self.url is None and self.decode_device != "cpu":
+            raise ValueError(f"decode_device: {self.decode_device} is for files and URLs; leave it out")
         if (self.images is None) != (self.fps is None):
             raise ValueError(
                 "images and fps go together: a folder of images has no rate of its own, other sources have one"
@@ -143,6 +153,13 @@ class SourceConfig(Section):
             parse_push_address(self.push)
         except SourceError as error:
             raise ValueError(str(error)) from None
+
+    @field_validator("decode", mode="before")
+    @classmethod
+    def _check_decode(cls, value: Any) -> Any:
+        if value in DEVICE_NAMES:
+            raise ValueError(f"{value} is a device; write decode_device: {value}")
+        return value
 
     @field_validator("url")
     @classmethod

@@ -127,7 +127,7 @@ class Prediction(_JournalledEvent):
 
     `region` is None for the whole picture, and `model_name` for the model without a name. `labels` is set only for a
     model that can report several labels at once: those at or above their thresholds, most probable first; it may be
-    empty.
+    empty. `decode` is "fast" if a frame of the window was not decoded exactly.
     """
 
     __pydantic_config__ = _WIRE
@@ -142,6 +142,7 @@ class Prediction(_JournalledEvent):
     dropped: Annotated[dict[CounterName, Count], Field(max_length=16)] = field(default_factory=dict)
     region: RegionName | None = None
     model_name: ModelName | None = None
+    decode: Literal["fast"] | None = None
     labels: Annotated[tuple[Label, ...], Field(max_length=MAX_TOP)] | None = None
 
     @property
@@ -178,12 +179,12 @@ class Action(_JournalledEvent):
 class Status(_JournalledEvent):
     """A stream's state, the reason for it, and counters since its process started.
 
-    `codec` is the source's codec, once known. `note` describes what is wrong with a stream that works. `finished` means
-    that the stream is offline because its source has ended, `paused` that it is offline because the configuration
-    pauses it. `hop` is the hop of its latest predictions, for a stream with an adaptive hop. `name` is the stream's
-    name for people, if the configuration gives one. `actions` lists the labels that the configuration reports as
-    actions; it is None for a stream that is not configured any more. `views` lists the stream's views; it is None for a
-    stream with one unnamed model on the whole picture.
+    `codec` is the source's codec, once known, and `decode` how its latest frame was decoded. `note` describes what is
+    wrong with a stream that works. `finished` means that the stream is offline because its source has ended, `paused`
+    that it is offline because the configuration pauses it. `hop` is the hop of its latest predictions, for a stream
+    with an adaptive hop. `name` is the stream's name for people, if the configuration gives one. `actions` lists the
+    labels that the configuration reports as actions; it is None for a stream that is not configured any more. `views`
+    lists the stream's views; it is None for a stream with one unnamed model on the whole picture.
     """
 
     __pydantic_config__ = _WIRE
@@ -192,6 +193,7 @@ class Status(_JournalledEvent):
     reason: Reason | None = None
     codec: Annotated[str, Field(max_length=64)] | None = None
     note: Reason | None = None
+    decode: Literal["exact", "fast"] | None = None
     finished: bool = False
     paused: bool = False
     hop: Hop | None = None
@@ -282,7 +284,7 @@ Received: TypeAlias = Event | Lost
 
 _ABSENT_IF_NONE: Final = (
     "engine", "hop", "name", "actions", "views", "streams", "configuration", "region", "model_name", "labels", "lease",
-    "leases",
+    "leases", "decode",
 )  # fmt: skip
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 _VALIDATOR: Final = _ADAPTER.validator

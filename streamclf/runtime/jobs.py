@@ -16,7 +16,7 @@ from streamclf.config.clips import ClipsConfig
 from streamclf.config.engine import EngineConfig
 from streamclf.config.examples import ExamplesConfig
 from streamclf.config.picture_area import WHOLE, PictureArea
-from streamclf.config.source import SourceConfig
+from streamclf.config.source import DecodeMode, SourceConfig
 from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.views import ViewDescription
@@ -89,6 +89,8 @@ class CaptureChange(_Message):
     add: ViewJob | None = None
     remove: str | None = None
     """A view to end, before another one is added. A chunk that is not complete is dropped."""
+    decode: DecodeMode | None = None
+    """How exactly to decode from now on, or from the next key frame on."""
     update: dict[str, PictureArea] = {}
     """New areas by view. Each begins a new segment: no window shows two areas."""
 

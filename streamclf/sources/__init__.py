@@ -49,7 +49,7 @@ def open_source(config: SourceConfig, *, stop: threading.Event | None = None) ->
             from streamclf.sources.animated_webp import AnimatedWebpSource
 
             return AnimatedWebpSource(path, realtime=realtime, loop=config.loop, stop=stop)
-        return FileSource(path, realtime=realtime, loop=config.loop, decode=config.decode, stop=stop)
+        return FileSource(path, realtime=realtime, loop=config.loop, device=config.decode_device, stop=stop)
     return NetworkSource(
         config.url,
         transport=config.transport,
@@ -58,7 +58,7 @@ def open_source(config: SourceConfig, *, stop: threading.Event | None = None) ->
         read_timeout_s=config.read_timeout_s,
         tls_ca=config.tls_ca,
         tls_verify=config.tls_verify,
-        decode=config.decode,
+        device=config.decode_device,
         stop=stop,
     )
 

@@ -18,6 +18,7 @@ from streamclf.redact import redact
 from streamclf.sources.av_opening import GUESSED_TIMES, choose_stream, declared_ns, film_clock, prepare_stream, to_ns
 from streamclf.sources.corruption import DamageTracker
 from streamclf.sources.decoded_frame import DecodedFrame, OrientationTracker, plausible_aspect
+from streamclf.sources.decoding import Decoding, WantedDecoding
 from streamclf.sources.failure_messages import (
     KEY_FRAME_S,
     NO_FRAME_S,
@@ -111,7 +112,7 @@ class AvContainer:
         try:
             self._stream = choose_stream(self._container, self._shown)
             self._limit.check(self._stream.codec_context)
-            prepare_stream(self._container, self._stream, low_delay=low_delay)
+            self._decoder = prepare_stream(self._container, self._stream, low_delay=low_delay)
         except BaseException:
             self.close()
             raise
@@ -153,6 +154,7 @@ class AvContainer:
             height=self._size[1],
             fps=float(rate) if rate and rate < 1000 else None,
             note=self._note,
+            decoding=self._decoder.decoding,
         )
 
     @property
@@ -206,6 +208,10 @@ class AvContainer:
         if self._clock is not None:
             selector = self._film_selector = FilmFrameSelector(selector)
         self._skipper.selector = selector
+
+    def set_decoding(self, wanted: WantedDecoding) -> None:
+        """Decode as `wanted` says, at once before the first packet, else from the next key frame on."""
+        self._decoder.set_decoding(wanted)
 
     def set_packet_sink(self, sink: PacketSink) -> None:
         """Hand on the packets from now on, if they can be copied into a film."""
@@ -276,13 +282,13 @@ class AvContainer:
         if self._clock is not None and packet.size and not packet.is_discard:
             self._clock.add_packet(stamp_ns, key=packet.is_keyframe)
         try:
-            frames: list[Any] = list(packet.decode())
+            frames = self._decoder.decode(packet, key=packet.is_keyframe)
         except (av.error.FFmpegError, ValueError):
             if not self._has_key:
-                self._limit.check(self._stream.codec_context)
+                self._limit.check(self._decoder.context)
                 return  # it refers to frames before the connection
             # One broken packet does not end a stream. If no frame follows, `_check_waiting` does.
-            self._limit.check_failed(self._stream.codec_context, packet)
+            self._limit.check_failed(self._decoder.context, packet)
             self.undecodable += 1
             if self._clock is not None:
                 self._clock.drop_packet(stamp_ns)
@@ -290,15 +296,15 @@ class AvContainer:
             self._skipper.pause_until_key()
             self._failed_key |= packet.is_keyframe and not packet.is_corrupt
             return
-        self._limit.check(self._stream.codec_context)
-        for frame in frames:
+        self._limit.check(self._decoder.context)
+        for frame, decoding in frames:
             if isinstance(frame, av.VideoFrame):
                 yield from map(self._skipped_frame, self._skipper.pop_skipped_before(self._time_ns(frame)))
-                yield self._decoded_frame(frame)
+                yield self._decoded_frame(frame, decoding)
 
     def _fail_if_hardware(self, reason: str) -> None:
         device = self._hardware.device
-        if device is not None and uses_hardware(self._stream.codec_context):
+        if device is not None and uses_hardware(self._decoder.context):
             message = f"{self._shown}: {device} does not decode it: {reason}"
             FAILED_DEVICES.add(device, message)
             raise HardwareError(message)
@@ -431,9 +437,9 @@ class AvContainer:
         elif waited_s > max(NO_FRAME_S, self._timeouts.read_s):
             raise SourceError(f"{self._shown}: {no_frame_message(waited_s, self.undecodable)}")
 
-    def _decoded_frame(self, frame: av.VideoFrame) -> DecodedFrame:
+    def _decoded_frame(self, frame: av.VideoFrame, decoding: Decoding) -> DecodedFrame:
         corrupt, broken = self._damage.add_frame(is_key=bool(frame.key_frame), is_corrupt=frame.is_corrupt)
-        aspect = self._pixel_aspect or plausible_aspect(self._stream.codec_context.sample_aspect_ratio)
+        aspect = self._pixel_aspect or plausible_aspect(self._decoder.context.sample_aspect_ratio)
         turned = self._orientation.orient(frame, aspect)
         self._size = (turned.width, turned.height)
         if corrupt:
@@ -450,6 +456,7 @@ class AvContainer:
             held_s=self._held_s,
             duration_ns=self._duration_ns(frame),
             stamp_ns=self._stamp_ns(frame),
+            decoding=decoding,
         )
 
     def _open(self, url: str, options: dict[str, str], format_name: str | None) -> InputContainer:

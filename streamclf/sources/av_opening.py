@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
+import av
 import av.stream
 from av.container import InputContainer
 from av.video.stream import VideoStream
@@ -15,6 +17,7 @@ from streamclf.errors import SourceError
 from streamclf.sources.film_clock import FilmClock
 from streamclf.sources.hw_decode import uses_hardware
 from streamclf.sources.picture_limits import DECODER_OPTIONS
+from streamclf.sources.switching_decoder import SwitchingDecoder
 from streamclf.units import NS
 
 TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
@@ -51,8 +54,8 @@ def choose_stream(container: InputContainer, shown: str) -> VideoStream:
     return stream
 
 
-def prepare_stream(container: InputContainer, stream: VideoStream, *, low_delay: bool) -> None:
-    """Read only `stream`, and set its decoder up. `low_delay`: return each frame once its data is there."""
+def prepare_stream(container: InputContainer, stream: VideoStream, *, low_delay: bool) -> SwitchingDecoder:
+    """Read only `stream`, and return its decoder. `low_delay`: return each frame once its data is there."""
     for other in container.streams:
         if other.index != stream.index:
             with suppress(AttributeError):  # PyAV before 17 reads and ignores them
@@ -69,7 +72,16 @@ def prepare_stream(container: InputContainer, stream: VideoStream, *, low_delay:
         # decoder returns the first frames too early if the stream does not declare the depth; strict, it takes the
         # largest depth that the level allows.
         options["strict"] = "strict"
-    context.options = options
+    return SwitchingDecoder(context, options, partial(_copy_decoder, context), context.name)
+
+
+def _copy_decoder(context: Any) -> Any:
+    """Return another decoder of the video that `context` decodes."""
+    other: Any = av.CodecContext.create(context.codec, "r")
+    other.extradata = context.extradata
+    other.width, other.height = context.width, context.height
+    other.thread_type, other.thread_count = context.thread_type, context.thread_count
+    return other
 
 
 def film_clock(container: InputContainer, stream: VideoStream) -> FilmClock:

@@ -9,6 +9,7 @@ import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 
+from streamclf.sources.decoding import Decoding
 from streamclf.sources.orientation import UPRIGHT, Orientation
 from streamclf.sources.picture_part import SQUARE
 from streamclf.sources.resize import OrientedFrame
@@ -47,6 +48,7 @@ class DecodedFrame(NamedTuple):
     duration_ns: int = 0
     repeated: bool = False
     stamp_ns: int | None = None
+    decoding: Decoding = "exact"
 
 
 class OrientationTracker:

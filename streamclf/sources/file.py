@@ -9,14 +9,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from streamclf.config.source import DeviceName
 from streamclf.errors import SourceError
 from streamclf.sources.av_container import AvContainer
 from streamclf.sources.av_opening import ASSUMED_FPS
 from streamclf.sources.cut_off_files import asf_duration_ns, cut_off_reason
 from streamclf.sources.decoded_frame import DecodedFrame
+from streamclf.sources.decoding import EXACT, WantedDecoding
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
-from streamclf.sources.hw_decode import Decode, HardwareError, choose_device
+from streamclf.sources.hw_decode import HardwareError, choose_device
 from streamclf.sources.joined_files import MAX_PARTS, Part, following_part, joined_parts
 from streamclf.sources.long_pictures import with_long_pictures
 from streamclf.sources.pacing import RealtimePacer
@@ -42,7 +44,7 @@ class FileSource(Source):
         *,
         realtime: bool = False,
         loop: bool = False,
-        decode: Decode = "cpu",
+        device: DeviceName = "cpu",
         stop: threading.Event | None = None,
     ) -> None:
         check_file(path)
@@ -50,8 +52,9 @@ class FileSource(Source):
         self._loop = loop
         self._stop = stop or threading.Event()
         self._pacer = RealtimePacer(self._stop) if realtime else None
-        self._decode = decode
+        self._device = device
         self._selector: FrameSelector | None = None
+        self._decoding = EXACT
         self._sink: PacketSink | None = None
         self._render = FrameRenderer()
         self._index = 0
@@ -88,6 +91,11 @@ class FileSource(Source):
         """See `Source`."""
         self._selector = selector
 
+    def set_decoding(self, wanted: WantedDecoding) -> None:
+        """See `Source`."""
+        self._decoding = wanted
+        self._container.set_decoding(wanted)
+
     def set_packet_sink(self, sink: PacketSink) -> None:
         """See `Source`."""
         self._sink = sink
@@ -105,8 +113,9 @@ class FileSource(Source):
                 f"file:{self._path}" if is_whole else f"subfile,,start,{part.start},end,{part.end},,:file:{self._path}",
                 shown=str(self._path),
                 options={"protocol_whitelist": "file,crypto,data" if is_whole else "subfile,file,crypto,data"},
-                hardware=choose_device(self._decode),
+                hardware=choose_device(self._device),
             )
+            container.set_decoding(self._decoding)
             if self._sink is not None:
                 container.set_packet_sink(self._sink)
             return container
@@ -218,6 +227,7 @@ class FileSource(Source):
             continues=not begins,
             repeated=decoded.repeated,
             stamp_ns=decoded.stamp_ns,
+            decoding=decoded.decoding,
             image=decoded.oriented,
             render=self._render,
         )

@@ -12,6 +12,7 @@ import numpy as np
 
 from engines.arrays import U8
 from streamclf.config.picture_area import WHOLE, PictureArea
+from streamclf.sources.decoding import Decoding, WantedDecoding
 from streamclf.sources.frame_skipping import FrameSelector
 from streamclf.sources.packet_tap import PacketSink
 from streamclf.sources.picture_part import part_of
@@ -43,6 +44,8 @@ class Frame:
 
     A frame may be kept for any time. Only one thread at a time may render frames of the same source.
 
+    `decoding` says how exactly it was decoded (`streamclf.sources.decoding`).
+
     `stamp_ns` is the source's own time stamp, which the packet of the frame has too (`streamclf.sources.packet_tap`).
     """
 
@@ -58,6 +61,7 @@ class Frame:
     repeated: bool = False
     wall_ns: int | None = None
     stamp_ns: int | None = None
+    decoding: Decoding = "exact"
     image: Any = field(repr=False, compare=False)
     render: RenderFunction = field(repr=False, compare=False)
 
@@ -107,6 +111,8 @@ class SourceInfo:
     height: int
     fps: float | None
     note: str | None = None
+    decoding: Decoding = "exact"
+    """How the latest frame was decoded."""
 
 
 class Source(ABC):
@@ -153,6 +159,10 @@ class Source(ABC):
 
     def set_packet_sink(self, sink: PacketSink) -> None:
         """From now on hand on the encoded video to `sink`. Most sources have none, and do nothing."""
+        return
+
+    def set_decoding(self, wanted: WantedDecoding) -> None:
+        """Decode as `wanted` says from now on, or from the next key frame on. Most sources decode exactly only."""
         return
 
     @property

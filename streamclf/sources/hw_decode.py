@@ -14,10 +14,10 @@ from typing import Any, Final, Literal
 import av
 import av.error
 
+from streamclf.config.source import DeviceName
 from streamclf.errors import SourceError
 
 HardwareDevice = Literal["cuda", "vaapi", "videotoolbox"]
-Decode = Literal["auto", "cpu", "cuda", "vaapi", "videotoolbox"]
 
 DEVICES: Final[tuple[HardwareDevice, ...]] = ("cuda", "vaapi", "videotoolbox")
 """In the order in which `auto` tries them."""
@@ -68,11 +68,11 @@ class FailedDevices:
 FAILED_DEVICES = FailedDevices()
 
 
-def choose_device(decode: Decode) -> DecodeDevice:
-    """Choose the device for `decode` of a stream's configuration on this machine."""
-    if decode == "cpu":
+def choose_device(name: DeviceName) -> DecodeDevice:
+    """Choose the device for `decode_device` of a stream's configuration on this machine."""
+    if name == "cpu":
         return CPU
-    wanted = DEVICES if decode == "auto" else (decode,)
+    wanted = DEVICES if name == "auto" else (name,)
     failed = {}
     for device in wanted:
         reason = FAILED_DEVICES.reason(device) or opening_failure(device)

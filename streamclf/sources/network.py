@@ -10,15 +10,17 @@ from dataclasses import replace
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
+from streamclf.config.source import DeviceName
 from streamclf.errors import SourceError
 from streamclf.redact import redact, register_url
 from streamclf.sources.av_container import AvContainer, UnknownDataError
 from streamclf.sources.decoded_frame import DecodedFrame
+from streamclf.sources.decoding import EXACT, WantedDecoding
 from streamclf.sources.failure_messages import Timeouts, connection_message, timeout_message
 from streamclf.sources.ffmpeg_options import HTTP_OPTIONS, MULTICAST, RTSP_OPTIONS, TRANSPORTS
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
-from streamclf.sources.hw_decode import Decode, choose_device
+from streamclf.sources.hw_decode import choose_device
 from streamclf.sources.live_clock import LiveClock, SegmentClock
 from streamclf.sources.long_pictures import with_long_pictures
 from streamclf.sources.pacing import RealtimePacer
@@ -87,6 +89,9 @@ class FrameReader(Protocol):
         Raises `SourceError` for a fault or a time-out, `HardwareError` if a device decodes no frame.
         """
 
+    def set_decoding(self, wanted: WantedDecoding) -> None:
+        """Decode as `wanted` says, at once before the first packet, else from the next key frame on."""
+
     def set_packet_sink(self, sink: PacketSink) -> None:
         """Hand on the encoded video from now on, if it can be copied."""
 
@@ -110,12 +115,12 @@ class NetworkSource(Source):
         read_timeout_s: float = 2.0,
         tls_ca: str | None = None,
         tls_verify: bool = True,
-        decode: Decode = "cpu",
+        device: DeviceName = "cpu",
         stop: threading.Event | None = None,
     ) -> None:
         """Open the URL. `demuxer`, for RTSP: `rtp` is our own client; `auto` also tries FFmpeg, if that fails.
 
-        `decode`: the device that decodes, if it is available.
+        `device`: the device that decodes, if it is available.
         """
         register_url(url)
         self._shown = redact(url)
@@ -124,8 +129,9 @@ class NetworkSource(Source):
         rtsp = parts.scheme.lower() in ("rtsp", "rtsps")
         self._url, self._transport, self._tls = url, transport, (tls_ca, tls_verify)
         self._timeouts = Timeouts(open_s=open_timeout_s, read_s=read_timeout_s)
-        self._hardware = choose_device(decode)
+        self._hardware = choose_device(device)
         self._selector: ShiftedFrameSelector | None = None
+        self._decoding = EXACT
         self._note: str | None = None
         self._stale = 0
         self._relay: WebRelay | RtspRelay | None = None
@@ -177,6 +183,11 @@ class NetworkSource(Source):
         """See `Source`."""
         self._selector = ShiftedFrameSelector(selector)
         self._reader.set_frame_selector(self._selector)
+
+    def set_decoding(self, wanted: WantedDecoding) -> None:
+        """See `Source`."""
+        self._decoding = wanted
+        self._reader.set_decoding(wanted)
 
     def set_packet_sink(self, sink: PacketSink) -> None:
         """See `Source`."""
@@ -337,6 +348,7 @@ class NetworkSource(Source):
             return
         self._reader.close()
         self._reader = self._open_images(open_s=self._timeouts.read_s)
+        self._reader.set_decoding(self._decoding)
         if self._selector is not None:
             self._reader.set_frame_selector(self._selector)
         yield from self._counted(self._reader)
@@ -396,6 +408,7 @@ class NetworkSource(Source):
                 continues=index > 0 and not self.live,
                 repeated=decoded.repeated,
                 stamp_ns=decoded.stamp_ns,
+                decoding=decoded.decoding,
                 image=decoded.oriented,
                 render=self._render,
             )

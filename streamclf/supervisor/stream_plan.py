@@ -15,6 +15,7 @@ from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.config.source import SourceConfig
 from streamclf.config.views import StreamView, actions_of_model
 from streamclf.runtime.jobs import FeedUpdate, ViewJob
+from streamclf.sources.decoding import mode_for_models
 from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.engine_groups import EngineKey, Geometry
 from streamclf.windows.ring import create_ring
@@ -61,6 +62,7 @@ class StreamPlan:
     """Everything that defines one stream: for its capture process, and for the classifiers."""
 
     source: SourceConfig
+    """Its `decode` is that of this stream's models: `exact` if one of them needs that, and the stream says `auto`."""
     views: Mapping[str, ViewPlan]
     """By the key of the view; the views of the whole picture come first."""
     clips: ClipsConfig | None = None
@@ -69,8 +71,9 @@ class StreamPlan:
     """How people see the stream: rotated, mirrored and masked."""
 
     def same_capture(self, other: StreamPlan) -> bool:
-        """Return whether the same capture process can serve both plans: views can change while it runs."""
-        return replace(self, views={}) == replace(other, views={})
+        """Return whether the same capture process can serve both plans: views and `decode` can change while it runs."""
+        source = other.source.model_copy(update={"decode": self.source.decode})
+        return replace(self, views={}) == replace(other, views={}, source=source)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -166,8 +169,10 @@ def plan_streams(checked: CheckedConfig, classifiers: Mapping[EngineKey, str]) -
             views = {view.key: view for view in _plan_views(checked, name, classifiers)}
             has_actions = any(head.actions.labels for view in views.values() for head in view.heads.values())
             clips = checked.config.clips if has_actions or checked.config.examples is not None else None
+            specs = [checked.bundles[model].spec for view in views.values() for model in view.heads]
+            decode = mode_for_models(stream.decode, specs)
             plans[name] = StreamPlan(
-                source=stream.source,
+                source=stream.source.model_copy(update={"decode": decode}),
                 views=views,
                 clips=clips,
                 examples=checked.config.examples and checked.config.examples.for_capture,

@@ -212,6 +212,8 @@ class StreamSet:
             if view.plan.area != plan.area:
                 self._send_to_capture(stream, CaptureChange(update={key: plan.area}))
             view.plan = plan
+        if stream.plan.source.decode != target.source.decode:
+            self._send_to_capture(stream, CaptureChange(decode=target.source.decode))
         present = {key: before.get(key) or opened.get(key) for key in target.views}
         stream.views = {key: view for key, view in present.items() if view}
         stream.plan = target

@@ -26,6 +26,7 @@ class Window:
     frames: int
     duplicates: int
     corrupt: int
+    fast: int = 0
 
 
 class WindowAssembler:
@@ -89,4 +90,5 @@ class WindowAssembler:
             frames=sum(meta.frames for meta in metas),
             duplicates=sum(meta.duplicates for meta in metas),
             corrupt=sum(meta.corrupt for meta in metas),
+            fast=sum(meta.fast for meta in metas),
         )

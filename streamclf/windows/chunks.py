@@ -71,6 +71,7 @@ class ChunkBuilder:
             discontinuity=is_new,
             continues=continues,
             repeated=frame.repeated,
+            fast=frame.decoding == "fast",
         )
         # Of two frames with the same time the sampler keeps the first. Keeping the frame costs nothing, because it is
         # not yet converted to RGB.

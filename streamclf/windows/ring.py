@@ -30,7 +30,7 @@ CommitCallback = Callable[[ChunkMeta, U8], None]
 """Called with a committed chunk and its pixels (t, H, W, 3) uint8 RGB. The ring owns the pixels: do not keep them."""
 
 MAGIC = 0x53434C5254494E47
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 128
 SLOT_HEADER_BYTES = 128
 MAX_SLOTS = 4096
@@ -68,6 +68,7 @@ META_FIELDS = (
     "frames",
     "duplicates",
     "corrupt",
+    "fast",
 )
 _CAPTURED = _Slot.META + META_FIELDS.index("captured_ns")
 

@@ -156,8 +156,8 @@ class ChunkMeta:
     """The metadata of one chunk.
 
     Chunks of a segment abut: `end_pts_ns` is the next chunk's `start_pts_ns`. `captured_ns` is CLOCK_MONOTONIC of the
-    chunk's newest frame. The chunk has `frames` sampled frames; `duplicates` of them repeat the frame before, and
-    `corrupt` of them are damaged.
+    chunk's newest frame. The chunk has `frames` sampled frames; `duplicates` of them repeat the frame before, `corrupt`
+    of them are damaged, and `fast` of them were decoded fast, not exactly.
     """
 
     segment: int
@@ -168,6 +168,7 @@ class ChunkMeta:
     frames: int
     duplicates: int
     corrupt: int
+    fast: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +189,7 @@ class _LastFrame(NamedTuple):
     pts_ns: int
     captured_ns: int
     corrupt: bool
+    fast: bool
     points: int  # grid points of this segment that it has filled
 
 
@@ -215,6 +217,7 @@ class ChunkSampler:
         self._newest_ns = 0
         self._duplicates = 0
         self._corrupt = 0
+        self._fast = 0
         self.completed = 0
         self.sampled = 0
         self.dropped_partial = 0
@@ -240,10 +243,12 @@ class ChunkSampler:
         discontinuity: bool = False,
         continues: bool = False,
         repeated: bool = False,
+        fast: bool = False,
     ) -> tuple[FramePlacement, ...]:
         """Add the next frame. Returns the placements that it causes, in order.
 
-        `continues`: see `Sampler`. `repeated`: the image is that of the frame before.
+        `continues`: see `Sampler`. `repeated`: the image is that of the frame before. `fast`: it was not decoded
+        exactly.
         """
         if not broken:
             self._damaged_since_ns = None
@@ -257,7 +262,7 @@ class ChunkSampler:
         # The points of this segment that the image fills already.
         is_same = repeated and previous is not None and not counts.new_segment
         shown = previous.points + counts.previous if is_same and previous is not None else 0
-        current = _LastFrame(pts_ns, captured_ns, corrupt or broken, shown + counts.current)
+        current = _LastFrame(pts_ns, captured_ns, corrupt or broken, fast, shown + counts.current)
         if counts.new_segment:
             self._begin_segment()
         elif previous is not None and pts_ns == previous.pts_ns:
@@ -297,7 +302,7 @@ class ChunkSampler:
         self._begin_chunk()
 
     def _begin_chunk(self) -> None:
-        self._newest_ns = self._duplicates = self._corrupt = 0
+        self._newest_ns = self._duplicates = self._corrupt = self._fast = 0
 
     def _place(self, frame: _LastFrame, is_previous: bool, duplicate: bool) -> FramePlacement:
         position = self._point % self._frames_per_chunk
@@ -305,6 +310,7 @@ class ChunkSampler:
         self._newest_ns = max(self._newest_ns, frame.captured_ns)
         self._duplicates += duplicate
         self._corrupt += frame.corrupt
+        self._fast += frame.fast
         self.sampled += 1
         chunk = self._finish() if position == self._frames_per_chunk - 1 else None
         return FramePlacement(position=position, previous=is_previous, duplicate=duplicate, chunk=chunk)
@@ -319,6 +325,7 @@ class ChunkSampler:
             frames=self._frames_per_chunk,
             duplicates=self._duplicates,
             corrupt=self._corrupt,
+            fast=self._fast,
         )
         self._begin_chunk()
         self.completed += 1

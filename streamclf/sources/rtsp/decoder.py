@@ -12,6 +12,7 @@ from av.packet import Packet
 
 from streamclf.sources.corruption import DamageTracker
 from streamclf.sources.decoded_frame import DecodedFrame, OrientationTracker, plausible_aspect
+from streamclf.sources.decoding import EXACT, Decoding, WantedDecoding
 from streamclf.sources.frame_skipping import FrameSelector, PacketSkipper, SkippedPacket
 from streamclf.sources.hw_decode import (
     CPU,
@@ -28,6 +29,7 @@ from streamclf.sources.picture_part import SQUARE
 from streamclf.sources.rtsp.access_units import START_CODE, AccessUnit
 from streamclf.sources.rtsp.media import TrackReceiver
 from streamclf.sources.rtsp.sdp import VideoTrack
+from streamclf.sources.switching_decoder import SwitchingDecoder
 
 MAX_FPS = 1000
 
@@ -53,7 +55,7 @@ class RtspDecoder:
         self._media = media
         self._damage = DamageTracker()
         # Decoded with the first frame, in case the server sends them only in its SDP. Sets in the stream come later.
-        self._parameter_sets = b"".join(START_CODE + nal for nal in track.parameter_sets)
+        self._parameter_sets = self._declared_sets = b"".join(START_CODE + nal for nal in track.parameter_sets)
         self._fps = track.fps
         self._size = (0, 0)
         self._coded_size = (0, 0)
@@ -66,7 +68,8 @@ class RtspDecoder:
         self._frame_count = 0
         self.has_key = False
         """Whether a key frame has arrived, or a frame was decoded without one."""
-        self._context = self._create_context()
+        self._wanted = EXACT
+        self._decoder = self._create_decoder()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,24 +79,44 @@ class RtspDecoder:
     @property
     def fps(self) -> float | None:
         """The nominal rate, from the SDP or the stream; None if neither has it."""
-        rate = getattr(self._context, "framerate", None)
+        rate = getattr(self._decoder.context, "framerate", None)
         return self._fps or (float(rate) if rate and 0 < rate < MAX_FPS else None)
 
     @property
     def note(self) -> str | None:
         """The status note about the decoding device, if any."""
-        return device_note(self._hardware, self._context, self._media.codec)
+        return device_note(self._hardware, self._decoder.context, self._media.codec)
 
     def set_frame_selector(self, selector: FrameSelector) -> None:
         """Skip frames that `selector` does not need."""
         self._skipper.selector = selector
+
+    @property
+    def decoding(self) -> Decoding:
+        """How frames are decoded now."""
+        return self._decoder.decoding
+
+    def set_decoding(self, wanted: WantedDecoding) -> None:
+        """Decode as `wanted` says, at once before the first frame, else from the next key frame on."""
+        self._wanted = wanted
+        self._decoder.set_decoding(wanted)
+
+    def _create_decoder(self) -> SwitchingDecoder:
+        options = {"flags": "low_delay", **DECODER_OPTIONS}
+        return SwitchingDecoder(self._create_context(), options, self._copy_context, self._media.codec)
 
     def _create_context(self) -> Any:
         context: Any = av.CodecContext.create(self._media.codec, "r", **decoder_options(self._hardware.device))
         # Every frame thread of a decoder holds one frame back.
         context.thread_type = "NONE"
         context.thread_count = 1
-        context.options = {"flags": "low_delay", **DECODER_OPTIONS}
+        return context
+
+    def _copy_context(self) -> Any:
+        """Return another decoder, which knows the parameter sets of the SDP from its beginning."""
+        context = self._create_context()
+        if self._declared_sets:
+            context.extradata = self._declared_sets
         return context
 
     @property
@@ -139,7 +162,7 @@ class RtspDecoder:
         packet = Packet(self._parameter_sets + unit.data)
         packet.pts = unit.timestamp
         try:
-            frames = self._context.decode(packet)
+            frames = self._decoder.decode(packet, key=self.is_key(unit))
         except (av.error.FFmpegError, ValueError) as error:
             if self._switched_to_cpu(unit, error):
                 return self.decoded(unit)  # with the same parameter sets
@@ -152,15 +175,15 @@ class RtspDecoder:
             return []
         finally:
             self._parameter_sets = b""
-            self._limit.check(self._context)
+            self._limit.check(self._decoder.context)
         decoded: list[DecodedFrame] = []
-        for frame in frames:
+        for frame, decoding in frames:
             self._frame_count += 1
             self.has_key = True
             ticks = unit.timestamp if frame.pts is None else frame.pts
             media_ns = self._media.media_ns(ticks)
             decoded += map(self._skipped_frame, self._skipper.pop_skipped_before(media_ns))
-            decoded.append(self._decoded_frame(frame, unit, ticks, media_ns))
+            decoded.append(self._decoded_frame(frame, decoding, unit, ticks, media_ns))
         return decoded
 
     def _switched_to_cpu(self, unit: AccessUnit, error: Exception) -> bool:
@@ -169,13 +192,14 @@ class RtspDecoder:
         A failure before the first key frame is not the device's fault.
         """
         device = self._hardware.device
-        if device is None or self._frame_count or unit.damaged or not uses_hardware(self._context):
+        if device is None or self._frame_count or unit.damaged or not uses_hardware(self._decoder.context):
             return False
         if not self._classifier.classify(unit.data).key:
             return False
         FAILED_DEVICES.add(device, f"does not decode this {self._media.codec} ({type(error).__name__})")
         self._hardware = choose_device(device)
-        self._context = self._create_context()
+        self._decoder = self._create_decoder()
+        self._decoder.set_decoding(self._wanted)
         return True
 
     def _skipped_frame(self, skipped: SkippedPacket[AccessUnit]) -> DecodedFrame:
@@ -191,11 +215,13 @@ class RtspDecoder:
             stamp_ns=skipped.at_ns,
         )
 
-    def _decoded_frame(self, frame: av.VideoFrame, unit: AccessUnit, ticks: int, media_ns: int) -> DecodedFrame:
+    def _decoded_frame(
+        self, frame: av.VideoFrame, decoding: Decoding, unit: AccessUnit, ticks: int, media_ns: int
+    ) -> DecodedFrame:
         is_key, coded_size = bool(frame.key_frame), (frame.width, frame.height)
         if is_key or coded_size != self._coded_size:
             self._coded_size = coded_size
-            self._pixel_aspect = plausible_aspect(self._context.sample_aspect_ratio)  # from its parameter sets
+            self._pixel_aspect = plausible_aspect(self._decoder.context.sample_aspect_ratio)  # from its parameter sets
         corrupt, broken = self._damage.add_frame(is_key=is_key, is_corrupt=frame.is_corrupt)
         turned = self._orientation.orient(frame, self._pixel_aspect)
         self._size = (turned.width, turned.height)
@@ -213,4 +239,5 @@ class RtspDecoder:
             held_s=unit.waited_s if unit.waited_s >= self._held_after_s else 0.0,
             wall_ns=self._media.wall_ns(ticks),
             stamp_ns=media_ns,
+            decoding=decoding,
         )

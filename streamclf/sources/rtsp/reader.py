@@ -12,6 +12,7 @@ import av.error
 
 from streamclf.errors import SourceError
 from streamclf.sources.decoded_frame import DecodedFrame
+from streamclf.sources.decoding import WantedDecoding
 from streamclf.sources.failure_messages import (
     KEY_FRAME_NOTE,
     KEY_FRAME_S,
@@ -111,7 +112,14 @@ class RtspReader:
         waits = None if self._decoder.has_key else KEY_FRAME_NOTE
         notes = [waits, self._decoder.note, None if self._media.trusts_marker else WRONG_MARKERS]
         note = "; ".join(filter(None, notes)) or None
-        return SourceInfo(codec=self._media.codec, width=width, height=height, fps=self._decoder.fps, note=note)
+        return SourceInfo(
+            codec=self._media.codec,
+            width=width,
+            height=height,
+            fps=self._decoder.fps,
+            note=note,
+            decoding=self._decoder.decoding,
+        )
 
     @property
     def undecodable(self) -> int:
@@ -126,6 +134,10 @@ class RtspReader:
     def set_frame_selector(self, selector: FrameSelector) -> None:
         """Skip frames that `selector` does not need."""
         self._decoder.set_frame_selector(selector)
+
+    def set_decoding(self, wanted: WantedDecoding) -> None:
+        """Decode as `wanted` says, at once before the first frame, else from the next key frame on."""
+        self._decoder.set_decoding(wanted)
 
     def set_packet_sink(self, sink: PacketSink) -> None:
         """Hand on the access units from now on."""

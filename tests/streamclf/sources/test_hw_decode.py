@@ -65,7 +65,7 @@ def numbers(config: StreamConfig) -> tuple[list[int], str | None]:
 
 
 def test_the_default_device_is_the_cpu_without_a_note(clip: Path) -> None:
-    assert StreamConfig(url=str(clip)).decode == "cpu"
+    assert StreamConfig(url=str(clip)).decode_device == "cpu"
     assert choose_device("cpu") is CPU
     assert numbers(StreamConfig(url=str(clip), pace="fast")) == (list(range(FRAMES)), None)
 
@@ -87,7 +87,7 @@ def test_pyav_without_hardware_decoding_is_reported(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("decode", ["auto", *DEVICES])
 @pytest.mark.usefixtures("nothing_opens")
 def test_the_cpu_decodes_with_a_note_if_no_device_opens(clip: Path, decode: str) -> None:
-    config = StreamConfig.model_validate({"url": str(clip), "pace": "fast", "decode": decode})
+    config = StreamConfig.model_validate({"url": str(clip), "pace": "fast", "decode_device": decode})
     seen, note = numbers(config)
     assert seen == list(range(FRAMES))
     tried = DEVICES if decode == "auto" else (decode,)
@@ -99,7 +99,7 @@ def test_the_cpu_decodes_with_a_note_if_no_device_opens(clip: Path, decode: str)
 def test_a_camera_stream_has_the_same_note(demuxer: str) -> None:
     with RtspServer({"cam": film(frames=60)}) as server:
         server.fault("cam", rate=4.0)
-        keys = {"url": server.url("cam"), "demuxer": demuxer, "decode": "cuda"}
+        keys = {"url": server.url("cam"), "demuxer": demuxer, "decode_device": "cuda"}
         seen, note = numbers(StreamConfig.model_validate(keys))
     assert seen[:5] == list(range(seen[0], seen[0] + 5))
     assert note == "decoded by the CPU (cuda: no cuda here)"
@@ -108,19 +108,19 @@ def test_a_camera_stream_has_the_same_note(demuxer: str) -> None:
 @pytest.mark.parametrize("decode", ["auto", "cuda"])
 def test_a_device_that_opens_is_used_and_noted(monkeypatch: pytest.MonkeyPatch, clip: Path, decode: str) -> None:
     device = Device(monkeypatch)
-    config = StreamConfig.model_validate({"url": str(clip), "pace": "fast", "decode": decode})
+    config = StreamConfig.model_validate({"url": str(clip), "pace": "fast", "decode_device": decode})
     assert numbers(config) == (list(range(FRAMES)), "decoded by cuda")
     assert device.made == ["cuda"]
     with RtspServer({"cam": film(frames=60)}) as server:
         server.fault("cam", rate=4.0)
-        _, note = numbers(StreamConfig.model_validate({"url": server.url("cam"), "decode": decode}))
+        _, note = numbers(StreamConfig.model_validate({"url": server.url("cam"), "decode_device": decode}))
     assert note == "decoded by cuda"
     assert device.made == ["cuda"] * 2
 
 
 def test_the_cpu_decodes_codecs_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch, clip: Path) -> None:
     Device(monkeypatch, works=False)
-    config = StreamConfig(url=str(clip), pace="fast", decode="cuda")
+    config = StreamConfig(url=str(clip), pace="fast", decode_device="cuda")
     assert numbers(config) == (list(range(FRAMES)), "decoded by the CPU (cuda does not decode h264)")
 
 
@@ -155,7 +155,7 @@ def test_a_device_that_decodes_nothing_of_a_camera_is_replaced_by_the_cpu(monkey
     monkeypatch.setattr("streamclf.sources.rtsp.decoder.av.CodecContext", Creator)
     with RtspServer({"cam": film(frames=60)}) as server:
         server.fault("cam", rate=4.0)
-        config = StreamConfig(url=server.url("cam"), decode="cuda", demuxer="rtp")
+        config = StreamConfig(url=server.url("cam"), decode_device="cuda", demuxer="rtp")
         seen, note = numbers(config)
         assert seen[:10] == list(range(10))
         assert "decoded by the CPU (cuda: does not decode this h264" in str(note)
@@ -187,7 +187,7 @@ def test_a_device_that_cannot_decode_a_files_key_frame_is_replaced_by_the_cpu(
     assert expected
     assert expected[-1] == 29
     device = Device(monkeypatch)
-    seen, note = numbers(StreamConfig.model_validate({**config, "decode": decode}))
+    seen, note = numbers(StreamConfig.model_validate({**config, "decode_device": decode}))
     assert seen == expected
     assert str(note).startswith("decoded by the CPU (cuda: ")
     assert "cuda does not decode it: it could not decode a key frame" in str(note)
@@ -200,7 +200,7 @@ def test_a_broken_file_fails_on_the_device_only_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("streamclf.sources.av_container.AvContainer._decoded", lambda self, packet: iter(()))
     path = write_clip(tmp_path / "film.mp4", frames=5)
     with pytest.raises(SourceError, match="no frame could be decoded") as caught:
-        numbers(StreamConfig(url=str(path), pace="fast", decode="cuda"))
+        numbers(StreamConfig(url=str(path), pace="fast", decode_device="cuda"))
     assert not isinstance(caught.value, HardwareError)
 
 
@@ -218,9 +218,9 @@ def test_nv12_frames_of_devices_are_rendered_like_the_cpus(clip: Path) -> None:
     assert read_number(rendered[1], 320, 180) == 0
 
 
-def test_decode_is_refused_for_other_sources(tmp_path: Path) -> None:
-    raw = {"streams": {"desk": {"camera": 0, "decode": "cuda"}}}
-    with pytest.raises(ConfigError, match="decode: cuda is for files and URLs; leave it out"):
+def test_a_device_is_refused_for_other_sources(tmp_path: Path) -> None:
+    raw = {"streams": {"desk": {"camera": 0, "decode_device": "cuda"}}}
+    with pytest.raises(ConfigError, match="decode_device: cuda is for files and URLs; leave it out"):
         parse_config(raw, base=tmp_path, origin="x")
 
 

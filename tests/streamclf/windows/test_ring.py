@@ -281,7 +281,7 @@ def test_memory_that_is_not_a_ring_is_refused() -> None:
         os.close(write_fd)
     with new_ring() as fd:
         os.pwrite(fd, b"nonsense", 0)
-        with pytest.raises(RingError, match="not a ring of version 1"):
+        with pytest.raises(RingError, match="not a ring of version 2"):
             RingWriter(fd)
     with new_ring() as fd:
         os.pwrite(fd, (99).to_bytes(8, "little"), 16)  # the number of slots
