@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from streamclf.cli import models, outlets, service
+from streamclf.cli import fleet, models, outlets, service
 
 app = typer.Typer(
     name="streamclf",
@@ -34,6 +34,7 @@ app.command("compile")(models.compile_model)
 app.command("bench")(models.bench)
 app.command("doctor")(models.doctor)
 app.command("keys")(service.keys)
+app.add_typer(fleet.app, name="fleet")
 
 
 def _print_version(wanted: bool) -> None:

@@ -51,7 +51,7 @@ def preflight(config: ServiceConfig) -> CheckedConfig:
     if config.examples is not None:
         _check_clips("examples.folder", config.examples.folder)
         _check_clips("examples.models", config.examples.models)
-    _check_access(config.publish)
+    check_access(config.publish)
     check_outlets(config.outlets, config.streams, config.publish.journal)
     return CheckedConfig(config, bundles)
 
@@ -141,7 +141,7 @@ def _check_clips(key: str, folder: Path) -> None:
         raise ConfigError(f"{key}={folder}: cannot be written; choose another place or change its permissions")
 
 
-def _check_access(publish: PublishConfig) -> None:
+def check_access(publish: PublishConfig) -> None:
     """Check that endpoints which the network can reach have keys, and that keys can be used."""
     if publish.keys is None or publish.allow is None:
         for key in ("events", "replay"):
