@@ -73,7 +73,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
-    """What a node's service should run."""
+    """The configuration that a node should serve."""
 
     version: str
     common: Mapping[str, Any] = field(repr=False)
