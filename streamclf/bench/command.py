@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 import orjson
 
@@ -18,10 +18,12 @@ from streamclf.bench.cameras.film import FilmSpec
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.config.engine import EngineConfig
 from streamclf.config.service import load_config
+from streamclf.config.source import DecodeMode
 from streamclf.config.views import UNNAMED
 from streamclf.errors import BenchError, UsageError
 from streamclf.runtime.logs import configure_logging
 
+BenchDecode: TypeAlias = Literal["auto", "exact", "fast", "both"]
 SECONDS: Final = 20.0
 """Measured time of one run of a service."""
 CAPACITY_SECONDS: Final = 10.0
@@ -43,6 +45,7 @@ def run_bench(
     backend: Backend | None,
     precision: Precision | None,
     max_batch: int | None,
+    decode: BenchDecode | None,
     capacity: bool,
     suite: Literal["gpu"] | None,
     only: str | None,
@@ -58,7 +61,9 @@ def run_bench(
     measures_service = streams is not None or capacity or _is_config(target)
     with _interrupt_on_signals():
         if not measures_service:
-            _refuse_camera_options({"--hop": hop, "--size": size, "--fps": fps})
+            _refuse_camera_options({"--hop": hop, "--size": size, "--fps": fps, "--decode": decode})
+        if capacity and decode == "both":
+            raise UsageError("--decode both compares a fixed number of streams; leave out --capacity")
         if suite is None and (only is not None or keep is not None):
             raise UsageError("--only and --keep select parts of the GPU suite; add --suite gpu")
         if suite == "gpu":
@@ -81,7 +86,10 @@ def run_bench(
                 seconds=BUNDLE_ROUND_S if seconds is None else seconds,
             )
         else:
-            from streamclf.bench.service.report import format_result
+            if decode == "both":
+                from streamclf.bench.service.decoding import format_comparison as format_result
+            else:
+                from streamclf.bench.service.report import format_result
 
             overrides = {"backend": backend, "precision": precision, "max_batch": max_batch}
             result = _bench_service(
@@ -91,6 +99,7 @@ def run_bench(
                 seconds=seconds,
                 hop=hop,
                 engine_overrides={key: value for key, value in overrides.items() if value is not None},
+                decode=decode,
                 capacity=capacity,
             )
     if as_json:
@@ -108,6 +117,7 @@ def _bench_service(
     seconds: float | None,
     hop: int | None,
     engine_overrides: dict[str, Any],
+    decode: BenchDecode | None,
     capacity: bool,
 ) -> dict[str, Any]:
     """Measure the service of a bundle or a configuration; its cameras are replaced by the bench's."""
@@ -117,11 +127,13 @@ def _bench_service(
     if not sys.platform.startswith("linux"):
         raise BenchError(f"{sys.platform}: a service can be measured on Linux only, from what /proc says of processes")
     models, engine = {UNNAMED: target or DEFAULT_MODEL}, EngineConfig()
+    mode: DecodeMode = "auto"
     if target is not None and _is_config(target):
         config = load_config(Path(target))
         models, engine = config.all_models, config.engine
         streams = streams or len(config.streams)
-        hop = hop or next(iter(config.streams.values())).hop
+        first = next(iter(config.streams.values()))
+        hop, mode = hop or first.hop, first.decode
     bundle, *further = (find_bundle(model, f"models.{name}" if name else "model") for name, model in models.items())
     load = ServiceLoad(
         bundle=bundle,
@@ -131,8 +143,9 @@ def _bench_service(
         film=film,
         hop=hop or 1,
         seconds=seconds or (CAPACITY_SECONDS if capacity else SECONDS),
+        decode=mode if decode is None or decode == "both" else decode,
     )
-    return bench_service(load, capacity=capacity)
+    return bench_service(load, capacity=capacity, compare=decode == "both")
 
 
 def _refuse_camera_options(options: dict[str, object]) -> None:

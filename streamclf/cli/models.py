@@ -228,6 +228,14 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    decode: Annotated[
+        Literal["auto", "exact", "fast", "both"] | None,
+        typer.Option(
+            help="How the service decodes; both: measure exact and fast in turn, and compare them; default: auto, or "
+            "as in CONFIG.",
+            show_default=False,
+        ),
+    ] = None,
     capacity: Annotated[
         bool, typer.Option("--capacity", help="Search how many cameras this machine sustains.")
     ] = False,
@@ -261,6 +269,7 @@ def bench(
         backend=backend,
         precision=precision,
         max_batch=max_batch,
+        decode=decode,
         capacity=capacity,
         suite=suite,
         only=only,

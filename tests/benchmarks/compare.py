@@ -13,19 +13,19 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peer import Job
 
-from engines.bundle import Bundle, load_bundle
+from engines.bundle import load_bundle
 from streamclf.bench.cameras.camera_process import CamerasJob
 from streamclf.bench.cameras.film import FilmSpec, make_film, save_film
 from streamclf.bench.cameras.rtsp_server import HOST
 from streamclf.bench.helper_process import HelperProcess
 from streamclf.bench.machine import describe_machine
-from streamclf.bench.service.cpu_limit import measure_cpu_limit
+from streamclf.bench.service.cpu_limit import CpuLimit, measure_cpu_limit
 from streamclf.bench.service.process_usage import UsageSampler
 from streamclf.bench.service.report import build_report
 from streamclf.bench.service.run import ServiceLoad, measure_service
@@ -39,6 +39,7 @@ PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "openvino-split": ("benchmarks.openvino_split", {}),
     "openvino-split-bf16": ("benchmarks.openvino_split", {"precision": "bf16"}),
     "openvino-split-bf16-1": ("benchmarks.openvino_split", {"precision": "bf16", "threads": 1}),
+    "openvino-split-bf16-1-fast": ("benchmarks.openvino_split", {"precision": "bf16", "threads": 1, "fast": True}),
     "roboflow": ("benchmarks.roboflow_pipeline", {}),
 }
 """By name: the module of the peer, and its settings beside the job."""
@@ -73,6 +74,7 @@ def run_peer(name: str, job: dict[str, Any], film: Path, seconds: float, python:
                     time.sleep(SAMPLE_S)
                     sampler.sample()
                 ended_ns = time.monotonic_ns()
+                sampler.sample_memory()
                 if not peer.running:
                     raise BenchError(f"{module} ended{peer.log_tail()}")
                 received = peer.receive_waiting()
@@ -100,26 +102,22 @@ def _figures(
         "cpu_s_per_s": cpu_s,
         "cpu_ms_per_prediction": 1e3 * cpu_s * elapsed_s / len(counted) if counted else None,
         "latency_ms": {f"p{percent}": percentile(latencies_ms, percent) for percent in (50, 99)},
-        "rss_mb": sum(usage.rss_mb[-1] for usage in sampler.usages),
+        "rss_mb": sum(usage.memory[-1].rss_mb for usage in sampler.usages),
+        "pss_mb": sum(usage.memory[-1].pss_mb for usage in sampler.usages),
     }
 
 
-def run_streamclf(bundle: Bundle, engine: EngineConfig, film_spec: FilmSpec, film: Any, path: Path, arguments: Any,
-                  streams: int) -> dict[str, Any]:  # fmt: skip
-    """Measure the service with the parts of `streamclf bench`, and its least processor time."""
-    load = ServiceLoad(
-        bundle=bundle, engine=engine, streams=streams, film=film_spec, hop=arguments.hop, seconds=arguments.seconds
-    )
-    limit = measure_cpu_limit(bundle, engine, film, streams=streams)
+def run_streamclf(load: ServiceLoad, limit: CpuLimit, film: Path) -> dict[str, Any]:
+    """Measure the service with the parts of `streamclf bench`."""
     with tempfile.TemporaryDirectory(prefix="streamclf-bench-") as folder:
-        report = build_report(load, measure_service(load, path, Path(folder)), limit)
-    wanted = report["predictions_per_s_by_stream"]["wanted"] * streams
+        report = build_report(load, measure_service(load, film, Path(folder)), limit)
+    wanted = report["predictions_per_s_by_stream"]["wanted"] * load.streams
+    keys = ("predictions_per_s", "cpu_s_per_s", "cpu_ms_per_prediction", "rss_mb", "pss_mb", "efficiency", "fast_share")
     return {
-        **{key: report[key] for key in ("predictions_per_s", "cpu_s_per_s", "cpu_ms_per_prediction", "rss_mb")},
+        **{key: report[key] for key in (*keys, "held", "stages_cpu_s_per_s")},
         "missed": max(0.0, 1 - report["predictions_per_s"] / wanted),
         "latency_ms": {key: report["latency_ms"][key] for key in ("p50", "p99")},
         "limit_ms_per_prediction": 1e3 * report["limit_cpu_s_per_s"] / report["predictions_per_s"],
-        "efficiency": report["efficiency"],
     }
 
 
@@ -139,6 +137,12 @@ def main() -> None:
     parser.add_argument(
         "--roboflow-python", default="", help="Python of the environment in which `inference` is installed"
     )
+    parser.add_argument(
+        "--decode", nargs="+", default=["exact", "fast"], help="decodings with which streamclf is measured"
+    )
+    parser.add_argument(
+        "--hold", type=int, nargs="*", default=[], help="numbers of streams that streamclf is to sustain, measured last"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     bundle = load_bundle(arguments.bundle)
@@ -149,7 +153,10 @@ def main() -> None:
         film, path = make_film(film_spec), Path(folder) / "film"
         save_film(film, path)
         print(f"{bundle.spec.id}, {describe_machine()}", flush=True)
-        print(f"{'':22} K  predictions/s  missed  CPU ms  p50 ms  p99 ms  RSS MB  limit ms  efficiency", flush=True)
+        print(
+            f"{'':28} K  predictions/s  missed  CPU ms  p50 ms  p99 ms  RSS MB  PSS MB  limit ms  efficiency",
+            flush=True,
+        )
         for streams in arguments.streams:
             for name in arguments.peers:
                 job = {
@@ -168,9 +175,19 @@ def main() -> None:
                     print(f"{name}: {error}", flush=True)
             for precision in arguments.precisions:
                 engine = EngineConfig(precision=precision)
-                figures = run_streamclf(bundle, engine, film_spec, film, path, arguments, streams)
-                rows.append({"name": f"streamclf {precision}", "streams": streams, **figures})
-                print(_row(rows[-1]), flush=True)
+                limit = measure_cpu_limit(bundle, engine, film, streams=streams)
+                for decode in arguments.decode:
+                    load = ServiceLoad(
+                        bundle=bundle, engine=engine, streams=streams, film=film_spec, hop=arguments.hop,
+                        seconds=arguments.seconds, decode=decode,
+                    )  # fmt: skip
+                    name = f"streamclf {precision} {decode}"
+                    rows.append({"name": name, "streams": streams, **run_streamclf(load, limit, path)})
+                    print(_row(rows[-1]), flush=True)
+        for streams in arguments.hold:
+            load = replace(load, streams=streams)
+            rows.append({"name": f"{name}, held?", "streams": streams, **run_streamclf(load, limit, path)})
+            print(_row(rows[-1]), "sustained" if rows[-1]["held"] else "NOT SUSTAINED", flush=True)
     if arguments.json:
         arguments.json.write_text(
             json.dumps({"machine": describe_machine(), "model": bundle.spec.id, "rows": rows}, indent=1)
@@ -182,9 +199,10 @@ def _row(row: dict[str, Any]) -> str:
         return "-" if value is None else f"{value:.{digits}f}"
 
     return (
-        f"{row['name']:22} {row['streams']:<2} {row['predictions_per_s']:<14.1f} {row['missed']:<7.0%} "
+        f"{row['name']:28} {row['streams']:<2} {row['predictions_per_s']:<14.1f} {row['missed']:<7.0%} "
         f"{shown(row['cpu_ms_per_prediction']):7} {shown(row['latency_ms']['p50']):7} "
-        f"{shown(row['latency_ms']['p99']):7} {row['rss_mb']:<7.0f} {shown(row.get('limit_ms_per_prediction')):9} "
+        f"{shown(row['latency_ms']['p99']):7} {row['rss_mb']:<7.0f} {row['pss_mb']:<7.0f} "
+        f"{shown(row.get('limit_ms_per_prediction')):9} "
         f"{shown(row.get('efficiency'), 2)}"
     )
 

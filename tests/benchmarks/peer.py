@@ -40,6 +40,8 @@ class Job:
     precision: str = "fp32"
     threads: int = 0
     """Threads for inference; 0: the default of the library."""
+    fast: bool = False
+    """Decode without the deblocking filter. Only PyAV can: OpenCV hands no options to FFmpeg's decoders."""
 
     @property
     def frames(self) -> int:
@@ -55,16 +57,16 @@ class Job:
 class Camera(Protocol):
     """Yield the frames of one stream, each with its number: media time times the camera's rate."""
 
-    def __call__(self, url: str, fps: float) -> Iterator[tuple[int, Callable[[int, int], U8]]]:
+    def __call__(self, job: Job, stream: int) -> Iterator[tuple[int, Callable[[int, int], U8]]]:
         """Yield (number, render); `render(height, width)` returns the frame, (H, W, 3) uint8 RGB."""
 
 
-def opencv(url: str, fps: float) -> Iterator[tuple[int, Callable[[int, int], U8]]]:
+def opencv(job: Job, stream: int) -> Iterator[tuple[int, Callable[[int, int], U8]]]:
     """Read with `cv2.VideoCapture` as tutorials do: decode every frame to full-size BGR, resize the sampled ones."""
     import cv2
 
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
-    capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG)
+    capture = cv2.VideoCapture(job.urls[stream], cv2.CAP_FFMPEG)
     first = None
     while True:
         read, image = capture.read()
@@ -76,24 +78,24 @@ def opencv(url: str, fps: float) -> Iterator[tuple[int, Callable[[int, int], U8]
         def render(height: int, width: int, image: Any = image) -> U8:
             return np.asarray(cv2.cvtColor(cv2.resize(image, (width, height)), cv2.COLOR_BGR2RGB), np.uint8)
 
-        yield round((at_ms - first) * fps / 1000), render
+        yield round((at_ms - first) * job.fps / 1000), render
 
 
-def pyav(url: str, fps: float) -> Iterator[tuple[int, Callable[[int, int], U8]]]:
+def pyav(job: Job, stream: int) -> Iterator[tuple[int, Callable[[int, int], U8]]]:
     """Read with PyAV at its fastest: low delay, one thread, scaled directly to the model's size."""
     import av
     from av.video.reformatter import VideoReformatter
 
     options = {"rtsp_transport": "tcp", "probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
-    container = av.open(url, options=options, timeout=(120, 10))
-    stream = container.streams.video[0]
-    stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
-    stream.codec_context.options = {"flags": "low_delay"}
+    container = av.open(job.urls[stream], options=options, timeout=(120, 10))
+    video = container.streams.video[0]
+    video.codec_context.thread_type, video.codec_context.thread_count = "NONE", 1
+    video.codec_context.options = {"flags": "low_delay", **({"skip_loop_filter": "all"} if job.fast else {})}
     scaler = VideoReformatter()
     # By default PyAV 17 and later starts a thread per core for each scaler.
     one_thread = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
     first = None
-    for frame in container.decode(stream):
+    for frame in container.decode(video):
         at_s = float(frame.pts * frame.time_base) if frame.pts is not None else 0.0
         first = at_s if first is None else first
 
@@ -101,14 +103,14 @@ def pyav(url: str, fps: float) -> Iterator[tuple[int, Callable[[int, int], U8]]]
             rgb = scaler.reformat(frame, width=width, height=height, format="rgb24", interpolation="AREA", **one_thread)
             return rgb.to_ndarray()
 
-        yield round((at_s - first) * fps), render
+        yield round((at_s - first) * job.fps), render
 
 
 def sampled(job: Job, camera: Camera, stream: int) -> Iterator[tuple[int, int, U8]]:
     """Yield (grid point, frame number, (H, W, 3)) of one camera at the model's rate, with the nearest frames."""
     rate, model_rate = Fraction(job.fps).limit_denominator(1001), Fraction(job.spec["fps"]).limit_denominator(1001)
     point = 0
-    for number, render in camera(job.urls[stream], job.fps):
+    for number, render in camera(job, stream):
         while number >= math.ceil(point * rate / model_rate - Fraction(1, 2)):
             yield point, number, render(job.spec["height"], job.spec["width"])
             point += 1

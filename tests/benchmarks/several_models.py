@@ -51,7 +51,7 @@ def main() -> None:
                     * sum(each.cpu_s_per_s for each in run.usage.usages if each.name.startswith(kind))
                     for kind in ("capture", "classifier", "")
                 ]
-                memory = sum(each.rss_mb[-1] for each in run.usage.usages)
+                memory = sum(each.memory[-1].rss_mb for each in run.usage.usages)
                 count = sum(map(len, run.received.values())) + sum(map(len, run.received_further.values()))
                 found[case].append(
                     (*(each / args.streams for each in cpu), memory, float(count), float(sum(run.drops.values())))

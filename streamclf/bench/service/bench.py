@@ -1,4 +1,4 @@
-"""Measure a service once, or search how many streams the machine sustains."""
+"""Measure a service once, with exact and fast decoding, or with as many streams as the machine sustains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from streamclf.bench.cameras.film import make_film, save_film
 from streamclf.bench.service.capacity import find_capacity
-from streamclf.bench.service.cpu_limit import measure_cpu_limit
+from streamclf.bench.service.cpu_limit import CpuLimit, measure_cpu_limit
+from streamclf.bench.service.decoding import ORDER, compare_reports
 from streamclf.bench.service.report import build_report
 from streamclf.bench.service.run import ServiceLoad, measure_service
 from streamclf.config.service import MAX_STREAMS
@@ -20,38 +21,45 @@ PROBE_KEYS: Final = ("streams", "held", "missed", "dropped", "cpu_s_per_s", "eff
 """The keys of a report that the result of a capacity search keeps for each run."""
 
 
-def bench_service(load: ServiceLoad, *, capacity: bool) -> dict[str, Any]:
+def bench_service(load: ServiceLoad, *, capacity: bool = False, compare: bool = False) -> dict[str, Any]:
     """Measure `load` and return the report of `build_report`, ready for JSON.
 
     With `capacity`, search the largest number of streams that the machine sustains, beginning with `load.streams`. The
     result is then the report of that number (of one stream if it sustains none), with the keys `capacity` and `probes`.
-    Raises `BenchError` if a service cannot be started or ends.
+    With `compare`, measure exact and fast decoding in turn with the same film, each for `load.seconds` in all, and
+    return the result of `compare_reports`. Raises `BenchError` if a service cannot be started or ends.
     """
     with tempfile.TemporaryDirectory(prefix="streamclf-bench-") as name:
         folder = Path(name)
         _print_progress(f"rendering a film of {load.film.width}x{load.film.height} for the cameras")
         film = make_film(load.film)
         save_film(film, folder / "film")
-        reports: dict[int, dict[str, Any]] = {}
 
-        def measure(streams: int) -> dict[str, Any]:
-            wanted = replace(load, streams=streams)
+        def find_limit(load: ServiceLoad) -> CpuLimit:
+            _print_progress(f"{load.streams} streams: measuring the least processor time")
+            return measure_cpu_limit(load.bundle, load.engine, film, streams=load.streams)
+
+        def measure(load: ServiceLoad, limit: CpuLimit) -> dict[str, Any]:
             _print_progress(
-                f"{streams} streams: measuring the least processor time, then {load.seconds:g} s of the service"
+                f"{load.streams} streams: measuring {load.seconds:g} s of the service, decode {load.decode}"
             )
-            limit = measure_cpu_limit(load.bundle, wanted.engine, film, streams=streams)
-            run = measure_service(wanted, folder / "film", Path(tempfile.mkdtemp(dir=folder)))
-            reports[streams] = build_report(wanted, run, limit)
-            return reports[streams]
+            run = measure_service(load, folder / "film", Path(tempfile.mkdtemp(dir=folder)))
+            return build_report(load, run, limit)
 
+        if compare:
+            limit = find_limit(load)
+            rounds = [replace(load, decode=decode, seconds=load.seconds / 2) for decode in ORDER]
+            return compare_reports([measure(each, limit) for each in rounds])
         if not capacity:
-            return measure(load.streams)
+            return measure(load, find_limit(load))
 
+        reports: dict[int, dict[str, Any]] = {}
         probes: list[dict[str, Any]] = []
 
         def is_sustained(streams: int) -> bool:
+            wanted = replace(load, streams=streams)
             try:
-                report = measure(streams)
+                report = reports[streams] = measure(wanted, find_limit(wanted))
             except BenchError as error:
                 if streams == 1:
                     raise

@@ -20,6 +20,8 @@ class ReceivedPrediction:
     start_s: float
     end_s: float
     received_ns: int
+    fast: bool = False
+    """Whether a frame of the window was not decoded exactly."""
 
 
 def completing_frame(elapsed_s: float, *, model_rate: Fraction, rate: Fraction) -> int:

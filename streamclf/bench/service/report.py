@@ -23,10 +23,11 @@ PERCENTILES: Final = (50, 90, 99)
 def build_report(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[str, Any]:
     """Return all figures of one run, ready for JSON; times and counts cover the measured seconds."""
     wanted = wanted_per_s(load)
-    rates = [
-        sum(run.began_ns <= each.received_ns < run.ended_ns for each in run.received.get(f"cam{i}", ())) / run.seconds
+    measured = [
+        [each for each in run.received.get(f"cam{i}", ()) if run.began_ns <= each.received_ns < run.ended_ns]
         for i in range(load.streams)
     ]
+    rates = [len(predictions) / run.seconds for predictions in measured]
     predictions_per_s = sum(rates)
     further = {name: _further(load, run, name) for name in load.further}
     pairs = [(wanted * load.streams, predictions_per_s)]
@@ -35,8 +36,12 @@ def build_report(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[st
     items = {stage: run.stages.get(stage, (0, 0))[1] / run.seconds for stage in STAGES}
     processes = _processes(run)
     cpu_s_per_s = sum(each["cpu_s_per_s"] for each in processes)
+    fast_share = sum(each.fast for stream in measured for each in stream) / max(1, sum(map(len, measured)))
     limit_cpu_s_per_s: float | None = limit.cpu_s_per_s(
-        frames_per_s=items["decode"], chunks_per_s=items["encode"], windows_per_s=items["head"]
+        frames_per_s=items["decode"],
+        chunks_per_s=items["encode"],
+        windows_per_s=items["head"],
+        fast_share=fast_share,
     )
     latencies = _latencies(load, run)
     p99 = percentile(latencies, 99)
@@ -55,6 +60,8 @@ def build_report(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[st
         "size": f"{load.film.width}x{load.film.height}",
         "fps": load.film.fps,
         "hop": load.hop,
+        "decode": load.decode,
+        "fast_share": _rounded(fast_share),
         "seconds": _rounded(run.seconds),
         "predictions_per_s": _rounded(predictions_per_s),
         "predictions_per_s_by_stream": {
@@ -73,7 +80,9 @@ def build_report(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[st
         "limit_cpu_s_per_s": _rounded_or_none(limit_cpu_s_per_s),
         "efficiency": _rounded(limit_cpu_s_per_s / cpu_s_per_s) if cpu_s_per_s and limit_cpu_s_per_s else None,
         "limit": {
-            "decode_ms_per_picture": _rounded(1e3 * limit.decode_s),
+            "decode_ms_per_picture": _rounded(1e3 * limit.decode_s(fast_share)),
+            "exact_ms_per_picture": _rounded(1e3 * limit.exact_s),
+            "fast_ms_per_picture": _rounded(1e3 * limit.fast_s),
             "encode_ms_per_chunk": _rounded(1e3 * limit.encode_s),
             "head_ms_per_window": _rounded(1e3 * limit.head_s),
             "spread": _rounded(limit.spread),
@@ -86,6 +95,7 @@ def build_report(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[st
             "matched": len(latencies),
         },
         "rss_mb": _rounded(sum(each["rss_mb"] for each in processes)),
+        "pss_mb": _rounded(sum(each["pss_mb"] for each in processes)),
         "processes": processes,
         "bench": {
             "cameras_cpu_s_per_s": _rounded(run.cameras_cpu_s / run.seconds),
@@ -119,8 +129,13 @@ def _processes(run: ServiceRun) -> list[dict[str, Any]]:
             "name": usage.name,
             "pid": usage.pid,
             "cpu_s_per_s": _rounded(usage.cpu_s_per_s),
-            "rss_mb": _rounded(usage.rss_mb[-1]),
+            "rss_mb": _rounded(usage.memory[-1].rss_mb),
+            "pss_mb": _rounded(usage.memory[-1].pss_mb),
             "slope_mb_per_h": _rounded_or_none(usage.slope_mb_per_h),
+            "memory": [
+                [_rounded(each.at_s - run.began_ns / 1e9), _rounded(each.rss_mb), _rounded(each.pss_mb)]
+                for each in usage.memory
+            ],
         }
         for usage in run.usage.usages
     ]
@@ -183,7 +198,8 @@ def format_result(result: dict[str, Any]) -> list[str]:
     drops = ", ".join(f"{cause} {count}" for cause, count in result["drops"].items())
     lines = [
         f"{result['model']} on {result['engine']}",
-        f"{result['streams']} streams of {result['size']} at {result['fps']:g} frames/s, for {result['seconds']:g} s",
+        f"{result['streams']} streams of {result['size']} at {result['fps']:g} frames/s, for {result['seconds']:g} s; "
+        f"decode {result['decode']}: {result['fast_share']:.0%} of the predictions decoded fast",
         "",
         f"predictions/s     {result['predictions_per_s']:g}; per stream: median {rates['median']:g}, lowest "
         f"{rates['lowest']:g}, wanted {rates['wanted']:g}",
@@ -202,11 +218,13 @@ def format_result(result: dict[str, Any]) -> list[str]:
         "stage             s/s",
     ]
     lines += [f"  {stage:15} {value:.4f}" for stage, value in result["stages_cpu_s_per_s"].items()]
-    lines += ["", "process           s/s      RSS MB   MB/h"]
+    lines += ["", "process           s/s      RSS MB   PSS MB   MB/h"]
     lines += [
-        f"  {each['name']:15} {each['cpu_s_per_s']:<8.4f} {each['rss_mb']:<8.1f} {_number(each['slope_mb_per_h'])}"
+        f"  {each['name']:15} {each['cpu_s_per_s']:<8.4f} {each['rss_mb']:<8.1f} {each['pss_mb']:<8.1f} "
+        f"{_number(each['slope_mb_per_h'])}"
         for each in result["processes"]
     ]
+    lines += [f"  {'sum':15} {result['cpu_s_per_s']:<8.4f} {result['rss_mb']:<8.1f} {result['pss_mb']:<8.1f}"]
     lines += [
         "",
         f"bench itself      cameras {bench['cameras_cpu_s_per_s']:g} s/s "

@@ -20,6 +20,7 @@ from streamclf.bench.service.latency import ReceivedPrediction
 from streamclf.bench.service.process_usage import SUPERVISOR_MODULE, UsageSampler, process_cpu_s
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.config.engine import EngineConfig
+from streamclf.config.source import DecodeMode
 from streamclf.errors import BenchError
 from streamclf.events.positions import START
 from streamclf.events.types import Heartbeat, Prediction, Received, Status
@@ -48,6 +49,7 @@ class ServiceLoad:
     film: FilmSpec
     hop: int
     seconds: float
+    decode: DecodeMode = "auto"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,7 +111,7 @@ def measure_service(load: ServiceLoad, film: Path, folder: Path) -> ServiceRun:
 def _service_config(load: ServiceLoad, port: int, folder: Path) -> dict[str, Any]:
     # The cameras answer only once the engine is ready: hence the long time-out. Their short film repeats, which would
     # count as a frozen stream: hence `frozen_s`.
-    stream = {"hop": load.hop, "open_timeout_s": 120.0, "frozen_s": 3600.0}
+    stream = {"hop": load.hop, "decode": load.decode, "open_timeout_s": 120.0, "frozen_s": 3600.0}
     return {
         "model": str(load.bundle.path),
         "models": {name: str(bundle.path) for name, bundle in load.further.items()},
@@ -152,6 +154,7 @@ class _Recorder:
             self._receive_until(min(end, time.monotonic() + SAMPLE_S))
             run.usage.sample()
         run.ended_ns = time.monotonic_ns()
+        run.usage.sample_memory()
         run.cameras_cpu_s += process_cpu_s(cameras.pid)
         run.own_cpu_s += time.process_time()
         run.seconds = (run.ended_ns - run.began_ns) / 1e9
@@ -179,7 +182,11 @@ class _Recorder:
                 self._run.lost_first.add(event.stream)
             self._run.received[event.stream].append(
                 ReceivedPrediction(
-                    segment=window.segment, start_s=window.start_s, end_s=window.end_s, received_ns=received_ns
+                    segment=window.segment,
+                    start_s=window.start_s,
+                    end_s=window.end_s,
+                    received_ns=received_ns,
+                    fast=event.decode == "fast",
                 )
             )
             self._drops[event.stream].update(event.dropped)

@@ -74,7 +74,7 @@ def processes_of(folder: Path) -> list[int]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("bench")
     small = ("--streams", "2", "--size", "320x180", "--seconds", "1", "--json")
-    done = bench(*small, "--backend", "onnxruntime", "--precision", "fp32", cwd=folder)
+    done = bench(*small, "--backend", "onnxruntime", "--precision", "fp32", "--decode", "fast", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert processes_of(folder) == []
     assert list(folder.glob("streamclf-*")) == []
@@ -89,7 +89,7 @@ def test_the_rates_of_a_further_model_count_the_measured_seconds() -> None:
     )
     run = ServiceRun(engine="", usage=UsageSampler(os.getpid()), seconds=1.0, began_ns=100, ended_ns=200)
     run.received_further["again"] = [99, 100, 150, 199, 200]
-    limit = CpuLimit(decode_s=1.0, encode_s=1.0, head_s=1.0, spread=0.0)
+    limit = CpuLimit(exact_s=1.0, fast_s=1.0, encode_s=1.0, head_s=1.0, spread=0.0)
     run.engine = "model, again: openvino 2026.4.1 bf16, EPYC; other: onnxruntime 1.20 fp32, EPYC"
     report = build_report(load, run, limit)
     assert report["further_models"] == {
@@ -108,6 +108,8 @@ def test_the_report_has_all_documented_keys(report: dict[str, Any]) -> None:
     }  # fmt: skip
     assert (report["streams"], report["size"], report["fps"]) == (2, "320x180", 25.0)
     assert (report["backend"], report["precision"], report["model"]) == ("onnxruntime", "fp32", "camera-events@1")
+    assert (report["decode"], report["fast_share"]) == ("fast", 1.0)
+    assert report["limit"]["decode_ms_per_picture"] == report["limit"]["fast_ms_per_picture"]
     assert report["latency_ms"].keys() >= {"p50", "p90", "p99", "max"}
     assert report["stages_cpu_s_per_s"].keys() == {
         "decode", "convert", "ring", "encode", "head", "publish", "other",
@@ -131,7 +133,9 @@ def test_the_figures_agree_with_each_other(report: dict[str, Any]) -> None:
     )
     limit = sum(report["items_per_s"][stage] * per_item[key] / 1000 for stage, key in parts)
     assert limit == pytest.approx(report["limit_cpu_s_per_s"], rel=0.01)
-    assert report["rss_mb"] == pytest.approx(sum(each["rss_mb"] for each in report["processes"]), rel=0.01)
+    for key in ("rss_mb", "pss_mb"):
+        assert report[key] == pytest.approx(sum(each[key] for each in report["processes"]), rel=0.01)
+    assert report["pss_mb"] < report["rss_mb"]  # the processes share their libraries
     latency = report["latency_ms"]
     assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]
     assert latency["matched"] == pytest.approx(report["predictions_per_s"] * report["seconds"], abs=1)
@@ -142,6 +146,10 @@ def test_every_process_of_the_service_is_measured(report: dict[str, Any]) -> Non
     names = [each["name"] for each in report["processes"]]
     assert sorted(names) == ["capture", "capture", "classifier", "hub", "supervisor"]
     assert all(each["rss_mb"] > 10 for each in report["processes"])
+    assert all(
+        [at_s for at_s, *_ in each["memory"]] == sorted(at_s for at_s, *_ in each["memory"])
+        for each in report["processes"]
+    )
     assert report["items_per_s"]["encode"] >= report["items_per_s"]["head"] > 0
     assert report["items_per_s"]["decode"] > 2 * report["items_per_s"]["encode"]
     assert report["bench"]["cameras_cpu_s_per_s"] >= 0
