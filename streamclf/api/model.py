@@ -28,7 +28,7 @@ from streamclf.api.window import ClassifiedWindow, to_window
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.classifier.offline import iter_array_windows, iter_file_windows
 from streamclf.classifier.window_classifier import WindowResult, offline_bank_slots
-from streamclf.config.source import path_of
+from streamclf.config.source_settings import path_of
 from streamclf.errors import ModelError, UsageError
 from streamclf.sources.array import ArraySource, check_fps, check_one_clock, film_frames, iter_images, rate_frames
 

@@ -18,7 +18,7 @@ from streamclf.bench.cameras.film import FilmSpec
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.config.engine import EngineConfig
 from streamclf.config.service import load_config
-from streamclf.config.source import DecodeMode
+from streamclf.config.source_settings import DecodeMode
 from streamclf.config.views import UNNAMED
 from streamclf.errors import BenchError, UsageError
 from streamclf.runtime.logs import configure_logging

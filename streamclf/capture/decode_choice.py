@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from streamclf.capture.preview import preview_size
 from streamclf.capture.view import View
 from streamclf.config.picture_area import PictureArea
-from streamclf.config.source import DecodeMode
+from streamclf.config.source_settings import DecodeMode
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, Source
 from streamclf.sources.decoding import EXACT, WantedDecoding, fast_options, resolve, shrink_factor

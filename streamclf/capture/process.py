@@ -20,10 +20,11 @@ from streamclf.errors import SourceError, SourceRefusedError, SourceWaitingError
 from streamclf.net.backoff import Backoff
 from streamclf.producer.link_protocol import CAPTURE_PREFIX
 from streamclf.redact import register_secret, register_url
+from streamclf.runtime.capture_job import CaptureChange, CaptureJob
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED, ChildControl
 from streamclf.runtime.control_channel import ControlMessage
-from streamclf.runtime.jobs import CaptureChange, CaptureJob
 from streamclf.runtime.liveness import Liveness
+from streamclf.runtime.plain_messages import decode_message
 from streamclf.runtime.profiling import open_stages
 from streamclf.sources import Source, open_source
 from streamclf.windows.sampling import ChunkMeta
@@ -195,7 +196,7 @@ class Capture:
         if self._changes is None or not self._changes.has_changes:
             return
         for message in self._changes.pop_changes():
-            change = CaptureChange.model_validate_json(message.body)
+            change = decode_message(CaptureChange, message.body)
             self._views.apply(change, message.fds)
             self._decode.mode = change.decode or self._decode.mode
 
@@ -245,13 +246,16 @@ def main(job: CaptureJob, control: ChildControl) -> int:
     done = threading.Event()
     clips: ClipFeed | None = None
     if job.clips is not None or job.examples is not None:
+        # 20 MB, with pydantic, that a stream without films does not need.
         from streamclf.capture.clip_feed import ClipFeed
+        from streamclf.config.clips import ClipsConfig
+        from streamclf.config.examples import ExamplesConfig
 
         clips = ClipFeed(
             job.stream,
-            job.clips,
+            None if job.clips is None else ClipsConfig.model_validate(job.clips),
             lambda draft: producer.post(draft),
-            job.examples,
+            None if job.examples is None else ExamplesConfig.model_validate(job.examples),
             lambda request_id, result: producer.post_saved(request_id, result.model_dump_json().encode()),
             job.picture,
         )

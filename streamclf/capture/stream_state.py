@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from streamclf.events.types import State
+from streamclf.events.kinds import State
 from streamclf.sources.decoding import Decoding
 from streamclf.units import NS
 

@@ -7,13 +7,13 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from streamclf.config.picture_area import PictureArea
-from streamclf.config.picture_shapes import EVERYTHING
+from streamclf.config.picture_shapes import EVERYTHING, Rectangle
 from streamclf.errors import RingError
-from streamclf.events.views import Area
-from streamclf.runtime.jobs import CaptureChange, ViewJob
+from streamclf.runtime.capture_job import CaptureChange, ViewJob
 from streamclf.runtime.profiling import Stages
 from streamclf.sources import Frame
 from streamclf.sources.picture_part import RegionTooSmallError
@@ -69,7 +69,7 @@ class View:
 
     def set_area(self, area: PictureArea) -> None:
         """Show another part of the picture from now on, in a new segment."""
-        self.job = self.job.model_copy(update={"area": area})
+        self.job = replace(self.job, area=area)
         self.connect()
 
     def add(self, frame: Frame) -> None:
@@ -143,7 +143,7 @@ class ViewSet:
             for name, key in COUNTERS.items()
         }
 
-    def areas(self) -> dict[str, Area]:
+    def areas(self) -> dict[str, Rectangle]:
         """Return the rectangle of each region by name, "" for one without a name; any thread may call it."""
         jobs = [view.job for view in tuple(self._views.values())]
         return {job.region or "": job.area.region for job in jobs if job.area.region is not None}
@@ -156,8 +156,8 @@ class ViewSet:
             view.close()
         if change.add is not None:
             ring_fd, wake_fd, *progress = fds
-            given = {"ring_fd": ring_fd, "wake_fd": wake_fd, "progress_fd": progress[0] if progress else None}
-            self._add(change.add.model_copy(update=given))
+            progress_fd = progress[0] if progress else None
+            self._add(replace(change.add, ring_fd=ring_fd, wake_fd=wake_fd, progress_fd=progress_fd))
         for name, area in change.update.items():
             if view := self._views.get(name):
                 view.set_area(area)

@@ -5,4 +5,4 @@ from streamclf.runtime.child import run_child
 from streamclf.runtime.jobs import ClassifierJob
 
 if __name__ == "__main__":
-    run_child("classifier", ClassifierJob, main)
+    run_child("classifier", ClassifierJob.model_validate_json, main)

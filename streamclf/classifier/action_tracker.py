@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 
 from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
 from streamclf.config.hours import Hours, local_time, parse_hours, within, zone_of
-from streamclf.events.types import Phase
+from streamclf.events.kinds import Phase
 
 UPDATE_INTERVAL_S: Final = 1.0
 """Media time between two updates of a running action."""

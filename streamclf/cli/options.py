@@ -137,6 +137,6 @@ def split_values(values: list[str] | None) -> list[str] | None:
 
 def parse_path(text: str) -> Path:
     """Return the path that `text` names, which may be a file URL."""
-    from streamclf.config.source import path_of
+    from streamclf.config.source_settings import path_of
 
     return path_of(text)

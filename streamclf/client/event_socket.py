@@ -9,7 +9,7 @@ from typing import Final
 import zmq
 
 from streamclf.errors import BusError
-from streamclf.events.types import MAX_PREVIEW_BYTES
+from streamclf.events.kinds import MAX_PREVIEW_BYTES
 from streamclf.net.curve_client import HandshakeMonitor, ServiceAddress
 from streamclf.net.zeromq import open_socket, receive_now
 

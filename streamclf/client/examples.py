@@ -11,7 +11,7 @@ import zmq
 
 from streamclf.errors import BusError, ClipError, EventError
 from streamclf.events.example_request import ExampleRequest, ExampleResult, parse_example_result
-from streamclf.events.types import MAX_EVENT_BYTES
+from streamclf.events.kinds import MAX_EVENT_BYTES
 from streamclf.net.curve_client import ServiceAddress
 from streamclf.net.zeromq import open_socket
 

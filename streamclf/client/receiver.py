@@ -17,10 +17,10 @@ from streamclf.client.event_socket import EventSocket
 from streamclf.client.gaps import GapTracker
 from streamclf.client.replay import ReplayClient, Snapshot
 from streamclf.errors import BusError, EventError
+from streamclf.events.kinds import JOURNALLED
 from streamclf.events.positions import Position
 from streamclf.events.types import (
     HEARTBEAT_TOPIC,
-    JOURNALLED,
     Event,
     Heartbeat,
     Lost,

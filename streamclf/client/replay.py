@@ -13,8 +13,9 @@ import zmq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamclf.errors import BusError, EventError
+from streamclf.events.kinds import MAX_EVENT_BYTES
 from streamclf.events.positions import Position
-from streamclf.events.types import MAX_EVENT_BYTES, Epoch, Heartbeat, Offset, StreamEvent, parse_event
+from streamclf.events.types import Epoch, Heartbeat, Offset, StreamEvent, parse_event
 from streamclf.net.curve_client import ServiceAddress
 from streamclf.net.zeromq import open_socket
 

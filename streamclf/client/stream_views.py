@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from streamclf.events.kinds import State
 from streamclf.events.outlet_status import OutletStatus
-from streamclf.events.types import MAX_LISTED_STREAMS, Action, Heartbeat, Prediction, Received, State, Status
+from streamclf.events.types import MAX_LISTED_STREAMS, Action, Heartbeat, Prediction, Received, Status
 from streamclf.events.views import MAX_VIEWS, UNNAMED, ActionKey, Area, ViewKey, action_of, view_of
 
 SERVICE_SILENT_S: Final = 5.0

@@ -35,9 +35,9 @@ class ExampleInfo(BaseModel):
     """One example film. `began` is the wall-clock time of its first picture.
 
     `area` is the part of the film's own pictures that it is about, as keys of
-    `streamclf.config.picture_area.PictureArea`; None for the whole picture. The film itself always has the whole
-    picture; one that the service has encoded is rotated and masked already, so its `area` is a region at most. `top`
-    and `margin` are the prediction that was not certain, for a film that was kept because of it.
+    `streamclf.config.picture_area_keys.PictureAreaKeys`; None for the whole picture. The film itself always has the
+    whole picture; one that the service has encoded is rotated and masked already, so its `area` is a region at most.
+    `top` and `margin` are the prediction that was not certain, for a film that was kept because of it.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)

@@ -24,7 +24,7 @@ from streamclf.clips.names import FILM
 from streamclf.clips.retention import reserve_bytes
 from streamclf.clips.ring import PacketEntry, PacketRing
 from streamclf.config.examples import ExamplesConfig
-from streamclf.config.picture_area import PictureArea
+from streamclf.config.picture_area_keys import PictureAreaKeys
 from streamclf.errors import ClipError
 from streamclf.events.example_request import ExampleRequest, ExampleResult
 from streamclf.units import NS
@@ -109,7 +109,7 @@ class ExampleWriter:
         if request.label is not None:
             clean_label(request.label)
         try:
-            PictureArea.model_validate(request.area or {})
+            PictureAreaKeys.model_validate(request.area or {})
         except ValidationError as error:
             raise ClipError(f"area: {error.errors()[0]['msg'][:200]}; give rotate, flip, mask and region") from None
         begin_ns, end_ns = round(request.begin * NS), round(request.end * NS)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from streamclf.config.picture_area import PictureArea
+from streamclf.config.picture_area_keys import PictureAreaKeys
 from streamclf.errors import UsageError
 
 
@@ -21,7 +22,7 @@ def parse_area(*, region: str | None, masks: Sequence[str] | None, rotate: int, 
     if masks:
         keys["mask"] = [_shape(text) for text in masks]
     try:
-        return PictureArea.model_validate(keys)
+        return PictureAreaKeys.model_validate(keys).area
     except ValidationError as error:
         first = error.errors()[0]
         option = f"--{first['loc'][0]}" if first["loc"] else "--mask"

@@ -8,14 +8,14 @@ from typing import Any, Final
 from pydantic import ValidationError, model_validator
 
 from streamclf.config.classify import ClassifyConfig
-from streamclf.config.picture_area import PictureView
+from streamclf.config.picture_area_keys import PictureViewKeys
 from streamclf.config.source import SOURCES, SourceConfig
 
 SOURCE_KEYS: Final = (*SOURCES, "fps")
 """Keys that belong to one stream."""
 
 
-class StreamDefaults(ClassifyConfig, PictureView, SourceConfig):
+class StreamDefaults(ClassifyConfig, PictureViewKeys, SourceConfig):
     """The keys of every stream that does not set them itself."""
 
     @model_validator(mode="after")

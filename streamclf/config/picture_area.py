@@ -1,65 +1,52 @@
-"""Define the part of each picture that a model sees: rotation, mirroring, masks and one region."""
+"""Describe the part of each picture that a model sees: rotation, mirroring, masks and one region.
+
+A capture process uses this module, and loads no pydantic for it. `picture_area_keys` has the keys of the configuration.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal, TypeAlias, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
-
-from streamclf.config.picture_shapes import (
-    MAX_CORNERS,
-    MAX_MASKS,
-    Polygon,
-    Rectangle,
-    check_mask,
-    check_rectangle,
-    check_visible,
-)
-from streamclf.config.section import Section
+from streamclf.config.picture_shapes import Polygon, Rectangle, check_mask, check_rectangle, check_visible
 
 Rotation: TypeAlias = Literal[0, 90, 180, 270]
 Flip: TypeAlias = Literal["horizontal", "vertical"]
-Mask: TypeAlias = Annotated[tuple[Polygon, ...], BeforeValidator(check_mask)]
-Region: TypeAlias = Annotated[Rectangle, BeforeValidator(check_rectangle)]
 
 
-class PictureView(Section):
-    """How a picture is shown before a region is cut out of it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureArea:
+    """The part of each picture that a model sees; the keys are those of the configuration."""
 
-    rotate: Rotation = Field(
-        0,
-        description="Degrees by which the picture is turned clockwise: 0, 90, 180 or 270. The camera's own orientation "
-        "is applied before.",
-    )
-    flip: Flip | None = Field(
-        None, description="Mirrors the rotated picture: `horizontal` swaps left and right, `vertical` top and bottom."
-    )
-    mask: Mask = Field(
-        (),
-        description="Parts that are painted black before the model, previews or stills show the picture: rectangles "
-        "[left, top, right, bottom], and polygons [[x, y], [x, y], [x, y], …], in shares (0 to 1) of the rotated and "
-        f"mirrored picture. At most {MAX_MASKS}, with at most {MAX_CORNERS} corners. Films of `clips` are not masked.",
-    )
+    rotate: Rotation = 0
+    flip: Flip | None = None
+    mask: tuple[Polygon, ...] = ()
+    region: Rectangle | None = None
 
-
-class PictureArea(PictureView):
-    """The part of each picture that a model sees."""
-
-    region: Region | None = Field(
-        None,
-        description="The part of the picture that is classified, instead of all of it: [left, top, right, bottom] in "
-        "shares (0 to 1) of the rotated and mirrored picture. At least 16 pixels wide and high.",
-    )
-
-    @model_validator(mode="after")
-    def _check_visible(self) -> PictureArea:
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for values that the configuration would refuse; a mask may have rectangles."""
+        if self.rotate not in get_args(Rotation):
+            raise ValueError(f"rotate={self.rotate}: 0, 90, 180 or 270")
+        if self.flip is not None and self.flip not in get_args(Flip):
+            raise ValueError(f"flip={self.flip}: horizontal or vertical")
+        object.__setattr__(self, "mask", check_mask(self.mask))
+        if self.region is not None:
+            object.__setattr__(self, "region", check_rectangle(self.region))
         check_visible(self.mask, self.region)
-        return self
 
     @property
     def without_region(self) -> PictureArea:
         """The whole picture, rotated, mirrored and masked, as people see it."""
-        return self if self.region is None else self.model_copy(update={"region": None})
+        return self if self.region is None else replace(self, region=None)
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """The keys that differ from their defaults, for JSON and YAML."""
+        return {key: _as_lists(value) for key, value in asdict(self).items() if value != getattr(WHOLE, key)}
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(each) for each in value] if isinstance(value, tuple) else value
 
 
 WHOLE: Final = PictureArea()

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final, TypeAlias
 from pydantic import Field, model_validator
 
 from streamclf.config.classify import ClassifyConfig
-from streamclf.config.picture_area import PictureArea, Region
+from streamclf.config.picture_area import PictureArea
+from streamclf.config.picture_area_keys import PictureAreaKeys, Region
 from streamclf.config.picture_shapes import check_visible
 from streamclf.net.names import STREAM_NAME_PATTERN
 
@@ -35,7 +36,7 @@ Regions: TypeAlias = Annotated[
 ]
 
 
-def check_regions(area: PictureArea, regions: Mapping[str, RegionConfig]) -> None:
+def check_regions(area: PictureAreaKeys, regions: Mapping[str, RegionConfig]) -> None:
     """Raise `ValueError` if one region is given as well as several, or the mask covers all of one."""
     if area.region is not None and regions:
         raise ValueError(
@@ -46,7 +47,7 @@ def check_regions(area: PictureArea, regions: Mapping[str, RegionConfig]) -> Non
         check_visible(area.mask, each.region, f"regions.{name}: mask")
 
 
-def region_area(area: PictureArea, regions: Mapping[str, RegionConfig], name: str | None) -> PictureArea:
+def region_area(area: PictureAreaKeys, regions: Mapping[str, RegionConfig], name: str | None) -> PictureArea:
     """Return the part of the picture that the region `name` shows; None for a stream without named regions."""
-    shown = {key: getattr(area, key) for key in PictureArea.model_fields}
-    return PictureArea(**shown if name is None else {**shown, "region": regions[name].region})
+    region = area.region if name is None else regions[name].region
+    return PictureArea(rotate=area.rotate, flip=area.flip, mask=area.mask, region=region)

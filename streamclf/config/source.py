@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
-from urllib.parse import unquote_to_bytes
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from streamclf.config.section import Section
+from streamclf.config.source_settings import (
+    FILE_URL,
+    FROZEN_S,
+    DecodeMode,
+    DeviceName,
+    SourceSettings,
+    begins_with_file,
+)
 from streamclf.config.units import MemoryLimit
 from streamclf.errors import SourceError
 from streamclf.net.push_protocol import MIN_SECRET_CHARS, parse_push_address
@@ -20,13 +27,7 @@ SOURCES = ("camera", "url", "images", "push")
 URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
 _OR_VARIABLE = "; or put the password into an environment variable and write ${NAME}, which encodes it"
 _LIKE_A_SCHEME = re.compile(r"[a-z]{2,12}")
-_FILE_URL: Final = re.compile(r"file:(?://(?:localhost)?(?=/)|(?!//))(/.*)", re.IGNORECASE | re.DOTALL)
-"""RFC 8089: also with one slash, and with the host of this machine."""
-FROZEN_S = 30.0
-"""Cameras that save bits send a key frame every 10 to 20 s. In between they repeat frames of a still scene exactly."""
 
-DecodeMode: TypeAlias = Literal["auto", "exact", "fast"]
-DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "vaapi", "videotoolbox"]
 DEVICE_NAMES: Final = tuple(name for name in get_args(DeviceName) if name != "auto")
 
 SelfT = TypeVar("SelfT", bound="SourceConfig")
@@ -166,8 +167,8 @@ class SourceConfig(Section):
     def _check_url(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        if _begins_with_file(url):
-            if not _FILE_URL.fullmatch(url):
+        if begins_with_file(url):
+            if not FILE_URL.fullmatch(url):
                 raise ValueError("a file URL is file:///ABSOLUTE/PATH, without a host; or give the path alone")
             return url
         scheme, colon, rest = url.partition(":")
@@ -194,42 +195,26 @@ class SourceConfig(Section):
         return url
 
     @property
-    def frozen_after_s(self) -> float:
-        """Seconds of identical frames after which the stream counts as frozen; 0 for never.
-
-        If `frozen_s` is not set, this depends on the source: cameras make noise, but a film or a program may show one
-        image for long.
-        """
-        if self.frozen_s is not None:
-            return self.frozen_s
-        return 0.0 if self.ends or self.push is not None else FROZEN_S
+    def settings(self) -> SourceSettings:
+        """The keys of the source alone, for its capture process."""
+        return SourceSettings(**{each.name: getattr(self, each.name) for each in fields(SourceSettings)})
 
     @property
     def ends(self) -> bool:
         """Whether the source has an end: a file or a folder of images."""
-        return self.is_file or self.images is not None
+        return self.settings.ends
 
     @property
     def is_file(self) -> bool:
         """Whether the source is a file on this machine."""
-        return self.url is not None and ("://" not in self.url or _begins_with_file(self.url))
+        return self.settings.is_file
 
     @property
     def file_path(self) -> Path:
         """Path of the file, if `is_file`."""
-        return path_of(self.url or "")
+        return self.settings.file_path
 
     @property
     def is_file_url(self) -> bool:
         """Whether `url` is a URL of a file, which is an absolute path."""
-        return _begins_with_file(self.url or "")
-
-
-def path_of(text: str) -> Path:
-    """Return the path that `text` names: a file URL, in which `%20` stands for a blank, or the path itself."""
-    match = _FILE_URL.fullmatch(text)
-    return Path(text if match is None else os.fsdecode(unquote_to_bytes(match[1])))
-
-
-def _begins_with_file(url: str) -> bool:
-    return url[:6].lower() == "file:/"
+        return begins_with_file(self.url or "")

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from engines.printable import printable
 from streamclf.config.classify import ClassifyConfig
 from streamclf.config.picture_area import PictureArea
+from streamclf.config.picture_area_keys import PictureAreaKeys
 from streamclf.config.regions import MAX_REGIONS, Regions, check_regions, region_area
 from streamclf.config.source import SourceConfig
 from streamclf.net.names import MAX_NAME_CHARS, STREAM_NAME_PATTERN
@@ -16,7 +17,7 @@ from streamclf.net.names import MAX_NAME_CHARS, STREAM_NAME_PATTERN
 StreamName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
 
 
-class StreamConfig(ClassifyConfig, PictureArea, SourceConfig):
+class StreamConfig(ClassifyConfig, PictureAreaKeys, SourceConfig):
     """One named stream: its source, and how it is classified."""
 
     name: str | None = Field(
@@ -59,7 +60,7 @@ class StreamConfig(ClassifyConfig, PictureArea, SourceConfig):
 
     @property
     def area(self) -> PictureArea:
-        """The keys of `PictureArea` alone: with named regions, the whole picture as people see it."""
+        """The part of the picture: with named regions, the whole picture as people see it."""
         return region_area(self, self.regions, None)
 
     @property

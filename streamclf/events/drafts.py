@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 from streamclf.errors import EventError
-from streamclf.events.types import JournalledType
+from streamclf.events.kinds import JournalledType
 from streamclf.net.names import STREAM_NAME_RULE, valid_stream_name
 
 ENVELOPE: Final = frozenset({"v", "type", "stream", "epoch", "offset", "previous", "time", "durable"})

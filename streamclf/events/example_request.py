@@ -39,7 +39,7 @@ class ExampleRequest(_Message):
 
     The film goes to the folder of `label` in the examples of `project`. Without a project, it is kept as an example
     without a label; `top` and `margin` then hold the prediction that was not certain. `area` is the part of the picture
-    that the film is about, as keys of `streamclf.config.picture_area.PictureArea`.
+    that the film is about, as keys of `streamclf.config.picture_area_keys.PictureAreaKeys`.
     """
 
     stream: StreamName

@@ -16,6 +16,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from streamclf.errors import EventError
 from streamclf.events.configuration_status import ConfigurationStatus
+from streamclf.events.kinds import MAX_HEARTBEAT_BYTES, Phase, State
 from streamclf.events.outlet_status import MAX_OUTLETS, OutletStatus
 from streamclf.events.views import (
     MAX_LISTED_ACTIONS,
@@ -28,9 +29,6 @@ from streamclf.events.views import (
 from streamclf.net.names import MAX_NAME_CHARS, STREAM_NAME_PATTERN
 from streamclf.units import NS
 
-MAX_EVENT_BYTES: Final = 64 * 1024
-MAX_HEARTBEAT_BYTES: Final = 256 * 1024
-MAX_PREVIEW_BYTES: Final = 512 * 1024
 MAX_OFFSET: Final = 2**62
 MAX_HOP: Final = 2**16
 MAX_TOP: Final = 64
@@ -42,13 +40,8 @@ MAX_FILM_ACTIONS: Final = 64
 CLIP_PATH_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}/[0-9]{4}-[0-9]{2}-[0-9]{2}/[A-Za-z0-9][A-Za-z0-9._-]{0,150}$"
 """STREAM/DATE/NAME: such a path stays below the folder of the clips, whoever sent it."""
 
-JOURNALLED: Final = ("prediction", "action", "status", "clip")
 HEARTBEAT_TOPIC: Final = b"heartbeat/"
 TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%f"
-
-JournalledType: TypeAlias = Literal["prediction", "action", "status", "clip"]
-State: TypeAlias = Literal["connecting", "live", "frozen", "stalled", "offline"]
-Phase: TypeAlias = Literal["start", "update", "end"]
 
 StreamName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]

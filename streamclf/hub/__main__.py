@@ -5,4 +5,4 @@ from streamclf.runtime.child import run_child
 from streamclf.runtime.jobs import HubJob
 
 if __name__ == "__main__":
-    run_child("hub", HubJob, main)
+    run_child("hub", HubJob.model_validate_json, main)

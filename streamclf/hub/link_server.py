@@ -16,7 +16,7 @@ import zmq
 
 from streamclf.errors import BusError, EventError
 from streamclf.events.drafts import Draft
-from streamclf.events.types import MAX_PREVIEW_BYTES
+from streamclf.events.kinds import MAX_PREVIEW_BYTES
 from streamclf.hub.publisher import LINK_IO_THREAD
 from streamclf.net.names import valid_stream_name
 from streamclf.net.zeromq import bind, is_readable, open_socket, receive_now, send_now

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from streamclf.config.service import MAX_STREAMS
 from streamclf.errors import EventError
 from streamclf.events.example_request import parse_example_request
-from streamclf.events.types import JOURNALLED, MAX_OFFSET, Epoch, StreamName
+from streamclf.events.kinds import JOURNALLED
+from streamclf.events.types import MAX_OFFSET, Epoch, StreamName
 from streamclf.hub.example_requests import ExampleRequests
 from streamclf.hub.guard.curve_gate import CurveGate
 from streamclf.hub.journal_reader import JournalReader

@@ -19,7 +19,7 @@ import zmq
 
 from streamclf.errors import BusError, EventError
 from streamclf.events.drafts import Draft
-from streamclf.events.types import MAX_PREVIEW_BYTES
+from streamclf.events.kinds import MAX_PREVIEW_BYTES
 from streamclf.net.names import valid_stream_name
 from streamclf.producer.connection import RETRY_SEND_S, ProducerConnection
 from streamclf.producer.link_protocol import MAX_DRAFT_BYTES, MAX_NAME_BYTES, U64

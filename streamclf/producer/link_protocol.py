@@ -23,7 +23,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from streamclf.events.types import MAX_EVENT_BYTES
+from streamclf.events.kinds import MAX_EVENT_BYTES
 
 MAX_LINK_MESSAGE_BYTES: Final = 1 << 20
 MAX_DRAFT_BYTES: Final = MAX_EVENT_BYTES - 1024  # the hub adds its envelope

@@ -11,17 +11,33 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from engines.errors import EngineError
 from streamclf.errors import StreamclfError
 from streamclf.runtime.control_channel import ControlMessage, ControlReader
-from streamclf.runtime.jobs import CaptureJob, Job
 from streamclf.runtime.liveness import Liveness
 from streamclf.runtime.logs import configure_logging, log_uncaught_errors
 from streamclf.runtime.memory_limit import limit_own_memory
 
-JobT = TypeVar("JobT", bound=Job)
+
+class AnyJob(Protocol):
+    """The part of a job that `run_child` needs, as in `streamclf.runtime.jobs.Job`."""
+
+    @property
+    def liveness_fd(self) -> int | None:
+        """Shared memory for liveness deadlines."""
+
+    @property
+    def liveness_row(self) -> int:
+        """The row of the process."""
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes of private memory that the process may use."""
+
+
+JobT = TypeVar("JobT", bound=AnyJob)
 
 STOP_GRACE_S = 1.5
 """After a request to stop, a child whose main thread is stuck in a library exits by itself after this time."""
@@ -126,8 +142,11 @@ class ChildControl:
         return [self._changes.popleft() for _ in range(len(self._changes))]
 
 
-def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, ChildControl], int]) -> None:
-    """Read the job, run `main(job, control)` and exit with the code that it returns, or with the code of its error."""
+def run_child(name: str, decode: Callable[[bytes], JobT], main: Callable[[JobT, ChildControl], int]) -> None:
+    """Read the job, run `main(job, control)` and exit with the code that it returns, or with the code of its error.
+
+    `decode` makes the job from its JSON.
+    """
     # Ctrl-C in a terminal reaches the whole process group; only the supervisor decides when children stop. It has
     # started this process with the signal blocked, so that none interrupts the imports.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -141,13 +160,13 @@ def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, ChildContro
     subject = sys.argv[1] if len(sys.argv) > 1 else None
     process = f"{name}[{subject}]" if subject else name
     _set_thread_name(process)
-    configure_logging(process, stream=subject if job_type is CaptureJob else None)
+    configure_logging(process, stream=subject if name == "capture" else None)
     log_uncaught_errors()
     reader = ControlReader(0)
     message = reader.next()
     if message is None:
         os._exit(EXIT_DONE)  # the supervisor ended before it sent the job
-    job = job_type.model_validate_json(message.body)
+    job = decode(message.body)
     control.liveness = Liveness(job.liveness_fd, job.liveness_row)
     if job.memory_limit is not None:
         limit_own_memory(job.memory_limit)

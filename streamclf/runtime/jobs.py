@@ -1,7 +1,7 @@
 """Define the messages of the supervisor to its child processes: jobs and changes, one line of JSON each.
 
 They arrive on a child's standard input, never on its command line: the URL of a source may contain a password, and `ps`
-shows arguments to everybody.
+shows arguments to everybody. `streamclf.runtime.capture_job` has the messages to a capture process.
 """
 
 from __future__ import annotations
@@ -12,11 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from streamclf.config.classify import HeadSettings, StreamSettings
-from streamclf.config.clips import ClipsConfig
 from streamclf.config.engine import EngineConfig
-from streamclf.config.examples import ExamplesConfig
-from streamclf.config.picture_area import WHOLE, PictureArea
-from streamclf.config.source import DecodeMode, SourceConfig
 from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.views import ViewDescription
@@ -41,58 +37,6 @@ class LinkedJob(Job):
 
     link: str
     """ZeroMQ endpoint on which the hub receives events from producers."""
-
-
-class ViewJob(_Message):
-    """One view of a stream: sample it, and write chunks of (t, H, W, 3) uint8 RGB into the view's ring.
-
-    In a `CaptureChange`, the descriptors come with the message, in the order of the three fields; their numbers here
-    have no meaning then.
-    """
-
-    view: str
-    """Name of the view, unique in its stream."""
-    region: str | None = None
-    """Name of the region, for the rectangles in stills; None for the whole picture or a region without a name."""
-    fps: float
-    frames_per_chunk: int
-    height: int
-    width: int
-    resize: Literal["stretch", "crop", "letterbox"]
-    area: PictureArea = WHOLE
-    """The part of each picture that the view shows."""
-    ring_fd: int
-    wake_fd: int
-    """Write end of a non-blocking pipe: capture writes one byte after each committed chunk."""
-    progress_fd: int | None = None
-    """Read end of a pipe that reports how far the classifier has read; None where capture does not wait for it."""
-
-
-class CaptureJob(LinkedJob):
-    """The job of one stream: read and decode `source` once, for all views. Views change through `CaptureChange`."""
-
-    stream: str
-    source: SourceConfig
-    picture: PictureArea = WHOLE
-    """How people see the stream, in previews and stills: rotated, mirrored and masked, and without a region."""
-    views: tuple[ViewJob, ...]
-    clips: ClipsConfig | None = None
-    """Films of the stream's actions; None for none."""
-    examples: ExamplesConfig | None = None
-    """Stretches of the stream that are saved on request; None for none."""
-
-
-class CaptureChange(_Message):
-    """Changes for a running capture process. Keys that are not set change nothing."""
-
-    descriptors: int = 0
-    add: ViewJob | None = None
-    remove: str | None = None
-    """A view to end, before another one is added. A chunk that is not complete is dropped."""
-    decode: DecodeMode | None = None
-    """How exactly to decode from now on, or from the next key frame on."""
-    update: dict[str, PictureArea] = {}
-    """New areas by view. Each begins a new segment: no window shows two areas."""
 
 
 class ClassifierJob(LinkedJob):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from streamclf.config.source import SourceConfig
+from streamclf.config.source_settings import SourceSettings
 from streamclf.errors import SourceError
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.resize import Resize
 
+if TYPE_CHECKING:
+    from streamclf.config.source import SourceConfig
+
 __all__ = ["Frame", "Resize", "Source", "SourceInfo", "open_source"]
 
 
-def open_source(config: SourceConfig, *, stop: threading.Event | None = None) -> Source:
+def open_source(config: SourceConfig | SourceSettings, *, stop: threading.Event | None = None) -> Source:
     """Open the source that `config` describes; iteration ends early when `stop` is set.
 
     Blocks for at most `config.open_timeout_s`. Raises `SourceError`: one line with value and remedy, without
@@ -63,7 +67,7 @@ def open_source(config: SourceConfig, *, stop: threading.Event | None = None) ->
     )
 
 
-def _open_images(config: SourceConfig, stop: threading.Event | None) -> Source:
+def _open_images(config: SourceConfig | SourceSettings, stop: threading.Event | None) -> Source:
     assert config.images is not None
     assert config.fps is not None  # the configuration requires both or neither
     try:

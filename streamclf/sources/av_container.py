@@ -6,7 +6,8 @@ import errno
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from fractions import Fraction
+from typing import Any, Final
 
 import av
 import av.error
@@ -65,6 +66,8 @@ HELD_BACK_S = 0.05
 """While no new segment begins, a packet that FFmpeg returns so soon after a long wait arrived before it."""
 UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v"})
 """Formats without time stamps. FFmpeg assumes 25 frames per second, which a live source may not send."""
+ARRIVAL_CLOCK: Final = Fraction(1, NS)
+"""The unit of time stamps that we set ourselves."""
 
 
 class UnknownDataError(SourceError):
@@ -106,6 +109,7 @@ class AvContainer:
         self._failed_key = False
         self._has_key = timeouts is None  # only a live stream may begin in the middle of a group of pictures
         self._video_at = time.monotonic()
+        self._opened_ns = time.monotonic_ns()
         self._log_level = av.logging.WARNING
         self._held_since: float | None = None  # begin of the wait for a new segment, if it is long
         self._unchecked = 0  # packets until FFmpeg's marks of damage are used again
@@ -121,6 +125,9 @@ class AvContainer:
         self.stale = 0
         """Number of packets that an earlier connection has already returned."""
         self._timed = timeouts is None or self._container.format.name not in UNTIMED_FORMATS
+        # Images that come alone are stamped on arrival: their decoder returns each with its own stamp.
+        self._is_stamped_here = not self._timed and self._stream.codec_context.name == "mjpeg"
+        self._timed |= self._is_stamped_here
         declared = self._stream.sample_aspect_ratio
         self._pixel_aspect = None if declared is None else plausible_aspect(declared)  # None: the decoder knows it
         self._orientation = OrientationTracker()
@@ -385,6 +392,9 @@ class AvContainer:
                 self._held_since = began
             waited_s = waited_s + took_s if is_held else 0.0
             is_video = packet.stream.index == self._stream.index
+            if self._is_stamped_here and is_video and packet.size:
+                packet.time_base = ARRIVAL_CLOCK
+                packet.pts = packet.dts = time.monotonic_ns() - self._opened_ns
             if packet.pos is not None:
                 self.last_byte = max(self.last_byte, packet.pos)
             replays = self._replays if is_video and packet.size else None

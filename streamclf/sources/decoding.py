@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from engines.bundle import ModelSpec
-from streamclf.config.source import DecodeMode
+from streamclf.config.source_settings import DecodeMode
 from streamclf.sources.resize import Resize, scaled_size
+
+if TYPE_CHECKING:
+    from engines.bundle import ModelSpec
 
 Decoding: TypeAlias = Literal["exact", "fast"]
 """How frames are decoded: `DecodeMode` without `auto`."""

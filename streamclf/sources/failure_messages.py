@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from dataclasses import dataclass
 
 import av.error
@@ -92,7 +91,7 @@ def error_message(error: Exception, *, opening: bool) -> str:
 
 def connection_message(error: OSError, *, opening: bool) -> str:
     """Explain why a connection failed, except for a time-out."""
-    if isinstance(error, ssl.SSLError):
+    if type(error).__module__ == "ssl":  # loaded only for TLS: it takes 5 MB
         return TLS_FAILURE if opening else "the encrypted connection broke; check the network"
     if isinstance(error, socket.gaierror):
         return "its host name is unknown; check the address"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from streamclf.config.source import DeviceName
+from streamclf.config.source_settings import DeviceName
 from streamclf.errors import SourceError
 from streamclf.sources.av_container import AvContainer
 from streamclf.sources.av_opening import ASSUMED_FPS

@@ -119,8 +119,9 @@ class PacketSkipper(Generic[PacketT]):
             self._key_ns = None
         elif key and not self._disabled:
             self._key_ns = at_ns
-        follows_key = self._key_ns is not None and at_ns > self._key_ns
-        may_skip = disposable and is_new and follows_key and self._may_skip_another(arrived_ns)
+        # A disposable key frame is a picture of a codec that predicts nothing, such as Motion JPEG.
+        is_sound = self._key_ns is not None and (key or at_ns > self._key_ns)
+        may_skip = disposable and is_new and is_sound and self._may_skip_another(arrived_ns)
         if not may_skip or self._delays_another(at_ns) or (needed := self._needs(at_ns)):
             self._decoding.add(at_ns)
             packets.append(packet)

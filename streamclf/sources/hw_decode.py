@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import av
 import av.error
 
-from streamclf.config.source import DeviceName
+from streamclf.config.source_settings import DeviceName
 from streamclf.errors import SourceError
 
 HardwareDevice = Literal["cuda", "vaapi", "videotoolbox"]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import urlsplit
 
-from streamclf.config.source import DeviceName
+from streamclf.config.source_settings import DeviceName
 from streamclf.errors import SourceError
 from streamclf.redact import redact, register_url
 from streamclf.sources.av_container import AvContainer, UnknownDataError
@@ -29,9 +28,11 @@ from streamclf.sources.resize import FrameRenderer
 from streamclf.sources.rtsp.connection import StopRequestedError, tls_context
 from streamclf.sources.rtsp.fallback import FALLBACK_CACHE, UnsupportedStreamError
 from streamclf.sources.rtsp.reader import RtspReader
-from streamclf.sources.rtsp.relay import RtspRelay
-from streamclf.sources.web.relay import WebRelay
 from streamclf.units import NS
+
+if TYPE_CHECKING:
+    from streamclf.sources.rtsp.relay import RtspRelay
+    from streamclf.sources.web.relay import WebRelay
 
 MAX_STALE_S = 2.0
 """RTSP time stamps follow the camera's clock: a frame this much later than the one with the least delay is stale."""
@@ -231,6 +232,8 @@ class NetworkSource(Source):
 
     def _open_ffmpeg_rtsp(self, *, open_s: float | None = None, multicast: bool = False) -> FrameReader:
         """Open the stream with FFmpeg, behind a relay that keeps our own client's limits."""
+        from streamclf.sources.rtsp.relay import RtspRelay
+
         options = {**RTSP_OPTIONS, **TRANSPORTS["tcp" if self._url.lower().startswith("rtsps:") else self._transport]}
         if multicast:
             options["rtsp_transport"] += MULTICAST
@@ -281,6 +284,10 @@ class NetworkSource(Source):
         return reader
 
     def _connect_relay(self, open_s: float) -> WebRelay:
+        from http.client import HTTPException  # 3 MB with the relay, which RTSP does not need
+
+        from streamclf.sources.web.relay import WebRelay
+
         tls_ca, verify = self._tls
         context = tls_context(tls_ca, verify=verify, shown=self._shown)
         self._opened_at = time.monotonic()
@@ -288,7 +295,7 @@ class NetworkSource(Source):
             relay = self._relay = WebRelay(
                 self._url, shown=self._shown, context=context, open_s=open_s, stop=self._stop
             )
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, HTTPException) as error:
             if isinstance(error, TimeoutError):
                 text = timeout_message(replace(self._timeouts, open_s=open_s), opening=True)
             elif isinstance(error, OSError):

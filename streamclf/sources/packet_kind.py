@@ -1,4 +1,4 @@
-"""Classify packets of H.264 and H.265 by their first bytes: is another picture (frame) predicted from them?"""
+"""Classify packets of video by their first bytes: is another picture (frame) predicted from them?"""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ class PacketKind(NamedTuple):
 NEEDED: Final = PacketKind(key=False, disposable=False)
 KEY: Final = PacketKind(key=True, disposable=False)
 DISPOSABLE: Final = PacketKind(key=False, disposable=True)
+ALONE: Final = PacketKind(key=True, disposable=True)
+"""A picture of a codec that predicts no picture from another one."""
 
-
-CODECS = frozenset({"h264", "hevc"})
+NAL_CODECS: Final = frozenset({"h264", "hevc"})
+INTRA_CODECS: Final = frozenset({"mjpeg", "prores", "dnxhd"})
+MPEG_CODECS: Final = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})
 
 
 class PacketClassifier:
@@ -31,7 +34,8 @@ class PacketClassifier:
 
     H.264: a slice with `nal_ref_idc` 0 is disposable (section 7.4.1). H.265: a sub-layer non-reference picture (table
     7-1) is disposable in the highest temporal sub-layer; in a lower one, pictures of the higher sub-layers may still be
-    predicted from it. Leading pictures count as needed, like packets with parameter sets.
+    predicted from it. Leading pictures count as needed, like packets with parameter sets. MPEG-1, 2 and 4: B pictures
+    are disposable (ISO 14496-2, section 6.1.3.5). Motion JPEG and other intra codecs: every picture is.
     """
 
     def __init__(self, codec: str, extradata: bytes | None = None) -> None:
@@ -39,7 +43,7 @@ class PacketClassifier:
         self._codec = codec
         self._length_bytes = 0  # bytes of each NAL unit's length; 0: start codes separate the units
         self._top_layer: int | None = None
-        if not extradata or codec not in CODECS:
+        if not extradata or codec not in NAL_CODECS:
             return
         if extradata[0] != 1:
             self.classify(extradata)
@@ -52,11 +56,13 @@ class PacketClassifier:
 
     def classify(self, data: bytes | memoryview) -> PacketKind:
         """Return the kind of the packet `data`."""
-        if self._codec not in CODECS:
-            return NEEDED
+        if self._codec in INTRA_CODECS:
+            return ALONE
         try:
-            heads = self._heads(data)
-            return self._h264(heads) if self._codec == "h264" else self._h265(heads)
+            if self._codec in NAL_CODECS:
+                heads = self._heads(data)
+                return self._h264(heads) if self._codec == "h264" else self._h265(heads)
+            return _mpeg(self._heads(data), self._codec) if self._codec in MPEG_CODECS else NEEDED
         except IndexError:  # the data ends in the middle of a header
             return NEEDED
 
@@ -103,3 +109,17 @@ class PacketClassifier:
                 self._top_layer = max(self._top_layer or 0, head[2] >> 1 & 7)
             is_alone = is_alone and kind in (35, 38, 39)
         return NEEDED
+
+
+def _mpeg(heads: Iterator[bytes | memoryview], codec: str) -> PacketKind:
+    """Return the kind of a packet of MPEG-1, 2 or 4: that of its first picture, if nothing else precedes it.
+
+    A packet of MPEG-4 that holds several pictures begins with one that others are predicted from.
+    """
+    for head in heads:
+        if codec == "mpeg4" and head[0] == 0xB6:  # vop_coding_type is the next two bits
+            return (KEY, NEEDED, DISPOSABLE, NEEDED)[head[1] >> 6]
+        if codec != "mpeg4" and head[0] == 0x00:  # picture_coding_type follows temporal_reference, of ten bits
+            return {1: KEY, 3: DISPOSABLE}.get(head[2] >> 3 & 7, NEEDED)
+        return NEEDED
+    return NEEDED

@@ -5,4 +5,4 @@ from streamclf.runtime.jobs import OutletJob
 from streamclf.subscribers.child import main
 
 if __name__ == "__main__":
-    run_child("outlet", OutletJob, main)
+    run_child("outlet", OutletJob.model_validate_json, main)

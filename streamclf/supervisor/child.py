@@ -17,8 +17,10 @@ from typing import IO, Literal
 
 from pydantic import BaseModel
 
+from streamclf.runtime.capture_job import CaptureChange, CaptureJob
 from streamclf.runtime.control_channel import ControlSender
 from streamclf.runtime.jobs import Job
+from streamclf.runtime.plain_messages import encode_message
 from streamclf.runtime.signals import without_interrupts
 
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -71,7 +73,7 @@ class Child:
     """The outlet that it runs, in the same way."""
     models: str | None = None
     """The name of the models that it classifies with, in the same way."""
-    job: Job | None = None
+    job: Job | CaptureJob | None = None
     """Set before the first start, and again whenever the next run gets another job."""
     reports: bool = False
     """Whether it reports its state: each line of its output is an event."""
@@ -104,7 +106,7 @@ class Child:
                 pass_fds=self.pass_fds,
             )
         control.child_end.close()
-        control.send(self.job.model_dump_json().encode())  # if it died at once, the exit thread reports that
+        control.send(_encode(self.job))  # if it died at once, the exit thread reports that
         if process.stdout:
             self._start_thread("output", self._read_lines, process.stdout, self.run)
         self._start_thread("exit", self._wait, process, self.run)
@@ -124,9 +126,9 @@ class Child:
         """The fields of a log record about this child."""
         return {"stream": self.stream} if self.stream else {}
 
-    def send(self, change: BaseModel, fds: Sequence[int] = ()) -> bool:
+    def send(self, change: BaseModel | CaptureChange, fds: Sequence[int] = ()) -> bool:
         """Send `change`; return False if the child does not read it: it must then be killed."""
-        return self._control is not None and self._control.send(change.model_dump_json().encode(), fds)
+        return self._control is not None and self._control.send(_encode(change), fds)
 
     def request_stop(self) -> None:
         """Ask the child to stop, by closing its standard input."""
@@ -200,6 +202,10 @@ class Child:
             os.waitid(os.P_PID, pid, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)  # consume this report
             stopped = seen.si_code == os.CLD_STOPPED
             self.notify(ChildEvent(kind="stopped" if stopped else "continued", child=self.name, run=run))
+
+
+def _encode(message: BaseModel | CaptureJob | CaptureChange) -> bytes:
+    return message.model_dump_json().encode() if isinstance(message, BaseModel) else encode_message(message)
 
 
 def reap_orphans(ours: Collection[int | None]) -> int:

@@ -73,7 +73,7 @@ class HubProcess:
 
     def record_line(self, line: bytes) -> bool:
         """Record the hub's report that it is ready; return False for any other line."""
-        if self.is_ready or self.child.job is None:
+        if self.is_ready or not isinstance(self.child.job, HubJob):
             return False
         try:
             report = HubReady.model_validate_json(line)
@@ -99,7 +99,7 @@ class HubProcess:
             streams=describe_streams(current),
             examples=current.config.examples is not None,
         )
-        if self.child.job:
+        if isinstance(self.child.job, HubJob):
             self.child.job = self.child.job.model_copy(update=dict(settings))
         self._send(HubChange(settings=settings))  # a hub that does not run reads it in its next job
 

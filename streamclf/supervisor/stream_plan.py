@@ -14,7 +14,8 @@ from streamclf.config.examples import ExamplesConfig
 from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.config.source import SourceConfig
 from streamclf.config.views import StreamView, actions_of_model
-from streamclf.runtime.jobs import FeedUpdate, ViewJob
+from streamclf.runtime.capture_job import ViewJob
+from streamclf.runtime.jobs import FeedUpdate
 from streamclf.sources.decoding import mode_for_models
 from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.engine_groups import EngineKey, Geometry
@@ -109,7 +110,7 @@ class ViewChannels:
 
     @property
     def capture_fds(self) -> list[int]:
-        """The descriptors of the capture process, in the order of `streamclf.runtime.jobs.ViewJob`."""
+        """The descriptors of the capture process, in the order of `streamclf.runtime.capture_job.ViewJob`."""
         return _present(self.ring, self.wake_write, self.progress_read)
 
     @property

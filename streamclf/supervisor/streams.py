@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamclf.errors import RingError
-from streamclf.runtime.jobs import CaptureChange, CaptureJob, ClassifierChange, FeedJoin
+from streamclf.runtime.capture_job import CaptureChange, CaptureJob
+from streamclf.runtime.jobs import ClassifierChange, FeedJoin
 from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.child import Child, ChildEvent
 from streamclf.supervisor.stream_plan import StreamPlan, ViewChannels, ViewPlan
@@ -227,7 +228,7 @@ class StreamSet:
             return
         if added:
             job = added.channels.view_job(added.plan)
-            change = change.model_copy(update={"add": job, "descriptors": len(fds)})
+            change = replace(change, add=job, descriptors=len(fds))
         if not child.send(change, fds) and child.running and not child.kill_reason:
             child.kill_because("does not read its messages")
 
@@ -254,18 +255,18 @@ class StreamSet:
 
     def _assign(self, stream: Stream) -> None:
         """Set the job of the next run of the stream's capture process."""
-        source = stream.plan.source
+        plan, source = stream.plan, stream.plan.source
         stream.child.job = CaptureJob(
             link=self._link,
             liveness_fd=self._table.fd,
             liveness_row=stream.row,
             memory_limit=source.memory_limit,
             stream=stream.name,
-            source=source,
+            source=source.settings,
             views=tuple(view.channels.view_job(view.plan) for view in stream.views.values()),
-            clips=stream.plan.clips,
-            examples=stream.plan.examples,
-            picture=stream.plan.picture,
+            clips=None if plan.clips is None else plan.clips.model_dump(mode="json"),
+            examples=None if plan.examples is None else plan.examples.model_dump(mode="json"),
+            picture=plan.picture,
         )
         fds = [fd for view in stream.views.values() for fd in view.channels.capture_fds]
         stream.child.pass_fds = [*fds, self._table.fd]

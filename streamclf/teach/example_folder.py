@@ -21,6 +21,7 @@ from engines.regular_file import NotRegularFileError, open_regular
 from streamclf.clips.example_info import read_example_info
 from streamclf.clips.example_labels import read_label
 from streamclf.config.picture_area import PictureArea
+from streamclf.config.picture_area_keys import PictureAreaKeys
 from streamclf.errors import SourceError, UsageError
 from streamclf.sources.file import is_animated_webp
 from streamclf.sources.film_files import VIDEO_SUFFIXES, is_system_file, natural_order
@@ -201,7 +202,7 @@ def _clip(root: Path, path: Path, label: str, found: FoundClips) -> LabelledClip
     if info is None:
         return LabelledClip(path=path, name=name, label=label, group=group, stretch=stretch)
     try:
-        area = None if info.area is None else PictureArea.model_validate(info.area)
+        area = None if info.area is None else PictureAreaKeys.model_validate(info.area).area
     except ValidationError:
         found.faults.append((name, "its metadata give a part of the picture that cannot be used; save it again"))
         return None

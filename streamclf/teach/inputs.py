@@ -106,7 +106,7 @@ def with_area(options: TeachOptions, before: Examples, log: Listener) -> TeachOp
 
 
 def _shown(area: PictureArea) -> str:
-    keys = area.model_dump(mode="json", exclude_defaults=True)
+    keys = area.keys
     return ", ".join(f"{key} {value}" for key, value in keys.items()) or "all of it"
 
 

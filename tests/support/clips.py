@@ -78,7 +78,8 @@ def write_clip(
     """
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=fps)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.gop_size = gop
         if options is not None or codec == "libx264":
             stream.options = X264 if options is None else options

@@ -137,7 +137,7 @@ def _key(path: Path, spec: DecodeSpec) -> _Key:
         return _Key(reason=reason)
     facts = {key: value for key, value in asdict(spec).items() if key != "area"}
     if spec.area != WHOLE:  # so that older caches stay valid
-        facts["area"] = spec.area.model_dump(mode="json")
+        facts["area"] = asdict(spec.area)
     digest = hashlib.sha256(json.dumps([VERSION, av.__version__, cv2.__version__, facts], sort_keys=True).encode())
     try:
         with path.open("rb") as file:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from engines.arrays import F32, I64, U8
 from engines.printable import printable
-from streamclf.config.picture_area import PictureArea
+from streamclf.config.picture_area_keys import PictureAreaKeys
 from streamclf.sources import Resize
 from training.data.base import ClipSection, given_path
 from training.data.clip_cache import StoredClip, read_array, store_clips
@@ -38,7 +38,7 @@ MAX_COMPARED = 20_000
 """The search for near-duplicates compares this many clips of each split, the first ones."""
 
 
-class ClipsData(ClipSection, PictureArea):
+class ClipsData(ClipSection, PictureAreaKeys):
     """Video files: a CSV list, a folder of classes, or UCF101's lists; see `training.data.clip_lists`."""
 
     kind: Literal["clips"] = "clips"
@@ -68,11 +68,6 @@ class ClipsData(ClipSection, PictureArea):
         if self.fold and self.fold >= (self.folds or 1):
             raise ValueError(f"fold={self.fold}: folds count from 0 to folds - 1 (folds={self.folds})")
         return self
-
-    @property
-    def area(self) -> PictureArea:
-        """Return the part of each film's picture that the model sees."""
-        return PictureArea(rotate=self.rotate, flip=self.flip, mask=self.mask, region=self.region)
 
     @property
     def resize_policy(self) -> Resize | None:
@@ -152,7 +147,7 @@ class ClipsData(ClipSection, PictureArea):
 
     def _area_text(self) -> str:
         """Say which part of the picture is seen, in words that follow the clips."""
-        keys = self.area.model_dump(mode="json", exclude_defaults=True)
+        keys = self.area.keys
         return "".join(f", {key} {json.dumps(value)}" for key, value in keys.items())
 
 

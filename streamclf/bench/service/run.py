@@ -20,7 +20,7 @@ from streamclf.bench.service.latency import ReceivedPrediction
 from streamclf.bench.service.process_usage import SUPERVISOR_MODULE, UsageSampler, process_cpu_s
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.config.engine import EngineConfig
-from streamclf.config.source import DecodeMode
+from streamclf.config.source_settings import DecodeMode
 from streamclf.errors import BenchError
 from streamclf.events.positions import START
 from streamclf.events.types import Heartbeat, Prediction, Received, Status

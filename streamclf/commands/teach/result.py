@@ -121,7 +121,7 @@ def next_steps(taught: Taught) -> str:
         "actions:",
         *(f"  {_yaml(label)}: {{min_s: 0.5}}" for label in labels[:MAX_SHOWN]),
     ]
-    area = taught.area.model_dump(mode="json", exclude_defaults=True)
+    area = taught.area.keys
     part = [
         "The model was taught with a part of the picture; give each of its streams the same:",
         *(f"  {line}" for line in yaml.safe_dump(area, default_flow_style=None, sort_keys=False).rstrip().splitlines()),

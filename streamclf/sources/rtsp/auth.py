@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import hashlib
+import os
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,9 +44,11 @@ class Authenticator:
         if self._challenge.scheme == "basic":
             return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         self._count += 1
-        return self._digest(method, uri, cnonce or secrets.token_hex(16))
+        return self._digest(method, uri, cnonce or os.urandom(16).hex())
 
     def _digest(self, method: str, uri: str, cnonce: str) -> str:
+        import hashlib  # with OpenSSL 4 MB, only for cameras with a password
+
         given = self._challenge.parameters
         user, password = self._credentials.user, self._credentials.password
         algorithm = given.get("algorithm") or "MD5"
@@ -94,6 +95,8 @@ def _rank(challenge: Challenge) -> int | None:
     qop = _list(challenge.parameters.get("qop", ""))
     if challenge.scheme != "digest" or algorithm not in HASHES or (qop and "auth" not in qop):
         return None
+    import hashlib
+
     return list(HASHES).index(algorithm) if HASHES[algorithm] in hashlib.algorithms_available else None
 
 

@@ -7,16 +7,18 @@ import os
 import queue
 import select
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Container
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from streamclf.errors import SourceError
 from streamclf.sources.rtsp.address import RtspAddress
 from streamclf.sources.rtsp.framing import ReceivedPackets
+
+if TYPE_CHECKING:
+    import ssl
 
 READ_BYTES = 1 << 16
 POLL_S = 0.25
@@ -28,6 +30,10 @@ PORT_TRIES = 32
 """Attempts to find two consecutive free UDP ports."""
 Addresses = list[tuple[Any, ...]]
 ResultT = TypeVar("ResultT")
+
+
+_TLS_WAITS = {"SSLWantReadError": select.POLLIN, "SSLWantWriteError": select.POLLOUT}
+"""The events after which an encrypted connection can go on."""
 
 
 class StopRequestedError(Exception):
@@ -67,10 +73,14 @@ class RtspConnection:
         """Return the available data; None if there is none yet, empty at the end of the connection."""
         try:
             return self._socket.recv(READ_BYTES)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError):
+        except (BlockingIOError, InterruptedError):
             return None
-        except ssl.SSLEOFError:
-            return b""
+        except OSError as error:
+            if _tls_error_name(error) in _TLS_WAITS:
+                return None
+            if _tls_error_name(error) == "SSLEOFError":
+                return b""
+            raise
 
     def send(self, data: bytes, deadline: float) -> None:
         """Send all of `data`."""
@@ -86,10 +96,14 @@ class RtspConnection:
         while True:
             try:
                 return step()
-            except (ssl.SSLWantReadError, InterruptedError):  # noqa: PERF203 - it waits anyway
+            except InterruptedError:  # noqa: PERF203 - it waits anyway
                 self._wait(select.POLLIN, deadline)
-            except (BlockingIOError, ssl.SSLWantWriteError):
+            except BlockingIOError:
                 self._wait(select.POLLOUT, deadline)
+            except OSError as error:
+                if (event := _TLS_WAITS.get(_tls_error_name(error))) is None:
+                    raise
+                self._wait(event, deadline)
 
     def _wait(self, events: int, deadline: float) -> None:
         poll = select.poll()
@@ -201,11 +215,18 @@ def wait_ready(poll: select.poll, deadline: float, stop: threading.Event) -> lis
             raise TimeoutError
 
 
+def _tls_error_name(error: OSError) -> str:
+    """Return the name of an error of TLS, "" for another one. Without TLS, its module is not loaded."""
+    return type(error).__name__ if type(error).__module__ == "ssl" else ""
+
+
 def tls_context(tls_ca: str | None, *, verify: bool, shown: str) -> ssl.SSLContext:
     """Make a TLS context that trusts the PEM file `tls_ca`, else the system's certificates.
 
     Without `verify` it trusts every server.
     """
+    import ssl  # 5 MB that a connection without TLS does not need
+
     if not verify:
         context = ssl.create_default_context()
         context.check_hostname = False

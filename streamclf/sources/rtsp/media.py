@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterable
 
 from streamclf.sources.rtsp.access_units import AccessUnit, AccessUnitAssembler
@@ -30,7 +30,7 @@ class TrackReceiver:
         """Whether packets may wait for others; only then are `deadline` and `expire` needed."""
         self._timeline = RtpTimeline(track.clock_hz)
         self._reception = ReceptionStats(track.clock_hz)
-        self._own_ssrc = secrets.randbits(32)
+        self._own_ssrc = int.from_bytes(os.urandom(4), "big")
         self._ssrc: int | None = None
         self._candidate: PacketRun | None = None  # one packet of another sender
         self._damaged = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-import ssl
 import threading
 import time
 from typing import Literal
@@ -108,10 +107,8 @@ class RtspSession:
             self._udp.close()
 
     def _connect(self, address: RtspAddress) -> tuple[RtspClient, RtspConnection]:
-        context: ssl.SSLContext | None = None
-        if address.tls:
-            tls_ca, verify = self._tls
-            context = tls_context(tls_ca, verify=verify, shown=self._shown)
+        tls_ca, verify = self._tls
+        context = tls_context(tls_ca, verify=verify, shown=self._shown) if address.tls else None
         connection = RtspConnection(address, context=context, deadline=self._deadline, stop=self._stop)
         return RtspClient(connection, self._credentials, shown=self._shown, stop=self._stop), connection
 

@@ -20,7 +20,7 @@ from engines.printable import printable
 from streamclf.config.units import match_duration
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import journal_format
-from streamclf.events.types import JOURNALLED
+from streamclf.events.kinds import JOURNALLED
 from streamclf.events.views import MAX_LABEL_CHARS, SEPARATOR, ViewKey
 from streamclf.net.names import describe_unknown, valid_stream_name
 from streamclf.subscribers.log.export import LogRow, check_output, export

@@ -21,9 +21,10 @@ from streamclf import __version__
 from streamclf.client.stream_views import ServiceView
 from streamclf.client.subscription import Subscription
 from streamclf.config.outlet_options import MetricsConfig
+from streamclf.events.kinds import State
 from streamclf.events.outlet_status import OutletState
 from streamclf.events.positions import Position
-from streamclf.events.types import MAX_LISTED_STREAMS, Action, Heartbeat, Lost, Prediction, Received, State
+from streamclf.events.types import MAX_LISTED_STREAMS, Action, Heartbeat, Lost, Prediction, Received
 from streamclf.net.secret_files import read_token
 from streamclf.subscribers.delivery import DeliveryLoop, Item
 from streamclf.subscribers.metrics.health import HealthCheck

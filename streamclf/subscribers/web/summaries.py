@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from streamclf.client.stream_views import StreamState, ViewState
-from streamclf.events.types import State
+from streamclf.events.kinds import State
 from streamclf.events.views import Area, ViewKey
 from streamclf.subscribers.web.service_view import LiveService
 

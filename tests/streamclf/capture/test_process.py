@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from streamclf.capture.process import Capture
 from streamclf.config.stream import StreamConfig
 from streamclf.errors import RingError, SourceError
 from streamclf.events.drafts import Draft
+from streamclf.runtime.capture_job import CaptureJob, ViewJob
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
-from streamclf.runtime.jobs import CaptureJob, ViewJob
+from streamclf.runtime.plain_messages import encode_message
 from streamclf.windows.ring import RingReader, create_ring
 from streamclf.windows.sampling import ChunkMeta
 
@@ -91,7 +93,7 @@ class CaptureSetup:
         self.job = CaptureJob(
             link="ipc:///nonexistent/hub",
             stream="door",
-            source=source,
+            source=source.settings,
             views=(
                 ViewJob(
                     view="door",
@@ -247,8 +249,8 @@ def test_a_classifier_that_does_not_read_does_not_block_capture(clip: Path) -> N
 
 def test_a_ring_of_another_model_is_refused(clip: Path) -> None:
     with make_setup(StreamConfig(url=str(clip))) as setup:
-        view = setup.job.views[0].model_copy(update={"height": 91})
-        job = setup.job.model_copy(update={"views": (view,)})
+        view = replace(setup.job.views[0], height=91)
+        job = replace(setup.job, views=(view,))
         with pytest.raises(RingError, match="the ring holds"):
             Capture(job, FakeProducer(), setup.stop)
 
@@ -388,7 +390,7 @@ def start_child(setup: CaptureSetup) -> subprocess.Popen[bytes]:
         pass_fds=(setup.ring_fd, setup.wake_write),
     )
     assert process.stdin is not None
-    process.stdin.write(setup.job.model_dump_json().encode() + b"\n")
+    process.stdin.write(encode_message(setup.job) + b"\n")
     process.stdin.flush()
     return process
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from streamclf.capture.stream_state import OFFLINE_NS, TRANSITIONS, StreamStateMachine
-from streamclf.events.types import State
+from streamclf.events.kinds import State
 from streamclf.units import NS
 
 MS = 1_000_000

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from streamclf.capture.process import Capture
 from streamclf.config.picture_area import PictureArea
 from streamclf.config.stream import StreamConfig
 from streamclf.events.drafts import Draft
+from streamclf.runtime.capture_job import CaptureChange, CaptureJob, ViewJob
 from streamclf.runtime.child import EXIT_ENDED
 from streamclf.runtime.control_channel import ControlMessage
-from streamclf.runtime.jobs import CaptureChange, CaptureJob, ViewJob
+from streamclf.runtime.plain_messages import encode_message
 from streamclf.windows.ring import RingReader, create_ring
 from streamclf.windows.ring_progress import ProgressReporter
 from streamclf.windows.sampling import ChunkMeta
@@ -54,7 +55,7 @@ class Changes:
         self._waiting: deque[ControlMessage] = deque()
 
     def send(self, change: CaptureChange, fds: tuple[int, ...] = ()) -> None:
-        body = change.model_copy(update={"descriptors": len(fds)}).model_dump_json().encode()
+        body = encode_message(replace(change, descriptors=len(fds)))
         self._waiting.append(ControlMessage(body, tuple(os.dup(fd) for fd in fds)))
 
     @property
@@ -124,8 +125,8 @@ def job_of(source: StreamConfig, *views: RingOfView) -> CaptureJob:
     for view in views:
         names = ("ring_fd", "wake_fd", "progress_fd")
         fds = {name: None if (fd := getattr(view.job, name)) is None else os.dup(fd) for name in names}
-        jobs.append(view.job.model_copy(update=fds))
-    return CaptureJob(link="ipc:///nonexistent/hub", stream="door", source=source, views=tuple(jobs))
+        jobs.append(replace(view.job, **fds))
+    return CaptureJob(link="ipc:///nonexistent/hub", stream="door", source=source.settings, views=tuple(jobs))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from support.clips import draw
 from engines.arrays import U8
 from streamclf.capture.view import ViewSet
 from streamclf.config.picture_area import PictureArea
-from streamclf.runtime.jobs import CaptureChange, ViewJob
+from streamclf.runtime.capture_job import CaptureChange, ViewJob
 from streamclf.runtime.profiling import open_stages
 from streamclf.sources.frame import Frame
 from streamclf.sources.resize import render_rgb

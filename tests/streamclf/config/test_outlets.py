@@ -11,7 +11,7 @@ from streamclf.config.outlet_options import EventType, LogConfig, MetricsConfig,
 from streamclf.config.outlets import OUTLETS, outlet_options
 from streamclf.config.service import ServiceConfig, load_config
 from streamclf.errors import ConfigError, UsageError
-from streamclf.events.types import JOURNALLED
+from streamclf.events.kinds import JOURNALLED
 from streamclf.redact import redact
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamclf.errors import EventError
+from streamclf.events.kinds import MAX_HEARTBEAT_BYTES
 from streamclf.events.types import (
-    MAX_HEARTBEAT_BYTES,
     Action,
     Clip,
     Event,

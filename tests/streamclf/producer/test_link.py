@@ -17,7 +17,7 @@ from support.processes import wakes
 
 from streamclf.errors import BusError, EventError
 from streamclf.events.drafts import Draft
-from streamclf.events.types import MAX_PREVIEW_BYTES
+from streamclf.events.kinds import MAX_PREVIEW_BYTES
 from streamclf.hub.link_server import LinkServer, ReceivedBatch
 from streamclf.producer.link import EventProducer
 from streamclf.producer.link_protocol import MAX_DRAFT_BYTES, U64

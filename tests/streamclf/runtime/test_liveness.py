@@ -31,7 +31,7 @@ def main(job, control):
     print("hanging", flush=True)
     time.sleep(60)  # like a library that never returns
 
-run_child("test", Job, main)
+run_child("test", Job.model_validate_json, main)
 """
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from support.repository import ROOT
 
 from streamclf.config.service import load_config
-from streamclf.config.source import FROZEN_S
+from streamclf.config.source_settings import FROZEN_S
 from streamclf.config.stream import StreamConfig
 
 TEXT = (ROOT / "docs" / "sources.md").read_text()
@@ -21,8 +21,8 @@ def test_the_documented_example_is_a_valid_configuration(tmp_path: Path) -> None
     config = load_config(tmp_path / "service.yaml", {"DOOR_USER": "ann", "DOOR_PASSWORD": "p@ss"})
     assert set(config.streams) == {"desk", "door", "vault", "lobby", "tower", "film", "shots", "screen"}
     assert config.streams["vault"].tls_ca == str(tmp_path / "vault.pem")
-    assert config.streams["screen"].frozen_after_s == 0
-    assert config.streams["door"].frozen_after_s == FROZEN_S
+    assert config.streams["screen"].settings.frozen_after_s == 0
+    assert config.streams["door"].settings.frozen_after_s == FROZEN_S
 
 
 def test_every_key_of_a_source_is_documented_with_its_default() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.clips import film, write_clip
 
-from streamclf.sources.packet_kind import DISPOSABLE, KEY, NEEDED, PacketClassifier, PacketKind
+from streamclf.sources.packet_kind import ALONE, DISPOSABLE, KEY, NEEDED, PacketClassifier, PacketKind
 
 START = b"\0\0\0\1"
 BFRAMES = (("preset", "ultrafast"), ("bf", "2"), ("x264-params", "b-pyramid=none:b-adapt=0:scenecut=0:threads=1"))
@@ -77,13 +77,31 @@ def test_a_slice_far_behind_the_packet_start_counts_as_needed() -> None:
     assert PacketClassifier("h264").classify(annex_b(b"\x06" + b"\x01" * 5000, DISPOSABLE_SLICE)) == NEEDED
 
 
-def test_packets_of_other_codecs_are_never_disposable() -> None:
-    assert PacketClassifier("mpeg4").classify(annex_b(DISPOSABLE_SLICE)) == NEEDED
+@pytest.mark.parametrize(
+    ("codec", "data", "expected"),
+    [
+        ("mpeg4", "000001b600", KEY),
+        ("mpeg4", "000001b640", NEEDED),
+        ("mpeg4", "000001b6bf", DISPOSABLE),
+        ("mpeg4", "000001b6ff", NEEDED),  # a sprite
+        ("mpeg4", "000001b0f5000001b680", NEEDED),  # later pictures need the parameters
+        ("mpeg4", "000001b64000000001b680", NEEDED),  # DivX packs a P picture and the next B picture
+        ("mpeg2video", "000001000008", KEY),
+        ("mpeg2video", "00000100ffd0", NEEDED),
+        ("mpeg1video", "00000100ffd8", DISPOSABLE),
+        ("mpeg2video", "000001b800080000000001000018", NEEDED),
+        ("mpeg2video", "00000100ff", NEEDED),  # cut off
+        ("mjpeg", "ffd8", ALONE),
+        ("vp9", "000001b680", NEEDED),
+    ],
+)
+def test_packets_of_other_codecs(codec: str, data: str, expected: PacketKind) -> None:
+    assert PacketClassifier(codec).classify(bytes.fromhex(data)) == expected
 
 
 @given(data=st.binary(max_size=200), extradata=st.one_of(st.none(), st.binary(max_size=40)))
 def test_any_bytes_are_classified_without_error(data: bytes, extradata: bytes | None) -> None:
-    for codec in ("h264", "hevc"):
+    for codec in ("h264", "hevc", "mpeg2video", "mpeg4"):
         assert isinstance(PacketClassifier(codec, extradata).classify(data), PacketKind)
         assert isinstance(PacketClassifier(codec, b"\1" + (extradata or b"")).classify(memoryview(data)), PacketKind)
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from streamclf.events.types import MAX_EVENT_BYTES, check_event, parse_event
+from streamclf.events.kinds import MAX_EVENT_BYTES
+from streamclf.events.types import check_event, parse_event
 from streamclf.events.views import MAX_LISTED_ACTIONS, MAX_VIEWS, ViewDescription
 from streamclf.supervisor.stream_descriptions import MAX_ACTIONS_BYTES, _with_listed_actions
 

@@ -10,8 +10,9 @@ from pydantic import BaseModel
 
 from streamclf.client.stream_views import StreamState
 from streamclf.errors import ClipError
+from streamclf.events.kinds import State
 from streamclf.events.outlet_status import OutletState
-from streamclf.events.types import Heartbeat, State
+from streamclf.events.types import Heartbeat
 from streamclf.subscribers.web.archive import EventArchive
 from streamclf.subscribers.web.health.machine import JournalUse, ProcessUse, ServiceMachine
 from streamclf.subscribers.web.health.meter import StreamMeter

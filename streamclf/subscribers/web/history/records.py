@@ -7,7 +7,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Final, Literal, TypeAlias
 
 from streamclf.errors import UsageError
-from streamclf.events.types import MAX_LISTED_STREAMS, State
+from streamclf.events.kinds import State
+from streamclf.events.types import MAX_LISTED_STREAMS
 from streamclf.events.views import MAX_LABEL_CHARS
 from streamclf.net.names import STREAM_NAME_RULE, valid_stream_name
 

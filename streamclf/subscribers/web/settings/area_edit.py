@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from streamclf.config.picture_area import Flip, Mask, PictureView, Region, Rotation
+from streamclf.config.picture_area import Flip, Rotation
+from streamclf.config.picture_area_keys import Mask, PictureViewKeys, Region
 from streamclf.config.picture_shapes import Polygon, Rectangle
 from streamclf.config.service import ServiceConfig
 from streamclf.config.stream import StreamConfig, StreamName
@@ -66,7 +67,7 @@ class SetArea(ConfigEdit):
     def _set_or_remove(self, text: str, key: str, value: Any) -> str:
         """Set a key of the stream; its default is written only where `defaults` has another value."""
         place = ["streams", self.stream, key]
-        default = PictureView.model_fields[key].get_default()
+        default = PictureViewKeys.model_fields[key].get_default()
         if value != (list(default) if isinstance(default, tuple) else default):
             return set_value(text, place, value)
         if key in _section(text, "streams", self.stream):

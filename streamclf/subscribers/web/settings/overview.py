@@ -14,7 +14,8 @@ from streamclf.config.service import ServiceConfig
 from streamclf.config.source import SOURCES
 from streamclf.config.stream import StreamConfig
 from streamclf.config.yaml_text import YamlTextError, parse_yaml
-from streamclf.events.types import Heartbeat, State
+from streamclf.events.kinds import State
+from streamclf.events.types import Heartbeat
 from streamclf.subscribers.web.service_view import LiveService
 from streamclf.subscribers.web.settings.area_edit import regions_of
 from streamclf.subscribers.web.settings.config_editor import ConfigEditor, ConfigVersion

@@ -262,7 +262,7 @@ def _area_of(config: ServiceConfig, stream: str, region: str | None) -> dict[str
         raise ConfigError(f"streams.{stream}: no such stream; it was removed or renamed")
     for view in config.views_of(stream):
         if view.region == region:
-            area: dict[str, Any] = view.area.model_dump(mode="json", exclude_defaults=True)
+            area: dict[str, Any] = view.area.keys
             return area or None
     if region is None:
         raise ConfigError(f"streams.{stream}: has regions; choose one of {', '.join(config.streams[stream].regions)}")
