@@ -12,7 +12,7 @@ from engines.backends.names import Backend, Precision
 from engines.bundle import ENCODER_FILE, Bundle, ModelSpec
 from engines.errors import BundleError, EngineError, NotBuiltError, ParityError
 from engines.opening import open_beside, open_engine
-from engines.protocol import Engine, SharingEngine
+from engines.protocol import ChunkMemory, Engine, SharingEngine
 
 log = logging.getLogger("engine")
 
@@ -91,6 +91,18 @@ class EngineGroup:
     def encode(self, frames: U8, slots: I32) -> None:
         """Encode chunks for all models: see `Engine.encode`."""
         self.owner.encode(frames, slots)
+
+    def share_memory(self, chunks: int) -> ChunkMemory | None:
+        """Allocate memory for chunks: see `Engine.share_memory`. None for engines that take none from a GPU."""
+        return self.owner.share_memory(chunks) if self.owner.takes_device_chunks else None
+
+    def fetch(self, memory: ChunkMemory, index: int, row: int) -> None:
+        """Take a chunk from the GPU's memory: see `Engine.fetch`."""
+        self.owner.fetch(memory, index, row)
+
+    def encode_device(self, slots: I32) -> None:
+        """Encode the fetched chunks for all models: see `Engine.encode_device`."""
+        self.owner.encode_device(slots)
 
     def add(self, name: str, engine: SharingEngine) -> None:
         """Let `engine`, which `open_beside` has opened, serve the model `name` from now on; close the one before.

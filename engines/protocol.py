@@ -14,6 +14,24 @@ FP32_TRIAL_ORDER: Final = ("head", "encoder")
 """The graph that `auto` tries first to leave in fp32 comes first: most of the work is in the encoder."""
 
 
+class ChunkMemory(Protocol):
+    """Memory on an engine's GPU for chunks. Other processes map it by its descriptor, and write chunks into it.
+
+    Chunk i is (t, H, W, 3) uint8 RGB, from byte `i * stride` on. The memory can be fetched from until `close`, or until
+    its engine is closed. Its descriptor belongs to this object.
+    """
+
+    fd: int
+    chunks: int
+    stride: int
+    nbytes: int
+    gpu: str
+    """The GPU's place on the PCI bus."""
+
+    def close(self) -> None:
+        """Unmap the memory here. It lives on in processes that have mapped it. May be called twice."""
+
+
 class Engine(Protocol):
     """A loaded, verified model with a bank of features on its own device.
 
@@ -53,6 +71,27 @@ class Engine(Protocol):
 
 class SharingEngine(Engine, Protocol):
     """An engine whose encoder and bank other engines may use. Each backend's engine is one."""
+
+    takes_device_chunks: bool
+    """Whether chunks can come from the memory of the engine's GPU: `share_memory`, `fetch` and `encode_device`."""
+
+    def share_memory(self, chunks: int) -> ChunkMemory:
+        """Allocate memory on the GPU for `chunks` chunks, which other processes can write.
+
+        Raises `DeviceMemoryError`, and `DeviceError` where the GPU or its driver cannot share memory.
+        """
+
+    def fetch(self, memory: ChunkMemory, index: int, row: int) -> None:
+        """Copy chunk `index` of `memory` into `row` of the next `encode_device`; the chunk may change afterwards.
+
+        The copy stays on the GPU. Other calls may come between `fetch` and `encode_device`. row < max_batch.
+        """
+
+    def encode_device(self, slots: I32) -> None:
+        """Encode the chunks fetched into rows 0 to N-1, and write their features into the bank's `slots` (N,).
+
+        All of these rows must have been fetched since the last call. N <= max_batch.
+        """
 
     def share_bank(self, owner: SharingEngine) -> None:
         """From now on classify from the bank of `owner`, and free this engine's encoder and bank: only `owner` encodes.

@@ -13,13 +13,14 @@ import numpy.typing as npt
 from engines.arrays import F32, I32, U8
 from engines.bundle import ModelSpec
 from engines.errors import EngineInputError
-from engines.protocol import SharingEngine
+from engines.protocol import ChunkMemory, SharingEngine
 
 
 class CheckedEngine(ABC):
     """Check the shapes, dtypes, slots, thread and state of each call, so that the adapters only compute."""
 
     queues_work = False
+    takes_device_chunks = False
 
     def __init__(self, spec: ModelSpec, *, max_batch: int, bank_slots: int, description: str, precision: str) -> None:
         self.spec = spec
@@ -32,6 +33,8 @@ class CheckedEngine(ABC):
         self._shares_bank, self._has_head = False, True
         self._has_result = False
         """Whether a result of `submit` was not taken yet."""
+        self._fetched: set[int] = set()
+        """Rows of the next `encode_device`."""
 
     def encode(self, frames: U8, slots: I32) -> None:
         """See `Engine.encode`. Raises `EngineInputError` and leaves the bank unchanged then."""
@@ -40,12 +43,44 @@ class CheckedEngine(ABC):
             raise EngineInputError(
                 f"slots: {slots.dtype} {slots.shape}, expected int32 ({len(frames)},): one slot for each chunk"
             )
-        self._check_slots("slots", slots)
-        if len(np.unique(slots)) != len(slots):
-            raise EngineInputError("slots: a slot occurs twice in this batch; give each chunk a slot of its own")
+        self._check_new_slots(slots)
         with self._exclusive():
             self._check_owns_bank()
             self._encode(np.ascontiguousarray(frames), slots)
+
+    def share_memory(self, chunks: int) -> ChunkMemory:
+        """See `Engine.share_memory`. Raises `EngineInputError` for an engine without a GPU."""
+        self._check_takes_device_chunks()
+        if chunks < 1:
+            raise EngineInputError(f"chunks={chunks}: at least 1")
+        with self._exclusive():
+            self._check_owns_bank()
+            return self._share_memory(chunks)
+
+    def fetch(self, memory: ChunkMemory, index: int, row: int) -> None:
+        """See `Engine.fetch`. Raises `EngineInputError`."""
+        self._check_takes_device_chunks()
+        if not (0 <= index < memory.chunks and 0 <= row < self.max_batch):
+            raise EngineInputError(
+                f"chunk {index} into row {row}: the memory has chunks 0 to {memory.chunks - 1}, a batch rows 0 to "
+                f"{self.max_batch - 1}"
+            )
+        with self._exclusive():
+            self._check_owns_bank()
+            self._fetch(memory, index, row)
+            self._fetched.add(row)
+
+    def encode_device(self, slots: I32) -> None:
+        """See `Engine.encode_device`. Raises `EngineInputError` and leaves the bank unchanged then."""
+        self._check_takes_device_chunks()
+        self._check_batch("slots", slots, np.dtype(np.int32), ())
+        self._check_new_slots(slots)
+        if missing := set(range(len(slots))) - self._fetched:
+            raise EngineInputError(f"row {min(missing)} of {len(slots)} holds no chunk: fetch one for each slot")
+        with self._exclusive():
+            self._check_owns_bank()
+            self._fetched.clear()
+            self._encode_device(slots)
 
     def classify(self, windows: I32) -> F32:
         """See `Engine.classify`. Raises `EngineInputError`."""
@@ -118,6 +153,15 @@ class CheckedEngine(ABC):
     @abstractmethod
     def _encode(self, frames: U8, slots: I32) -> None: ...
 
+    def _share_memory(self, chunks: int) -> ChunkMemory:
+        raise NotImplementedError
+
+    def _fetch(self, memory: Any, index: int, row: int) -> None:
+        raise NotImplementedError
+
+    def _encode_device(self, slots: I32) -> None:
+        raise NotImplementedError
+
     @abstractmethod
     def _submit(self, windows: I32) -> Callable[[], F32]: ...
 
@@ -148,6 +192,15 @@ class CheckedEngine(ABC):
         low, high = int(slots.min()), int(slots.max())
         if low < 0 or high >= self.bank_slots:
             raise EngineInputError(f"{name}: slot {low if low < 0 else high}; the bank has 0 to {self.bank_slots - 1}")
+
+    def _check_new_slots(self, slots: I32) -> None:
+        self._check_slots("slots", slots)
+        if len(np.unique(slots)) != len(slots):
+            raise EngineInputError("slots: a slot occurs twice in this batch; give each chunk a slot of its own")
+
+    def _check_takes_device_chunks(self) -> None:
+        if not self.takes_device_chunks:
+            raise EngineInputError(f"{self.description}: it takes chunks from the host's memory only; use encode")
 
     def _check_owns_bank(self) -> None:
         if self._shares_bank:

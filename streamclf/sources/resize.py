@@ -63,7 +63,7 @@ class Box(NamedTuple):
 def visible_boxes(source: tuple[int, int], target: tuple[int, int], resize: Resize) -> tuple[Box, Box]:
     """Return the part of an image of size `source` (height, width) that a model sees, and its place in `target`."""
     size = scaled_size(source, target, resize)
-    (from_y, to_y), (from_x, to_x) = (_middle(size[i], target[i]) for i in (0, 1))
+    (from_y, to_y), (from_x, to_x) = (shown_ranges(size[i], target[i]) for i in (0, 1))
     scale_y, scale_x = source[0] / size[0], source[1] / size[1]
     seen = Box(
         from_y.start * scale_y,
@@ -81,11 +81,12 @@ def paste_centred(image: U8, out: U8) -> None:
         return
     if image.shape[0] < out.shape[0] or image.shape[1] < out.shape[1]:
         out[...] = 0
-    (from_y, to_y), (from_x, to_x) = (_middle(image.shape[i], out.shape[i]) for i in (0, 1))
+    (from_y, to_y), (from_x, to_x) = (shown_ranges(image.shape[i], out.shape[i]) for i in (0, 1))
     out[to_y, to_x] = image[from_y, from_x]
 
 
-def _middle(have: int, want: int) -> tuple[slice, slice]:
+def shown_ranges(have: int, want: int) -> tuple[slice, slice]:
+    """Return the range of `have` pixels that `want` pixels show, and its place among these: the middle of both."""
     length, cut, margin = min(have, want), max(0, have - want) // 2, max(0, want - have) // 2
     return slice(cut, cut + length), slice(margin, margin + length)
 
@@ -172,8 +173,11 @@ def _finish(scaled: U8, part: PicturePart, area: PictureArea, out: U8) -> None:
     paste_centred(shown, out)
     if area.mask:
         size = (shown.shape[0], shown.shape[1])
-        paint_mask(out, area.mask, part, size, (_offset(size[0], out.shape[0]), _offset(size[1], out.shape[1])))
+        paint_mask(
+            out, area.mask, part, size, (paste_offset(size[0], out.shape[0]), paste_offset(size[1], out.shape[1]))
+        )
 
 
-def _offset(have: int, want: int) -> int:
+def paste_offset(have: int, want: int) -> int:
+    """Return the pixel of the target at which a scaled part begins, below 0 if it is cut."""
     return max(0, want - have) // 2 - max(0, have - want) // 2

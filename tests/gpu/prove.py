@@ -1,9 +1,10 @@
 """Prove the GPU path in minutes: `python tests/gpu/prove.py OUT.jsonl device BUNDLE:PRECISION:BATCH[:live] ...`.
 
-`device` checks the driver, the kernels and CUDA graphs, and needs no TensorRT. A bundle is opened, compared with
-PyTorch's answer for its golden clip, and with itself at every graph size; then it is measured. `live` also runs 1,000
-live streams (`--streams`). Each figure is one line of JSON that is on the disk at once, so whatever ends the run, the
-figures before it stay. A part that fails does not end the run. It needs neither pytest nor ONNX Runtime.
+`device` checks the driver, the kernels, the scaling of pictures and CUDA graphs, and needs no TensorRT. A bundle is
+opened, compared with PyTorch's answer for its golden clip, and with itself at every graph size, also with chunks from
+the GPU's memory; then it is measured. `live` also runs 1,000 live streams (`--streams`). Each figure is one line of
+JSON that is on the disk at once, so whatever ends the run, the figures before it stay. A part that fails does not end
+the run. It needs neither pytest nor ONNX Runtime.
 
 `--double` runs everything on the double of tests/support, without a GPU.
 """
@@ -24,6 +25,8 @@ from typing import Any, Final
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # before tests/, which has folders with the names of the packages
+
+from support.gpu_pictures import LAUNCHES, PICTURES, scaled_pictures
 
 import engines.backends.tensorrt
 import engines.backends.tensorrt.requirements as requirements
@@ -56,12 +59,14 @@ def open_log(path: Path) -> Say:
     return say
 
 
-def prove_device(cuda: Cuda, say: Say) -> None:
-    """Check that both kernels move the right rows, also when a graph replays them."""
+def prove_device(cuda: Cuda, say: Say, *, launches: int) -> None:
+    """Check that kernels move the right rows, also when a graph replays them, and scale pictures as the host does."""
     say("device", gpu=asdict(cuda.gpu), adapter=type(cuda).__module__)
     with cuda.active():
         for words in ROW_WORDS:
             say("device", words=words, **_moved_rows(cuda, words))
+        for form, size, target, resize in PICTURES:
+            say("device", **scaled_pictures(cuda, form, size, target, resize, launches=launches))
     cuda.close()
 
 
@@ -128,6 +133,7 @@ def prove_bundle(
             allowed=TOLERANCE[engine.precision],
         )
         say(name, **_batch_differences(engine))
+        say(name, **_chunks_of_the_device(engine))
         for size in sorted({1, min(8, engine.max_batch), min(32, engine.max_batch), engine.max_batch}, reverse=True):
             say(name, **measure_batches(engine, [size], seconds=round_s)[0])
         if streams:
@@ -159,12 +165,39 @@ def _batch_differences(engine: Any) -> dict[str, Any]:
     return {"difference_from_largest_batch": differences, "largest_feature": float(np.abs(expected).max())}
 
 
+def _chunks_of_the_device(engine: Any) -> dict[str, Any]:
+    """Compare chunks that another context writes into the engine's memory with chunks from the host's memory."""
+    most = engine.max_batch
+    frames = np.random.default_rng(2).integers(0, 256, (most, *engine.spec.chunk_shape), np.uint8)
+    slots = np.arange(most, dtype=np.int32)
+    engine.encode(frames, slots)
+    expected, memory = engine.read_features(slots), engine.share_memory(most)
+    cuda = requirements.open_cuda("")
+    with cuda.active():
+        stream, pinned = cuda.stream(), cuda.pinned(frames.shape, np.uint8)
+        pinned[:] = frames
+        address = cuda.open_shared(memory.fd, memory.nbytes)
+        for index in range(most):
+            cuda.upload(address + index * memory.stride, pinned[index], stream)
+        cuda.finish(stream)
+        del pinned, stream
+    began = time.perf_counter()
+    for index in range(most):
+        engine.fetch(memory, index, index)
+    fetched_s = time.perf_counter() - began
+    engine.encode_device(slots)
+    difference = float(np.abs(engine.read_features(slots) - expected).max())
+    cuda.close()
+    memory.close()
+    return {"difference_of_device_chunks": difference, "fetch_us": round(fetched_s / most * 1e6, 1)}
+
+
 def use_double() -> None:
     """Replace the GPU and TensorRT by the doubles of tests/support."""
     from support.gpu_double import DoubleCuda, double_platform
 
-    requirements.open_cuda = lambda packages: DoubleCuda(memory_bytes=4 << 30)  # type: ignore[assignment]
-    engines.backends.tensorrt.load_platform = lambda: double_platform(memory_bytes=4 << 30)  # type: ignore[assignment]
+    requirements.open_cuda = lambda *_: DoubleCuda(memory_bytes=4 << 30)  # type: ignore[assignment]
+    engines.backends.tensorrt.load_platform = lambda *_: double_platform(memory_bytes=4 << 30)  # type: ignore[assignment]
     engines.opening.missing_libraries = lambda backend: []  # type: ignore[assignment]
 
 
@@ -184,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
     for part in options.parts:
         try:
             if part == "device":
-                prove_device(requirements.open_cuda(""), say)
+                prove_device(requirements.open_cuda(""), say, launches=1 if options.double else LAUNCHES)
             else:
                 path, precision, batch, *live = part.split(":")
                 prove_bundle(

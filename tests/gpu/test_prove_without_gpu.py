@@ -24,11 +24,14 @@ def test_every_part_runs_on_the_double(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     kernels = [row for row in rows if "words" in row]
     assert [row["right"] for row in kernels] == [[True] * 3] * 4
+    scaled = [row for row in rows if "scaled" in row]
+    assert [row["largest_difference"] for row in scaled] == [0] * 5
     (failed,) = [row for row in rows if "error" in row]
     assert failed["part"] == parts[1]
     found = {key: row[key] for row in rows if row["part"] == "brightness/fp32" for key in row}
     assert found["max_dp"] <= found["allowed"]
     assert set(found["difference_from_largest_batch"]) == {str(size) for size in range(1, 7)}
     assert max(found["difference_from_largest_batch"].values()) < 1e-5
+    assert found["difference_of_device_chunks"] == 0
     assert found["predictions_per_s"] > 0
     assert found["live"]["predictions_per_s"] > 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
+import os
 import sys
 import threading
 from collections.abc import Mapping
@@ -12,16 +14,20 @@ from typing import Any
 import numpy as np
 from support.bundles import expected_logits, make_brightness_bundle
 from support.gpu_double import DoubleCompiler, DoublePlan
+from support.scaled_pictures import scale_by_plan
 
 import engines.backends.tensorrt
 import engines.opening
 from engines.activation import softmax
 from engines.backends.tensorrt import driver_values
-from engines.backends.tensorrt.interface import AllocationError, Cuda, Platform
+from engines.backends.tensorrt.interface import AllocationError, Cuda, PictureToScale, Platform
 from engines.backends.tensorrt.requirements import find_bindings, find_pycuda
 from engines.errors import DeviceError, DeviceMemoryError
 from engines.opening import open_engine
 from engines.protocol import Engine
+from streamclf.config.picture_area import PictureArea
+from streamclf.sources.card_plan import PictureKind, plan_picture
+from streamclf.sources.picture_part import part_of
 
 Device: Any = {"pycuda": find_pycuda, "cuda.bindings": find_bindings}[sys.argv[1]]()
 """The class of the adapter."""
@@ -76,6 +82,8 @@ def check_device(driver: ctypes.CDLL) -> None:
         check_rows(device)
         check_that_a_hanging_gpu_is_reported(device, driver)
         check_that_an_error_in_a_capture_is_reported(device, driver)
+        check_shared_memory(device, driver)
+        check_scaling(device)
     device.close()
     check_that_nothing_is_left(driver)
 
@@ -146,6 +154,71 @@ def check_rows(device: Cuda) -> None:
         raise AssertionError("an allocation of 2**40 bytes did not fail")
 
 
+def check_shared_memory(device: Cuda, driver: ctypes.CDLL) -> None:
+    """Two contexts use the same memory, and it outlives the one that allocated it."""
+    before = driver.live_allocations()
+    stream, values, result = device.stream(), device.pinned((4,), np.int32), device.pinned((4,), np.int32)
+    values[:] = 5, 6, 7, 8
+    address, fd = device.share(1000)
+    other = Device()
+    with other.active():
+        mapped = other.open_shared(fd, 1000)
+        other.upload(mapped, values, stream)
+    device.download(result, address, stream)
+    device.finish(stream)
+    np.testing.assert_array_equal(result, values)
+    device.release(address)
+    os.close(fd)
+    result[:] = 0
+    with other.active():
+        other.download(result, mapped, stream)
+    np.testing.assert_array_equal(result, values)
+    other.close()
+    del stream, values, result
+    assert driver.live_allocations() == before
+    try:
+        device.share(1 << 40)
+    except AllocationError as error:
+        assert error.nbytes == 1 << 40  # noqa: PT017
+    else:
+        raise AssertionError("sharing 2**40 bytes did not fail")
+    driver.forbid_sharing(1)
+    try:
+        device.share(1000)
+    except RuntimeError as error:
+        assert "cannot share memory" in str(error)  # noqa: PT017
+    else:
+        raise AssertionError("sharing did not fail")
+    finally:
+        driver.forbid_sharing(0)
+
+
+def check_scaling(device: Cuda) -> None:
+    kind = PictureKind(columns=64, rows=48, bits=8, colorspace=1, color_range=1)
+    random, stream, event = np.random.default_rng(0), device.stream(), device.event()
+    for target in ((16, 20), (16, 21)):
+        plan = plan_picture(kind, part_of(64, 48, PictureArea(flip="horizontal")), target, "letterbox")
+        words, planes = device.pinned(plan.words.shape, np.int32), device.pinned((72, 80), np.uint8)
+        out = device.pinned((*target, 3), np.uint8)
+        words[:], planes[:] = plan.words, random.integers(0, 256, planes.shape)
+        at = [device.allocate(array.nbytes) for array in (words, planes, out)]
+        device.upload(at[0], words, stream)
+        device.upload(at[1], planes, stream)
+        device.follow_default_stream(stream, event)
+        luma, chroma = at[1], at[1] + 48 * 80
+        picture = PictureToScale(
+            plan=at[0], luma=luma, chroma=chroma, luma_pitch=80, chroma_pitch=80, columns=plan.columns, rows=plan.rows
+        )
+        device.scale_picture(at[2], picture, stream)
+        device.download(out, at[2], stream)
+        device.finish(stream)
+        expected = np.zeros_like(out)
+        scale_by_plan(plan.words, planes[:48].reshape(-1), planes[48:].reshape(-1), (80, 80), expected.reshape(-1))
+        np.testing.assert_array_equal(out, expected)
+        for address in at:
+            device.release(address)
+
+
 def check_classification(engine: Engine) -> bool:
     chunks = np.random.default_rng(0).integers(0, 256, (12, 2, 16, 16, 3), np.uint8)
     for begin in (0, 5, 10):
@@ -178,6 +251,7 @@ def check_engine(driver: ctypes.CDLL, folder: Path) -> None:
     assert driver.live_allocations() == before
     check_that_features_are_moved_by_another_thread(engine)
     assert driver.live_allocations() == before, "pinned memory of a moved bank was not freed"
+    check_chunks_of_the_device(engine)
     check_that_an_error_of_the_device_is_named(engine, driver)
     engine.close()
     check_that_nothing_is_left(driver)
@@ -188,6 +262,19 @@ def check_engine(driver: ctypes.CDLL, folder: Path) -> None:
         assert "batch 1 needs" in str(error)  # noqa: PT017
     else:
         raise AssertionError("the engine opened with 4 KiB of memory")
+
+
+def check_chunks_of_the_device(engine: Engine) -> None:
+    chunks = np.random.default_rng(7).integers(0, 256, (4, 2, 16, 16, 3), np.uint8)
+    memory = engine.share_memory(2)
+    pixels = np.frombuffer(mmap.mmap(memory.fd, 0), np.uint8)
+    for row, chunk in enumerate(chunks):
+        pixels[row % 2 * memory.stride :][: chunk.nbytes] = chunk.reshape(-1)
+        engine.fetch(memory, row % 2, row)
+    engine.encode_device(np.array([0, 1, 2, 3], np.int32))
+    found = engine.classify(np.array([[0, 1, 2, 3]], np.int32))
+    np.testing.assert_allclose(found, softmax(expected_logits(chunks))[None], atol=1e-4)
+    memory.close()
 
 
 def check_that_features_are_moved_by_another_thread(engine: Engine) -> None:

@@ -10,6 +10,8 @@ import contextlib
 import hashlib
 import itertools
 import json
+import mmap
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -19,10 +21,12 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import onnxruntime as ort
+from support.scaled_pictures import scale_by_plan
 
 from engines.backends.tensorrt.interface import (
     AllocationError,
     GpuIdentity,
+    PictureToScale,
     Plan,
     PlanRequest,
     Platform,
@@ -102,14 +106,19 @@ class DoubleCuda:
     _addresses: ClassVar[Iterator[int]] = itertools.count(0x7F0000000000, 1 << 32)
 
     def __init__(self, *, memory_bytes: int = 1 << 30, name: str = "Double", graphs: bool = True) -> None:
-        self.gpu = GpuIdentity(name=name, compute_capability="9.0", driver="12.8", memory_bytes=memory_bytes)
+        self.gpu = GpuIdentity(
+            name=name, compute_capability="9.0", driver="12.8", memory_bytes=memory_bytes, bus="0000:00:00.0"
+        )
         self.memory: dict[int, np.ndarray[Any, Any]] = {}
         self.used = self.allocations = 0
         self.pinned_bytes = 0
         """Pinned memory that was not freed; it is freed only by a thread in which the context is current."""
         self.graphs, self.launches = graphs, [0]
+        self.default_stream = DoubleStream(handle=0)
+        """The stream of FFmpeg's decoder."""
         self.fail_with: str | None = None
         self.closed = False
+        self.can_share = True
         self._next = next(self._addresses)
         self._active = threading.local()
 
@@ -148,6 +157,24 @@ class DoubleCuda:
         self.check()
         self.used -= self.memory.pop(address).nbytes
         del self._context[address]
+
+    def share(self, nbytes: int) -> tuple[int, int]:
+        self.check()
+        if not self.can_share:
+            raise RuntimeError("this GPU cannot share memory between processes")
+        if self.used + nbytes > self.gpu.memory_bytes:
+            raise AllocationError(nbytes)
+        fd = os.memfd_create("device")
+        os.ftruncate(fd, nbytes)
+        return self.open_shared(fd, nbytes), fd
+
+    def open_shared(self, fd: int, nbytes: int) -> int:
+        self.check()
+        address = self._next
+        self._next += (nbytes + 255) // 256 * 256 + 4096
+        self.used += nbytes
+        self.memory[address] = self._context[address] = np.frombuffer(mmap.mmap(fd, nbytes), np.uint8)
+        return address
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         self.check()
@@ -214,6 +241,26 @@ class DoubleCuda:
                 target[:] = self.view(source + i * row_bytes, row_bytes)
 
         stream.push(work)
+
+    def scale_picture(self, to: int, picture: PictureToScale, stream: DoubleStream) -> None:
+        self.check()
+
+        def rest(address: int) -> np.ndarray[Any, Any]:
+            base = max(start for start in self._context if start <= address)
+            return self._context[base][address - base :]
+
+        def work() -> None:
+            words = rest(picture.plan)
+            words = words[: len(words) // 4 * 4].view(np.int32)
+            assert words[:2].tolist() == [picture.columns, picture.rows], "the grid is not that of the plan"
+            pitches = (picture.luma_pitch, picture.chroma_pitch)
+            scale_by_plan(words, rest(picture.luma), rest(picture.chroma), pitches, rest(to))
+
+        stream.push(work)
+
+    def follow_default_stream(self, stream: DoubleStream, event: DoubleEvent) -> None:
+        self.record(event, self.default_stream)
+        self.wait(stream, event)
 
     def record(self, event: DoubleEvent, stream: DoubleStream) -> None:
         self.check()

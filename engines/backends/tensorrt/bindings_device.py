@@ -14,14 +14,26 @@ from cuda.bindings import driver
 from engines.backends.tensorrt.driver_values import (
     KERNELS,
     NON_BLOCKING,
+    PICTURE_KERNEL,
+    picture_grid,
     read_kernels,
     row_kernel_grid,
     version_text,
     wait_until_done,
 )
-from engines.backends.tensorrt.interface import AllocationError, Array, CudaEvent, CudaGraph, CudaStream, GpuIdentity
+from engines.backends.tensorrt.interface import (
+    AllocationError,
+    Array,
+    CudaEvent,
+    CudaGraph,
+    CudaStream,
+    GpuIdentity,
+    PictureToScale,
+)
+from engines.backends.tensorrt.shared_memory import SharedMemory
 
 _ROW_KERNEL_TYPES = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint)
+_PICTURE_KERNEL_TYPES = (*(ctypes.c_void_p,) * 4, ctypes.c_uint, ctypes.c_uint)
 
 
 class CudaBindingsDevice:
@@ -44,8 +56,10 @@ class CudaBindingsDevice:
             compute_capability=f"{major}.{minor}",
             driver=version_text(_call(driver.cuDriverGetVersion)),
             memory_bytes=_call(driver.cuDeviceTotalMem, self._device),
+            bus=_call(driver.cuDeviceGetPCIBusId, 32, self._device).split(b"\0")[0].decode(),
         )
         self._memory: set[int] = set()
+        self._shared = SharedMemory(index)
         with self.active():
             # The driver compiles the kernels once, here. It reads PTX up to a zero byte.
             self._module = _call(driver.cuModuleLoadData, read_kernels() + b"\0")
@@ -73,8 +87,19 @@ class CudaBindingsDevice:
 
     def release(self, address: int) -> None:
         """See `Cuda.release`."""
+        if address in self._shared:
+            self._shared.release(address)
+            return
         self._memory.remove(address)
         _call(driver.cuMemFree, address)
+
+    def share(self, nbytes: int) -> tuple[int, int]:
+        """See `Cuda.share`."""
+        return self._shared.create(nbytes)
+
+    def open_shared(self, fd: int, nbytes: int) -> int:
+        """See `Cuda.open_shared`."""
+        return self._shared.open(fd, nbytes)
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """See `Cuda.pinned`."""
@@ -119,6 +144,18 @@ class CudaBindingsDevice:
         arguments = ((*addresses, words), _ROW_KERNEL_TYPES)
         _call(driver.cuLaunchKernel, self._kernels[kernel], *grid, 1, *block, 0, stream.handle, arguments, 0)
 
+    def scale_picture(self, to: int, picture: PictureToScale, stream: CudaStream) -> None:
+        """See `Cuda.scale_picture`."""
+        grid, block = picture_grid(picture.columns, picture.rows)
+        values = (picture.plan, picture.luma, picture.chroma, to, picture.luma_pitch, picture.chroma_pitch)
+        kernel, arguments = self._kernels[PICTURE_KERNEL], (values, _PICTURE_KERNEL_TYPES)
+        _call(driver.cuLaunchKernel, kernel, *grid, 1, *block, 0, stream.handle, arguments, 0)
+
+    def follow_default_stream(self, stream: CudaStream, event: CudaEvent) -> None:
+        """See `Cuda.follow_default_stream`."""
+        _call(driver.cuEventRecord, event.handle, 0)  # type: ignore[attr-defined]  # our own type
+        self.wait(stream, event)
+
     def record(self, event: CudaEvent, stream: CudaStream) -> None:
         """See `Cuda.record`."""
         _call(driver.cuEventRecord, event.handle, stream.handle)  # type: ignore[attr-defined]  # our own type
@@ -154,6 +191,7 @@ class CudaBindingsDevice:
         with self.active():
             for address in list(self._memory):
                 self.release(address)
+            self._shared.close()
             self._kernels.clear()
             _call(driver.cuModuleUnload, self._module)
         _call(driver.cuDevicePrimaryCtxRelease, self._device)

@@ -13,8 +13,12 @@ THREAD_LOCAL: Final = 1
 """CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: CUDA calls of other threads do not invalidate the capture."""
 OUT_OF_MEMORY: Final = 2
 """CUDA_ERROR_OUT_OF_MEMORY"""
-KERNELS: Final = ("gather_rows", "scatter_rows")
+ROW_KERNELS: Final = ("gather_rows", "scatter_rows")
+PICTURE_KERNEL: Final = "scale_picture"
+KERNELS: Final = (*ROW_KERNELS, PICTURE_KERNEL)
 THREADS_PER_BLOCK: Final = 128
+PICTURE_THREADS: Final = 64
+"""Threads of a block that scales a picture: pixels of one row."""
 MAX_COLUMNS: Final = 64
 """At most this many blocks share one row; in longer rows each thread moves several words."""
 MAX_WAIT_S: Final = 60.0
@@ -31,6 +35,11 @@ def row_kernel_grid(count: int, row_bytes: int) -> tuple[tuple[int, int], tuple[
     words = row_bytes // 4
     columns = min(-(-words // THREADS_PER_BLOCK), MAX_COLUMNS)
     return (count, columns), (THREADS_PER_BLOCK, 1, 1), words
+
+
+def picture_grid(columns: int, rows: int) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    """Return the grid and the block that scale a picture to `columns` by `rows` pixels."""
+    return (-(-columns // PICTURE_THREADS), rows), (PICTURE_THREADS, 1, 1)
 
 
 def version_text(version: int) -> str:

@@ -6,6 +6,9 @@ when they are encoded. `submit` only queues the head; its result waits for all w
 computes while the next chunks are uploaded. The constructor allocates all memory; a call replays one CUDA graph, made
 for the smallest prepared batch size that fits.
 
+Chunks that are on the device already, in memory that other processes write (`share_memory`), take the second way:
+`fetch` copies each one into a batch on the device, and `encode_device` queues the rest of an encode.
+
 A kernel of this package, not an operator in the head's graph, gathers the features of a window. An operator would make
 the bank an input of the plan, and the plan would have to be built again for each number of streams. The host turns
 logits into probabilities in float32: both take as many bytes, and the plan's precision does not affect the result then.
@@ -24,18 +27,29 @@ import numpy as np
 from engines.activation import activate
 from engines.arrays import F32, I32, U8
 from engines.backends.base import CheckedEngine
-from engines.backends.tensorrt.interface import Array, CudaEvent, CudaGraph, CudaStream, Execution, Plan, Platform
-from engines.backends.tensorrt.memory import MemoryLayout, prepared_batches
-from engines.errors import DeviceError
+from engines.backends.tensorrt.chunk_memory import SharedChunks
+from engines.backends.tensorrt.interface import (
+    AllocationError,
+    Array,
+    CudaEvent,
+    CudaGraph,
+    CudaStream,
+    Execution,
+    Plan,
+    Platform,
+)
+from engines.backends.tensorrt.memory import MIB, MemoryLayout, prepared_batches
+from engines.errors import DeviceError, DeviceMemoryError
 
 log = logging.getLogger("engine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _StagingBuffers:
-    """The pinned and the device memory of one upload, and the events after which each may be written again."""
+    """The pinned and the device memory of one batch, and the events after which each may be written again."""
 
-    host_frames: Array
+    host_frames: Array | None
+    """None for chunks that come from device memory."""
     host_slots: Array
     frames: int
     slots: int
@@ -47,6 +61,7 @@ class TensorRtEngine(CheckedEngine):
     """Two plans and one bank. The constructor allocates all device memory; `encode` and `classify` allocate none."""
 
     queues_work = True
+    takes_device_chunks = True
 
     def __init__(
         self,
@@ -69,6 +84,8 @@ class TensorRtEngine(CheckedEngine):
         self._cuda, self._layout = platform.cuda, layout
         self._plans = plans
         self._allocated: list[int] = []
+        self._shared: list[SharedChunks] = []
+        self._received: list[_StagingBuffers] = []
         self._head_executions: dict[int, Execution] = {}
         self._batches = prepared_batches(layout.max_batch)
         try:
@@ -84,7 +101,7 @@ class TensorRtEngine(CheckedEngine):
     def _allocate(self) -> None:
         cuda, layout, spec = self._cuda, self._layout, self.spec
         batch = layout.max_batch
-        self._upload, self._compute = cuda.stream(), cuda.stream()
+        self._upload, self._compute, self._fetching = cuda.stream(), cuda.stream(), cuda.stream()
         self._bank = self._allocate_owned(layout.bank_bytes)
         self._frames = self._allocate_owned(batch * layout.chunk_bytes)
         self._slots = self._allocate_owned(batch * 4)
@@ -96,39 +113,76 @@ class TensorRtEngine(CheckedEngine):
         self._host_rows = cuda.pinned((batch, spec.chunks), np.int32)
         self._classified = cuda.event()
         self._host_logits = cuda.pinned((batch, len(spec.labels)), np.float32)
-        self._staging = [
-            _StagingBuffers(
-                host_frames=cuda.pinned((batch, *spec.chunk_shape), np.uint8),
-                host_slots=cuda.pinned((batch,), np.int32),
-                frames=self._allocate_owned(batch * layout.chunk_bytes),
-                slots=self._allocate_owned(batch * 4),
-                uploaded=cuda.event(),
-                free=cuda.event(),
-            )
-            for _ in range(2)
-        ]
+        self._staging = [self._staging_buffers(cuda.pinned((batch, *spec.chunk_shape), np.uint8)) for _ in range(2)]
         cuda.clear(self._bank, layout.bank_bytes, self._compute)
         cuda.clear(self._frames, batch * layout.chunk_bytes, self._compute)
         cuda.clear(self._slots, batch * 4, self._compute)
 
+    def _staging_buffers(self, host_frames: Array | None) -> _StagingBuffers:
+        cuda, layout = self._cuda, self._layout
+        return _StagingBuffers(
+            host_frames=host_frames,
+            host_slots=cuda.pinned((layout.max_batch,), np.int32),
+            frames=self._allocate_owned(layout.max_batch * layout.chunk_bytes),
+            slots=self._allocate_owned(layout.max_batch * 4),
+            uploaded=cuda.event(),
+            free=cuda.event(),
+        )
+
     def _encode(self, frames: U8, slots: I32) -> None:
-        cuda, count = self._cuda, len(frames)
-        size = self._padded_size(count)
-        staging = self._staging[0]
+        cuda, staging = self._cuda, self._staging[0]
         self._staging.reverse()
         with _DeviceErrors(self), cuda.active():
             cuda.synchronize(staging.free)  # the device has copied the batch before the last one
-            staging.host_frames[:count] = frames
-            staging.host_slots[:count] = slots
-            staging.host_slots[count:size] = self.bank_slots  # padding goes to the extra slot, which is never read
-            cuda.upload(staging.frames, staging.host_frames[:count], self._upload)
-            cuda.upload(staging.slots, staging.host_slots[:size], self._upload)
-            cuda.record(staging.uploaded, self._upload)
-            cuda.wait(self._compute, staging.uploaded)
-            cuda.copy(self._frames, staging.frames, count * self._layout.chunk_bytes, self._compute)
-            cuda.copy(self._slots, staging.slots, size * 4, self._compute)
-            cuda.record(staging.free, self._compute)
-            self._encoders[size]()
+            host_frames = staging.host_frames
+            assert host_frames is not None
+            host_frames[: len(frames)] = frames
+            cuda.upload(staging.frames, host_frames[: len(frames)], self._upload)
+            self._queue_encode(staging, slots)
+
+    def _queue_encode(self, staging: _StagingBuffers, slots: I32) -> None:
+        """Queue the encode of a batch whose frames are in device memory, or on their way there in the upload stream."""
+        cuda, count = self._cuda, len(slots)
+        size = self._padded_size(count)
+        staging.host_slots[:count] = slots
+        staging.host_slots[count:size] = self.bank_slots  # padding goes to the extra slot, which is never read
+        cuda.upload(staging.slots, staging.host_slots[:size], self._upload)
+        cuda.record(staging.uploaded, self._upload)
+        cuda.wait(self._compute, staging.uploaded)
+        cuda.copy(self._frames, staging.frames, count * self._layout.chunk_bytes, self._compute)
+        cuda.copy(self._slots, staging.slots, size * 4, self._compute)
+        cuda.record(staging.free, self._compute)
+        self._encoders[size]()
+
+    def _share_memory(self, chunks: int) -> SharedChunks:
+        with _DeviceErrors(self), self._cuda.active():
+            try:
+                while len(self._received) < 2:
+                    self._received.append(self._staging_buffers(None))
+                shared = SharedChunks(self._cuda, chunks, self._layout.chunk_bytes, self._shared.remove)
+            except AllocationError as error:
+                raise DeviceMemoryError(
+                    f"{self.spec.id} on {self.description}: no memory for {chunks} chunks of "
+                    f"{self._layout.chunk_bytes / MIB:,.1f} MiB that other processes write; "
+                    f"{self._cuda.free_bytes() / MIB:,.1f} MiB are free: give this GPU fewer streams"
+                ) from error
+        self._shared.append(shared)
+        return shared
+
+    def _fetch(self, memory: SharedChunks, index: int, row: int) -> None:
+        cuda, received, nbytes = self._cuda, self._received[0], self._layout.chunk_bytes
+        with _DeviceErrors(self), cuda.active():
+            if not self._fetched:
+                cuda.synchronize(received.free)  # the device has copied the batch before the last one
+            cuda.copy(received.frames + row * nbytes, memory.address(index), nbytes, self._fetching)
+            cuda.record(received.uploaded, self._fetching)
+            cuda.synchronize(received.uploaded)  # the other process may write the chunk again
+
+    def _encode_device(self, slots: I32) -> None:
+        received = self._received[0]
+        self._received.reverse()
+        with _DeviceErrors(self), self._cuda.active():
+            self._queue_encode(received, slots)
 
     def _submit(self, windows: I32) -> Callable[[], F32]:
         count = len(windows)
@@ -188,8 +242,12 @@ class TensorRtEngine(CheckedEngine):
             self._cuda.finish(self._compute)
             self._encoders, self._heads = {}, {}
             self._plans = {"head": self._plans["head"]}
-            uploads = [address for staging in self._staging for address in (staging.frames, staging.slots)]
+            self._release_shared()
+            uploads = [
+                address for staging in (*self._staging, *self._received) for address in (staging.frames, staging.slots)
+            ]
             self._staging.clear()
+            self._received.clear()
             for address in (self._bank, self._frames, self._slots, self._features, *uploads):
                 self._release_owned(address)
             self._bank, self._compute = owner._bank, owner._compute
@@ -276,11 +334,25 @@ class TensorRtEngine(CheckedEngine):
         self._allocated.remove(address)
         self._cuda.release(address)
 
+    def _release_shared(self) -> None:
+        while self._shared:
+            self._shared.pop().release()
+
     def _release(self) -> None:
         """Free everything while the context is current; pinned memory, streams and events go with their last owner."""
+        self._release_shared()
         self._encoders, self._heads, self._head_executions = {}, {}, {}
         self._plans = {}
-        for name in ("_staging", "_host_rows", "_host_logits", "_classified", "_upload", "_compute"):
+        for name in (
+            "_staging",
+            "_received",
+            "_host_rows",
+            "_host_logits",
+            "_classified",
+            "_upload",
+            "_compute",
+            "_fetching",
+        ):
             self.__dict__.pop(name, None)
         while self._allocated:
             self._cuda.release(self._allocated.pop())

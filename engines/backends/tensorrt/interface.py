@@ -34,6 +34,24 @@ class GpuIdentity:
     compute_capability: str
     driver: str
     memory_bytes: int
+    bus: str = ""
+    """Its place on the PCI bus, which is the same in every process of the machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureToScale:
+    """The arguments of the kernel `scale_picture`, which kernels.ptx explains: addresses in device memory, and sizes.
+
+    `columns` and `rows` are those of the result, which has three bytes for each pixel.
+    """
+
+    plan: int
+    luma: int
+    chroma: int
+    luma_pitch: int
+    chroma_pitch: int
+    columns: int
+    rows: int
 
 
 class CudaStream(Protocol):
@@ -56,7 +74,7 @@ class CudaGraph(Protocol):
 
 
 class Cuda(Protocol):
-    """A GPU with its memory, streams, copies and the two kernels that move rows."""
+    """A GPU with its memory, streams, copies, the two kernels that move rows, and the one that scales pictures."""
 
     gpu: GpuIdentity
 
@@ -74,7 +92,17 @@ class Cuda(Protocol):
         """Allocate device memory; return its address, aligned to 256 bytes. Raises `AllocationError`."""
 
     def release(self, address: int) -> None:
-        """Free memory that `allocate` returned."""
+        """Free memory that `allocate`, `share` or `open_shared` returned."""
+
+    def share(self, nbytes: int) -> tuple[int, int]:
+        """Allocate device memory that other processes can map; return its address, and a descriptor for them.
+
+        The caller closes the descriptor. The memory lives until its last mapping and descriptor are gone. Raises
+        `AllocationError`, and `RuntimeError` where the GPU or its driver cannot share memory.
+        """
+
+    def open_shared(self, fd: int, nbytes: int) -> int:
+        """Map `nbytes` that another process has shared, and return their address. Raises `RuntimeError`."""
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Allocate page-locked host memory, which copies read and write while the CPU does other work."""
@@ -102,6 +130,15 @@ class Cuda(Protocol):
 
     def scatter_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: CudaStream) -> None:
         """Set to[rows[i]] = source[i] for i < count. `rows` is an address of int32, `row_bytes` a multiple of 4."""
+
+    def scale_picture(self, to: int, picture: PictureToScale, stream: CudaStream) -> None:
+        """Scale a decoded picture to RGB at the address `to`."""
+
+    def follow_default_stream(self, stream: CudaStream, event: CudaEvent) -> None:
+        """Let the stream's later work begin only after the work that is queued in the default stream so far.
+
+        FFmpeg's decoder uses the default stream. `event` is for this call; it must not be in use.
+        """
 
     def record(self, event: CudaEvent, stream: CudaStream) -> None:
         """Let the event mark the work that is queued in the stream so far."""

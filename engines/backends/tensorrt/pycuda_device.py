@@ -13,16 +13,27 @@ import numpy.typing as npt
 import pycuda.driver as driver
 
 from engines.backends.tensorrt.driver_values import (
-    KERNELS,
     NON_BLOCKING,
     OUT_OF_MEMORY,
+    PICTURE_KERNEL,
+    ROW_KERNELS,
     THREAD_LOCAL,
+    picture_grid,
     read_kernels,
     row_kernel_grid,
     version_text,
     wait_until_done,
 )
-from engines.backends.tensorrt.interface import AllocationError, Array, CudaEvent, CudaGraph, CudaStream, GpuIdentity
+from engines.backends.tensorrt.interface import (
+    AllocationError,
+    Array,
+    CudaEvent,
+    CudaGraph,
+    CudaStream,
+    GpuIdentity,
+    PictureToScale,
+)
+from engines.backends.tensorrt.shared_memory import SharedMemory
 
 
 class PyCudaDevice:
@@ -38,15 +49,18 @@ class PyCudaDevice:
             compute_capability=f"{major}.{minor}",
             driver=version_text(driver.get_driver_version()),
             memory_bytes=device.total_memory(),
+            bus=device.pci_bus_id(),
         )
         self._memory: dict[int, Any] = {}
+        self._shared = SharedMemory(index)
         with self.active():
             # The driver compiles the kernels once, here.
             self._module = driver.module_from_buffer(read_kernels())
             self._kernels = {}
-            for name in KERNELS:
-                self._kernels[name] = self._module.get_function(name)
-                self._kernels[name].prepare("PPPI")
+            for names, parameters in ((ROW_KERNELS, "PPPI"), ((PICTURE_KERNEL,), "PPPPII")):
+                for name in names:
+                    self._kernels[name] = self._module.get_function(name)
+                    self._kernels[name].prepare(parameters)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -75,7 +89,18 @@ class PyCudaDevice:
 
     def release(self, address: int) -> None:
         """See `Cuda.release`."""
-        self._memory.pop(address).free()
+        if address in self._shared:
+            self._shared.release(address)
+        else:
+            self._memory.pop(address).free()
+
+    def share(self, nbytes: int) -> tuple[int, int]:
+        """See `Cuda.share`."""
+        return self._shared.create(nbytes)
+
+    def open_shared(self, fd: int, nbytes: int) -> int:
+        """See `Cuda.open_shared`."""
+        return self._shared.open(fd, nbytes)
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """See `Cuda.pinned`."""
@@ -125,6 +150,17 @@ class PyCudaDevice:
         grid, block, words = row_kernel_grid(count, row_bytes)
         self._kernels[kernel].prepared_async_call(grid, block, stream, to, source, rows, words)
 
+    def scale_picture(self, to: int, picture: PictureToScale, stream: CudaStream) -> None:
+        """See `Cuda.scale_picture`."""
+        grid, block = picture_grid(picture.columns, picture.rows)
+        values = (picture.plan, picture.luma, picture.chroma, to, picture.luma_pitch, picture.chroma_pitch)
+        self._kernels[PICTURE_KERNEL].prepared_async_call(grid, block, stream, *values)
+
+    def follow_default_stream(self, stream: CudaStream, event: CudaEvent) -> None:
+        """See `Cuda.follow_default_stream`."""
+        event.record()  # type: ignore[attr-defined]  # PyCUDA's type
+        self.wait(stream, event)
+
     def record(self, event: CudaEvent, stream: CudaStream) -> None:
         """See `Cuda.record`."""
         event.record(stream)  # type: ignore[attr-defined]  # PyCUDA's type
@@ -168,6 +204,7 @@ class PyCudaDevice:
         with self.active():
             for address in list(self._memory):
                 self.release(address)
+            self._shared.close()
             del self._module, self._kernels
         self._context.detach()
 

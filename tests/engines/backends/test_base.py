@@ -15,7 +15,7 @@ from engines.bundle import Bundle
 from engines.errors import EngineInputError
 from engines.opening import open_engine
 from engines.parity import TOLERANCE
-from engines.protocol import Engine
+from engines.protocol import Engine, SharingEngine
 
 MAX_BATCH = 5
 SLOTS = 12
@@ -203,3 +203,13 @@ def test_only_one_result_may_wait(brightness: Bundle) -> None:
         engine.submit(windows)
     assert take().shape == (1, 2)
     engine.submit(windows)
+
+
+def test_an_engine_without_a_gpu_takes_no_chunks_from_one(engine: SharingEngine) -> None:
+    if engine.description.startswith("tensorrt"):
+        pytest.skip("it has a GPU: tests/engines/backends/tensorrt/test_device_chunks.py")
+    assert not engine.takes_device_chunks
+    with pytest.raises(EngineInputError, match="from the host's memory only; use encode"):
+        engine.share_memory(4)
+    with pytest.raises(EngineInputError, match="use encode"):
+        engine.encode_device(np.array([0], np.int32))
