@@ -38,7 +38,7 @@ def test_the_share_is_computed_from_the_sizes() -> None:
         ((1920, 1080), (ModelPicture(part=(240, 200), model=SMALL_MODEL),)),  # a region that a smaller picture blurs
         (
             (1920, 1080),
-            (ModelPicture(part=(1920, 1080), model=SMALL_MODEL), ModelPicture(part=(240, 200), model=(99, 99))),
+            (ModelPicture(part=(1920, 1080), model=SMALL_MODEL), ModelPicture(part=(240, 200), model=(160, 144))),
         ),
     ],
 )
