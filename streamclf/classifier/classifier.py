@@ -218,6 +218,7 @@ class Classifier:
                 for pending, row in zip(batch.due, rows, strict=True):
                     feed = self._by_name[pending.feed]
                     self._publisher.publish(feed, batch.model, engine, pending, row, latency_ms)
+                self._publisher.flush()
             now_s = self._clock()
             self._shedder.record_windows(batch.model, batch.submit_s + now_s - waiting_since_s, len(batch.due))
         if submitted:

@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 
 
 class EventPublisher:
-    """Keep an `ActionTracker` for each feed and model, and post their events."""
+    """Keep an `ActionTracker` for each feed and model, and post their events.
+
+    `publish` collects events until `flush`, so that those of a batch travel and are committed together.
+    """
 
     def __init__(self, producer: EventProducer) -> None:
         self._producer = producer
+        self._drafts: list[Draft] = []
+        """Events that wait for `flush`."""
         self._trackers: dict[tuple[Feed, str], ActionTracker] = {}
 
     def configure(self, feed: Feed, group: EngineGroup) -> None:
@@ -36,9 +41,10 @@ class EventPublisher:
         self._close(lambda key: key[0] is feed and key[1] not in served)
         for model, actions in served.items():
             if tracker := self._trackers.get((feed, model)):
-                self._post(feed, model, tracker.reconfigure(actions))
+                self._collect(feed, model, tracker.reconfigure(actions))
             else:
                 self._trackers[feed, model] = ActionTracker.of(actions)
+        self.flush()
 
     def publish(
         self,
@@ -49,23 +55,30 @@ class EventPublisher:
         probabilities: F32,
         latency_ms: dict[str, float],
     ) -> None:
-        """Post the prediction of one window, and the changes of actions that follow from it."""
+        """Collect the prediction of one window, and the changes of actions that follow from it."""
         window, spec = pending.window, engine.spec
         assert window is not None  # only windows are classified
         engine_name = engine.description.partition(",")[0]
         body = prediction_body(spec, engine_name, pending, window, probabilities, latency_ms, _view(feed, model))
-        self._producer.post(Draft(type="prediction", stream=feed.stream, body=body, captured_ns=window.captured_ns))
+        self._drafts.append(Draft(type="prediction", stream=feed.stream, body=body, captured_ns=window.captured_ns))
         tracker = self._trackers.get((feed, model))
         if tracker is not None and tracker.config:
             by_label = dict(zip(spec.labels, probabilities.tolist(), strict=True))
             start_s, end_s = media_s(window.start_pts_ns), media_s(window.end_pts_ns)
             changes = tracker.update(by_label, start_s, end_s, window.segment, time.time())
-            self._post(feed, model, changes, window.captured_ns)
+            self._collect(feed, model, changes, window.captured_ns)
+
+    def flush(self) -> None:
+        """Post the collected events."""
+        if self._drafts:
+            drafts, self._drafts = self._drafts, []
+            self._producer.post_all(drafts)
 
     def end_scheduled(self) -> None:
         """End the actions whose hours are over, also of feeds without new chunks."""
         for (feed, model), tracker in self._trackers.items():
-            self._post(feed, model, tracker.end_outside_hours(time.time()))
+            self._collect(feed, model, tracker.end_outside_hours(time.time()))
+        self.flush()
 
     def close_feed(self, feed: Feed) -> None:
         """End the actions of a feed that is not served any more."""
@@ -77,12 +90,13 @@ class EventPublisher:
 
     def _close(self, is_over: Callable[[tuple[Feed, str]], bool]) -> None:
         for feed, model in [key for key in self._trackers if is_over(key)]:
-            self._post(feed, model, self._trackers.pop((feed, model)).close("stopped"))
+            self._collect(feed, model, self._trackers.pop((feed, model)).close("stopped"))
+        self.flush()
 
-    def _post(self, feed: Feed, model: str, changes: Sequence[ActionChange], captured_ns: int | None = None) -> None:
+    def _collect(self, feed: Feed, model: str, changes: Sequence[ActionChange], captured_ns: int | None = None) -> None:
         for change in changes:
             body = change.body() | view_keys(_view(feed, model))
-            self._producer.post(Draft(type="action", stream=feed.stream, body=body, captured_ns=captured_ns))
+            self._drafts.append(Draft(type="action", stream=feed.stream, body=body, captured_ns=captured_ns))
 
 
 def _view(feed: Feed, model: str) -> ViewKey:

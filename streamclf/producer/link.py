@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
@@ -109,18 +109,31 @@ class EventProducer:
 
     def post(self, draft: Draft) -> None:
         """Queue `draft` for the hub. Raises `EventError` if it is too large or not JSON; never blocks."""
+        self.post_all((draft,))
+
+    def post_all(self, drafts: Iterable[Draft]) -> None:
+        """Queue `drafts`, and wake the thread once, so that it sends them together.
+
+        Raises `EventError` for the first one that is too large or not JSON; those before it are queued.
+        """
         with self._lock:
-            seq = self._seq + 1
-            encoded = _encode(seq, draft)
-            self._seq = seq
-            self._pending[seq] = _PendingDraft(draft.stream, encoded)
-            self._pending_bytes += len(encoded)
-            self._unsent.append(seq)
-            if draft.type == "prediction":
-                self._predictions.append(seq)
-            while len(self._pending) > self._max_drafts or self._pending_bytes > self._max_bytes:
-                self._drop_oldest()
-            self._wake()
+            try:
+                for draft in drafts:
+                    self._queue(draft)
+            finally:
+                self._wake()
+
+    def _queue(self, draft: Draft) -> None:
+        seq = self._seq + 1
+        encoded = _encode(seq, draft)
+        self._seq = seq
+        self._pending[seq] = _PendingDraft(draft.stream, encoded)
+        self._pending_bytes += len(encoded)
+        self._unsent.append(seq)
+        if draft.type == "prediction":
+            self._predictions.append(seq)
+        while len(self._pending) > self._max_drafts or self._pending_bytes > self._max_bytes:
+            self._drop_oldest()
 
     def preview_wanted(self, stream: str) -> bool:
         """Return whether somebody subscribes to `preview/STREAM/` now."""

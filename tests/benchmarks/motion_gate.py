@@ -46,11 +46,12 @@ class Posted:
         self.top: dict[float, dict[str, float]] = {}
         self.gated = 0
 
-    def post(self, draft: Draft) -> None:
-        """Record a draft in place of the link."""
-        window: Any = draft.body["window"]
-        self.top[window["end_s"]] = dict(draft.body["top"])
-        self.gated = int(draft.body.get("gated", 0))
+    def post_all(self, drafts: Sequence[Draft]) -> None:
+        """Record drafts in place of the link."""
+        for draft in drafts:
+            window: Any = draft.body["window"]
+            self.top[window["end_s"]] = dict(draft.body["top"])
+            self.gated = int(draft.body.get("gated", 0))
 
 
 def play(engine: Engine, chunks: Sequence[Chunk], threshold: float) -> tuple[float, Posted]:

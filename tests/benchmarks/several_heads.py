@@ -60,9 +60,9 @@ class Counter:
 
     predictions = 0
 
-    def post(self, draft: Draft) -> None:
-        """Count a draft."""
-        self.predictions += draft.type == "prediction"
+    def post_all(self, drafts: Sequence[Draft]) -> None:
+        """Count drafts."""
+        self.predictions += sum(draft.type == "prediction" for draft in drafts)
 
 
 class RingFeed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -28,10 +28,13 @@ class Posted:
 
     def __init__(self) -> None:
         self.drafts: list[Draft] = []
+        self.posts: list[int] = []
+        """Number of drafts in each post."""
         self.arrived = threading.Event()
 
-    def post(self, draft: Draft) -> None:
-        self.drafts.append(draft)
+    def post_all(self, drafts: Sequence[Draft]) -> None:
+        self.drafts += drafts
+        self.posts.append(len(drafts))
         self.arrived.set()
 
     def of(self, stream: str) -> list[dict[str, Any]]:

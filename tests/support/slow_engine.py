@@ -159,11 +159,12 @@ class Rig:
         for camera in self.cameras:
             camera.close()
 
-    def post(self, draft: Draft) -> None:
-        """Receive a draft in place of an `EventProducer`."""
-        assert draft.captured_ns is not None
-        age_s = self.now_s - draft.captured_ns / 1e9
-        self.events.append((self.now_s, draft.stream, {**draft.body, "age_s": age_s}))
+    def post_all(self, drafts: Sequence[Draft]) -> None:
+        """Receive drafts in place of an `EventProducer`."""
+        for draft in drafts:
+            assert draft.captured_ns is not None
+            age_s = self.now_s - draft.captured_ns / 1e9
+            self.events.append((self.now_s, draft.stream, {**draft.body, "age_s": age_s}))
 
     def run(
         self, seconds: float, *, number: Callable[[int, int], int] = lambda stream, i: 7 * i + stream

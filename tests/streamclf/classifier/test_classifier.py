@@ -178,6 +178,17 @@ def test_a_chunk_waits_for_the_other_streams_and_is_encoded_with_theirs(
         assert batches[before:] == [2 * MAX_HELD]
 
 
+def test_the_predictions_of_a_batch_are_one_post(engine: Engine) -> None:
+    cameras = [Camera(name, engine, index) for index, name in enumerate("abc")]
+    classifier, posted = serve(engine, *cameras)
+    for _ in range(engine.spec.chunks + 1):
+        for camera in cameras:
+            camera.chunk()
+        drain(classifier)
+    assert posted.posts == [3, 3]
+    assert [draft.stream for draft in posted.drafts] == [*"abc", *"abc"]
+
+
 def test_a_chunk_without_a_wake_byte_is_found(engine: Engine) -> None:
     """A paused stream that is served again has such chunks."""
     camera = Camera("cam", engine, 0)

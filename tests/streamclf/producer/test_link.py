@@ -170,6 +170,36 @@ def test_oldest_predictions_are_dropped_and_counted_without_a_hub(endpoint: str)
     hub.close()
 
 
+def test_drafts_that_are_posted_together_travel_in_one_message(hub: FakeHub) -> None:
+    def drafts() -> Iterator[Draft]:
+        for number in range(4):
+            yield prediction(number=number)
+            threading.Event().wait(0.05)  # in which the thread could send the first of them
+
+    with EventProducer(hub.endpoint, "test") as link:
+        link.post(status())
+        hub.run_until(1)
+        link.post_all(drafts())
+        while not (batch := hub.run_once()).drafts:
+            pass
+        assert numbers(batch.drafts) == [0, 1, 2, 3]
+
+
+def test_a_post_beyond_the_limits_drops_and_counts_as_single_posts_do(endpoint: str) -> None:
+    link = EventProducer(endpoint, "test", max_drafts=4)
+    link.post_all([status(), *(prediction(number=number) for number in range(9))])
+    assert (link.unacknowledged, link.dropped) == (4, {"door": 6})
+    with pytest.raises(EventError, match="not JSON"):
+        link.post_all([prediction(number=9), Draft("status", "door", {"state": object()}), status()])
+    assert (link.unacknowledged, link.dropped) == (4, {"door": 7})
+    hub = FakeHub(endpoint)
+    hub.run_until(4)
+    assert [draft.type for draft in hub.drafts] == ["status", *["prediction"] * 3]
+    assert numbers(hub.drafts[1:]) == [7, 8, 9]
+    assert link.close(5.0) == 0
+    hub.close()
+
+
 def test_pending_bytes_are_bounded(endpoint: str) -> None:
     with EventProducer(endpoint, "test", max_bytes=100_000) as link:
         for number in range(100):
