@@ -135,6 +135,7 @@ def build_in_process(
         max_batch=options.max_batch,
         bank_slots=options.bank_slots or bundle.spec.chunks,
         streams=options.streams,
+        device=options.device,
     )
     command = command or [*BUILD_COMMAND, request.as_json()]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

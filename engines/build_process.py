@@ -38,6 +38,7 @@ class BuildRequest:
     max_batch: int
     bank_slots: int
     streams: int
+    device: int | None = None
 
     def as_json(self) -> str:
         """Return the request as the argument of the command line."""

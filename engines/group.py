@@ -38,6 +38,7 @@ class GroupOptions:
     bank_slots: int | None = None
     threads: int = 0
     streams: int = 1
+    device: int | None = None
 
 
 class EngineGroup:
@@ -185,6 +186,7 @@ def open_next(bundle: Bundle, group: EngineGroup, options: GroupOptions, *, may_
         may_lift_head=options.precision == "auto",
         threads=options.threads,
         streams=options.streams,
+        device=options.device,
         may_build=may_build,
     )
 
@@ -207,6 +209,7 @@ def _open_owner(bundle: Bundle, options: GroupOptions, *, may_build: bool) -> Sh
         bank_slots=options.bank_slots,
         threads=options.threads,
         streams=options.streams,
+        device=options.device,
         may_build=may_build,
     )
 

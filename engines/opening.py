@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import cast, get_args
 
 from engines.backends.choice import choose_backend, missing_libraries
-from engines.backends.names import INSTALL, Backend, Precision
+from engines.backends.names import GPU_BACKEND, INSTALL, Backend, Precision
 from engines.bundle import Bundle
 from engines.errors import BackendMissingError, DeviceMemoryError, ParityError
 from engines.parity import check_parity
@@ -26,12 +26,15 @@ def open_engine(
     bank_slots: int | None = None,
     threads: int = 0,
     streams: int = 1,
+    device: int | None = None,
     may_build: bool = True,
 ) -> SharingEngine:
     """Load `bundle` on the best backend of this machine, or on the given one, and check its numbers.
 
     `bank_slots` defaults to one window. `threads` is an upper limit, 0 for all cores; a small graph uses one core. The
     engine's `max_batch` is smaller than the given one if the device's memory holds no more.
+
+    `device` is the number of a GPU, as `nvidia-smi` shows it: the engine runs there on TensorRT, or is not opened.
 
     With `backend="auto"`, a backend that cannot run here is replaced by the next best. With `precision="auto"`, an
     engine whose reduced precision fails the golden clip is opened again with one graph, or both, in fp32. The log
@@ -47,7 +50,12 @@ def open_engine(
         threads=threads,
         streams=streams,
         may_build=may_build,
+        device=device,
     )
+    if device is not None:
+        if backend not in ("auto", GPU_BACKEND):
+            raise BackendMissingError(f"device={device}: only {GPU_BACKEND} has numbered GPUs, not {backend}")
+        backend = GPU_BACKEND
     if backend != "auto":
         return _open_with_fallback(bundle, backend, options)
     choice = choose_backend()
@@ -71,6 +79,7 @@ def open_beside(
     may_lift_head: bool,
     threads: int = 0,
     streams: int = 1,
+    device: int | None = None,
     may_build: bool = True,
 ) -> SharingEngine:
     """Open a bundle that has the encoder of `owner`, and check its numbers; `share_bank` may then join the two.
@@ -87,6 +96,7 @@ def open_beside(
         threads=threads,
         streams=streams,
         may_build=may_build,
+        device=device,
         beside=owner,
     )
     try:

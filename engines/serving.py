@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from engines.backends.choice import choose_backend
-from engines.backends.names import Backend
+from engines.backends.names import GPU_BACKEND, Backend
 from engines.background_upgrade import EngineUpgrade, build_in_process, move_features, upgrade_options
 from engines.bundle import Bundle, load_bundle
 from engines.errors import EngineError, NotBuiltError
@@ -224,13 +224,14 @@ def open_serving(bundles: Mapping[str, Bundle], options: GroupOptions) -> Servin
     except NotBuiltError as error:
         log.info("%s", error)
     order = choose_backend().order
-    slow = next(name for name in (options.backend, *order) if name != "auto" and load_backend(name).SLOW_TO_BUILD)
+    wanted = options.backend if options.device is None else GPU_BACKEND
+    slow = next(name for name in (wanted, *order) if name != "auto" and load_backend(name).SLOW_TO_BUILD)
     stand_in = next((name for name in order if not load_backend(name).SLOW_TO_BUILD), None)
     shown = ", ".join(bundle.spec.id for bundle in bundles.values())
     if stand_in is None:
         log.warning("%s: no other backend is installed that could serve meanwhile", shown)
         return ServingGroup(bundles, open_group(bundles, options), options)
-    opened = open_group(bundles, replace(options, backend=stand_in, precision="auto"))
+    opened = open_group(bundles, replace(options, backend=stand_in, precision="auto", device=None))
     log.warning(
         "%s: serving on %s while %s compiles; `streamclf compile %s --max-batch %d` ahead of a start avoids that",
         shown,

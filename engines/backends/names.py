@@ -7,6 +7,8 @@ from typing import Final, Literal, TypeAlias
 Backend: TypeAlias = Literal["auto", "openvino", "onnxruntime", "tensorrt"]
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
+GPU_BACKEND: Final = "tensorrt"
+"""The backend that runs on NVIDIA GPUs, each of which has a number."""
 CUDA_ADAPTERS: Final = ("pycuda", "cuda.bindings")
 """The modules through which TensorRT's adapter uses CUDA, in order of preference."""
 

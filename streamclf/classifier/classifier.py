@@ -17,7 +17,7 @@ from streamclf.classifier.overload import LoadShedder
 from streamclf.classifier.pending_chunk import PendingChunk
 from streamclf.classifier.window_batch import WindowBatch, WindowResults
 from streamclf.config.classify import HeadSettings, StreamSettings
-from streamclf.runtime.jobs import ModelReport
+from streamclf.runtime.jobs import ClassifierLoad, ModelReport
 from streamclf.runtime.profiling import open_stages
 
 if TYPE_CHECKING:
@@ -76,6 +76,11 @@ class Classifier:
     def chunk_cost_s(self) -> float:
         """The time that one chunk took in the last batch; 0 before the first batch."""
         return self._shedder.chunk_cost_s
+
+    @property
+    def load(self) -> ClassifierLoad | None:
+        """The load, for the supervisor; None before the first batch."""
+        return self._shedder.load
 
     def close(self) -> None:
         """Close the engines, and stop what is under way for them in the background."""

@@ -15,8 +15,9 @@ from streamclf.classifier.batching import DynamicBatcher, max_held_chunks
 from streamclf.classifier.classifier import Classifier
 from streamclf.classifier.feed import Feed
 from streamclf.classifier.load_control import SAMPLE_INTERVAL_S
+from streamclf.classifier.load_reports import LoadReports
 from streamclf.runtime.child import ChildControl
-from streamclf.runtime.jobs import ClassifierChange, ModelReport
+from streamclf.runtime.jobs import ClassifierChange, ClassifierReport, FeedLeft
 
 if TYPE_CHECKING:
     from streamclf.classifier.feed_registry import FeedRegistry
@@ -46,11 +47,16 @@ class ClassifierLoop:
         registry: FeedRegistry | None = None,
         *,
         max_wait_s: float = 0.0,
-        report: Callable[[ModelReport], None] = lambda _: None,
+        report: Callable[[ClassifierReport], None] = lambda _: None,
+        reports_load: bool = False,
     ) -> None:
-        """With a `registry`, the supervisor adds and removes feeds. `report` gets the result for each added model."""
+        """With a `registry`, the supervisor adds and removes feeds. `report` gets the answers for the supervisor.
+
+        With `reports_load`, `report` gets the load, too.
+        """
         self._classifier, self._control, self._registry = classifier, control, registry
         self._report = report
+        self._load_reports = LoadReports() if reports_load else None
         self._batcher = DynamicBatcher(max_wait_s)
         self._selector = selectors.DefaultSelector()
         self._woken: set[Feed] = set()
@@ -76,6 +82,7 @@ class ClassifierLoop:
                     classifier.run_periodic_work()
                     self._woken.update(classifier.feeds)  # a paused feed may be served again
                     self._update_engines()
+                    self._report_load()
             classifier.finish(time.monotonic() + DRAIN_S)
 
     def _watch(self, feed: Feed) -> None:
@@ -107,9 +114,12 @@ class ClassifierLoop:
             feed = registry.add(change.join, message.fds)
             classifier.add_feed(feed)
             self._watch(feed)
-        if change.leave is not None:
-            self._remove_feed(change.leave)
-            registry.remove(change.leave)
+        for name in (change.leave, change.hand_over):
+            if name is not None:
+                self._remove_feed(name)
+                registry.remove(name)
+        if change.hand_over is not None:
+            self._report(FeedLeft(feed=change.hand_over))
         for name, bundle in change.add_models.items():
             classifier.add_model(name, bundle)
         for name, update in change.update.items():
@@ -136,6 +146,10 @@ class ClassifierLoop:
     def _update_engines(self) -> None:
         for report in self._classifier.update_engines():
             self._report(report)
+
+    def _report_load(self) -> None:
+        if self._load_reports and (load := self._load_reports.due(self._classifier.load, time.monotonic())):
+            self._report(load)
 
     def _batch_is_due(self) -> bool:
         """Return whether to start a batch now. Only feeds with chunks are checked: there may be hundreds of others."""

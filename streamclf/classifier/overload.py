@@ -10,6 +10,7 @@ from typing import Final
 from engines.bundle import ModelSpec
 from streamclf.classifier.feed import Feed
 from streamclf.classifier.load_control import SAMPLE_INTERVAL_S, LoadController, LoadSample, RoundRobin
+from streamclf.runtime.jobs import ClassifierLoad
 
 PERIOD_WINDOWS: Final = 4
 """A stream is served for this many windows at a time. It gives no prediction during the first: at most a quarter."""
@@ -39,6 +40,8 @@ class LoadShedder:
         self._busy_s = 0.0
         self.chunk_cost_s = 0.0
         """Time that one chunk took in the last batch; 0 before the first batch."""
+        self._needed = 0.0
+        """The expected busy share of the time with every stream served and with its own hop."""
         self._window_cost_s: dict[str, float] = {}
         """By model: the time that one window took in the last batch."""
         self._counts: dict[str, tuple[int, int, int]] = {}
@@ -56,6 +59,18 @@ class LoadShedder:
         """Record the time that the windows of one batch took with one model."""
         self._busy_s += seconds
         self._window_cost_s[model] = seconds / windows
+
+    @property
+    def load(self) -> ClassifierLoad | None:
+        """The load, for the supervisor; None before the first batch."""
+        if not self.chunk_cost_s:
+            return None
+        return ClassifierLoad(
+            chunk_s=self.chunk_cost_s,
+            window_s=dict(self._window_cost_s),
+            busy=self._needed,
+            is_overloaded=(self._controller.level, self._controller.paused) != (0, 0),
+        )
 
     def forget_model(self, model: str) -> None:
         """Count no costs of a model that does not serve any more."""
@@ -82,7 +97,8 @@ class LoadShedder:
             max_level=max((feed.max_level for feed in live), default=0),
             demand=lambda level, served: self._demand(active, level) * served / max(1, len(live)),
         )
-        self._log_overload(self._demand(active, 0), len(live), now_s)
+        self._needed = self._demand(active, 0)
+        self._log_overload(self._needed, len(live), now_s)
         catch_up = controller.has_reserve and (controller.level, controller.paused) < before
         self._apply(live, now_s, catch_up=catch_up)
 

@@ -11,7 +11,7 @@ from streamclf.classifier.classifier import Classifier
 from streamclf.classifier.loop import ClassifierLoop, log_drops
 from streamclf.producer.link import EventProducer
 from streamclf.runtime.child import EXIT_DONE, ChildControl
-from streamclf.runtime.jobs import ClassifierJob, ClassifierReady, ModelReport
+from streamclf.runtime.jobs import ClassifierJob, ClassifierReady, ClassifierReport, ModelReport
 
 if TYPE_CHECKING:
     from engines.bundle import Bundle
@@ -46,6 +46,7 @@ def main(job: ClassifierJob, control: ChildControl) -> int:
         bank_slots=FeedRegistry.bank_slots(spec, job.capacity),
         threads=job.engine.threads,
         streams=job.streams,
+        device=job.device,
     )
     serving = open_serving(bundles, options)
     registry = FeedRegistry(spec, job.capacity)
@@ -55,7 +56,10 @@ def main(job: ClassifierJob, control: ChildControl) -> int:
     classifier = Classifier(serving, (), producer)
     max_wait_s = job.engine.max_wait_ms / 1e3
     try:
-        ClassifierLoop(classifier, control, registry, max_wait_s=max_wait_s, report=_print_report).run()
+        reports_load = job.device is not None
+        ClassifierLoop(
+            classifier, control, registry, max_wait_s=max_wait_s, report=_print_report, reports_load=reports_load
+        ).run()
     finally:
         left = producer.close(LINK_CLOSE_S)
         if left:
@@ -81,8 +85,8 @@ def _load_bundles(paths: Mapping[str, Path]) -> tuple[dict[str, Bundle], dict[st
     return bundles, failed
 
 
-def _print_report(report: ModelReport) -> None:
-    """Report to the supervisor whether an added model serves. It logs the models that cannot be opened."""
+def _print_report(report: ClassifierReport) -> None:
+    """Send a report to the supervisor. The supervisor logs the models that cannot be opened."""
     print(report.model_dump_json(), flush=True)
-    if report.error is None:
+    if isinstance(report, ModelReport) and report.error is None:
         log.info("%s serves from now on", f"model {report.model}" if report.model else "the model")

@@ -143,6 +143,12 @@ def compile_model(
     max_batch: Annotated[
         int, typer.Option(min=1, max=256, help="Largest number of chunks in one encode, as in the service.")
     ] = 16,
+    device: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=63, help="Number of the GPU, as nvidia-smi shows it; default: the first.", show_default=False
+        ),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Name the graph or the layers that lose accuracy in fp16 or bf16.")
     ] = False,
@@ -167,6 +173,7 @@ def compile_model(
         backend=backend,
         precision=precision,
         max_batch=max_batch,
+        device=device,
         explain=explain,
         calibration=calibration,
         validation=validation,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from streamclf.events.device_status import DeviceStatus
 from streamclf.events.kinds import State
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.types import MAX_LISTED_STREAMS, Action, Heartbeat, Prediction, Received, Status
@@ -235,6 +236,11 @@ class ServiceView:
     def outlets(self) -> Mapping[str, OutletStatus]:
         """The state of each outlet of the service, by name."""
         return self.heartbeat.outlets if self.heartbeat else {}
+
+    @property
+    def devices(self) -> Mapping[str, DeviceStatus]:
+        """The state of each GPU that the service's configuration lists, by its number."""
+        return self.heartbeat.devices if self.heartbeat else {}
 
     def apply(self, event: Received, now_s: float) -> None:
         """Update the view with an event that arrived at `now_s`. An older event, of a snapshot, has an earlier time."""

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import zmq
 
 from engines.bundle import Bundle
+from streamclf.commands.device_checks import find_missing_devices
 from streamclf.commands.probes import CONNECT_S, MARGIN_S, Picture, Probe, longest_s, reach, read_picture, run_probes
 from streamclf.commands.running_service import is_running
 from streamclf.commands.substream import ModelPicture, describe_substream
@@ -44,6 +45,7 @@ def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]
     endpoints = [*_check_endpoints(config)]
     runs = any(is_taken for _, is_taken in endpoints) and is_running(config)
     problems = [text for text, is_taken in endpoints if not (is_taken and runs)]
+    problems += find_missing_devices(config.engine)
     pictures: dict[str, Picture] = {}
     probes = [*_probe_streams(config, pictures, connect=connect), *_probe_outlets(config.outlets.all, connect=connect)]
     lines = [f"note: {text}" for text in (*_find_repeated_sources(config), *_find_unmasked_films(config))]

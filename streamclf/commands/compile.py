@@ -38,6 +38,7 @@ def run_compile(
     backend: Backend,
     precision: Precision,
     max_batch: int,
+    device: int | None = None,
     explain: bool,
     calibration: Path | None,
     validation: Path | None,
@@ -66,13 +67,13 @@ def run_compile(
         if not as_json:  # before the build, which may not be possible on this machine
             print("\n".join(map(printable, lines)), flush=True)
     began = time.monotonic()
-    engine = open_engine(bundle, backend=backend, precision=precision, max_batch=max_batch)
+    engine = open_engine(bundle, backend=backend, precision=precision, max_batch=max_batch, device=device)
     report["seconds"] = round(time.monotonic() - began, 2)
     try:
         speed = measure_speed(engine)
         report |= _engine_figures(engine, bundle, speed)
         if engine.precision == "int8" or validation is not None:
-            report["against_fp32"] = _compare_with_fp32(engine, speed, bundle, backend, validation)
+            report["against_fp32"] = _compare_with_fp32(engine, speed, bundle, backend, device, validation)
     finally:
         engine.close()
     if as_json:
@@ -151,10 +152,10 @@ def _engine_figures(engine: Engine, bundle: Bundle, speed: Speed) -> dict[str, A
 
 
 def _compare_with_fp32(
-    engine: Engine, speed: Speed, bundle: Bundle, backend: Backend, validation: Path | None
+    engine: Engine, speed: Speed, bundle: Bundle, backend: Backend, device: int | None, validation: Path | None
 ) -> dict[str, Any]:
     """Compare speed, and accuracy if there is a validation set, with the same backend in FP32."""
-    exact = open_engine(bundle, backend=backend, precision="fp32", max_batch=engine.max_batch)
+    exact = open_engine(bundle, backend=backend, precision="fp32", max_batch=engine.max_batch, device=device)
     try:
         base = measure_speed(exact)
         result: dict[str, Any] = {

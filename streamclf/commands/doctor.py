@@ -19,7 +19,7 @@ import orjson
 from engines.backends.choice import BackendChoice, choose_backend
 from engines.backends.cores import usable_cores
 from engines.backends.gpu import Gpu, find_gpus
-from engines.backends.names import INSTALL
+from engines.backends.names import GPU_BACKEND, INSTALL
 from engines.errors import EngineError
 from engines.printable import printable
 from streamclf.builtin_models import BUNDLES, builtin_models
@@ -164,6 +164,11 @@ def _advice(
     advice = list(choice.advice)
     if not choice.order:
         advice.append(f"pip install {INSTALL['openvino']}: no inference library is installed")
+    if len(gpus) > 1 and choice.order[:1] == (GPU_BACKEND,):
+        numbers = ", ".join(map(str, range(len(gpus))))
+        advice.append(
+            f"engine: {{devices: [{numbers}]}} in a service uses all {len(gpus)} GPUs; without it, the first one"
+        )
     if gpus and libraries["tensorrt"] and not libraries["onnx"]:
         advice.append("pip install onnx: it prepares graphs for every version of TensorRT")
     advice += [
@@ -198,7 +203,7 @@ def format_report(report: dict[str, Any]) -> list[str]:
     ]
     if memory["total_mib"]:
         lines.append(f"memory     {memory['available_mib']:,} of {memory['total_mib']:,} MiB available")
-    lines += [f"gpu        {_gpu_line(gpu)}" for gpu in report["gpus"]] or [
+    lines += [f"gpu        {number}: {_gpu_line(gpu)}" for number, gpu in enumerate(report["gpus"])] or [
         "gpu        none (no NVIDIA GPU is visible)"
     ]
     lines += [

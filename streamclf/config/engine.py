@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Final
 
-from engines.backends.names import Backend, Precision
+from pydantic import Field, field_validator, model_validator
+
+from engines.backends.names import GPU_BACKEND, Backend, Precision
 from streamclf.config.section import Section
 from streamclf.config.units import MemoryLimit
+
+MAX_DEVICES: Final = 16
+MAX_DEVICE: Final = 63
+"""The largest number of a GPU: more than the GPUs of any machine."""
+
+_Device = Annotated[int, Field(strict=True)]
 
 
 class EngineConfig(Section):
@@ -21,6 +29,12 @@ class EngineConfig(Section):
         "auto",
         description="Numerical precision: `auto` takes the fastest that reproduces the model's reference clip on this "
         "device, at worst fp32.",
+    )
+    devices: tuple[_Device, ...] | None = Field(
+        None,
+        description="NVIDIA GPUs to use, by the numbers that `nvidia-smi` shows, like [0, 1]. Each gets a classifier "
+        "process, the streams are dealt by load, and those of a lost GPU move to the others. If not set, the first GPU "
+        "is used. Only for `tensorrt`, and for `auto`, which then means `tensorrt`.",
     )
     max_batch: int = Field(
         16, ge=1, le=256, description="Most chunks in one encode, and most windows in one classification."
@@ -52,3 +66,24 @@ class EngineConfig(Section):
         description="Memory of the classifier's process beyond which it is restarted, at least 200MB. If not set, "
         "there is no limit, because models differ too much.",
     )
+
+    @field_validator("devices")
+    @classmethod
+    def _check_numbers(cls, devices: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if devices is not None and not 1 <= len(devices) <= MAX_DEVICES:
+            raise ValueError(f"{len(devices)} GPUs: give 1 to {MAX_DEVICES}, or leave the key out")
+        for number in devices or ():
+            if not 0 <= number <= MAX_DEVICE:
+                raise ValueError(f"GPU {number}: 0 to {MAX_DEVICE}; give the numbers that nvidia-smi shows")
+            if devices is not None and devices.count(number) > 1:
+                raise ValueError(f"GPU {number} is listed twice; list each GPU once")
+        return devices
+
+    @model_validator(mode="after")
+    def _check_backend(self) -> EngineConfig:
+        if self.devices is not None and self.backend not in ("auto", GPU_BACKEND):
+            raise ValueError(
+                f"devices: only {GPU_BACKEND} has numbered GPUs, not {self.backend}; leave devices out, or set "
+                f"backend: {GPU_BACKEND}"
+            )
+        return self

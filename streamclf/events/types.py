@@ -16,6 +16,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from streamclf.errors import EventError
 from streamclf.events.configuration_status import ConfigurationStatus
+from streamclf.events.device_status import MAX_DEVICES, DeviceStatus
 from streamclf.events.kinds import MAX_HEARTBEAT_BYTES, Phase, State
 from streamclf.events.outlet_status import MAX_OUTLETS, OutletStatus
 from streamclf.events.views import (
@@ -54,6 +55,7 @@ Hop = Annotated[int, Field(ge=1, le=MAX_HOP)]
 Reason = Annotated[str, Field(max_length=512)]
 OutletName = Annotated[str, Field(min_length=1, max_length=80)]
 ClipPath = Annotated[str, Field(pattern=CLIP_PATH_PATTERN)]
+DeviceNumber = Annotated[str, Field(pattern=r"^[0-9]{1,4}$")]
 CounterName = Annotated[str, Field(min_length=1, max_length=64)]
 
 _WIRE = ConfigDict(extra="ignore", allow_inf_nan=False)  # later versions may add keys, but never change one
@@ -238,7 +240,8 @@ class Heartbeat:
     `outlets` holds the state of each outlet that the service runs, by name. `configuration` reports how the service
     received its configuration file when it last read it; None for a service without a file. `leases` has the token of
     each stream that a node of a fleet may publish now, and `refused` the events of each stream that came without a
-    lease; None and empty outside a fleet.
+    lease; None and empty outside a fleet. `devices` holds the state of each GPU that the configuration lists, by its
+    number.
     """
 
     __pydantic_config__ = _WIRE
@@ -257,6 +260,7 @@ class Heartbeat:
     configuration: ConfigurationStatus | None = None
     leases: Annotated[dict[StreamName, LeaseToken], Field(max_length=MAX_LISTED_STREAMS)] | None = None
     refused: Annotated[dict[StreamName, Count], Field(max_length=MAX_LISTED_STREAMS)] = field(default_factory=dict)
+    devices: Annotated[dict[DeviceNumber, DeviceStatus], Field(max_length=MAX_DEVICES)] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,7 +319,7 @@ def to_json(event: Event) -> bytes:
     for key in ("dropped", "gated") if body["type"] == "prediction" else ():
         if not body[key]:
             del body[key]
-    for key in ("outlets", "refused") if body["type"] == "heartbeat" else ():
+    for key in ("outlets", "refused", "devices") if body["type"] == "heartbeat" else ():
         if not body[key]:
             del body[key]
     for key in _ABSENT_IF_NONE:

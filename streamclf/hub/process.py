@@ -20,6 +20,7 @@ import zmq
 from streamclf.config.service import MAX_STREAMS
 from streamclf.errors import EventError
 from streamclf.events.configuration_status import ConfigurationStatus
+from streamclf.events.device_status import DeviceStatus
 from streamclf.events.drafts import Draft
 from streamclf.events.example_request import ExampleResult
 from streamclf.events.outlet_status import OutletStatus
@@ -100,6 +101,7 @@ class Hub:
         self._free_memory = FreeMemory()
         self._refused = self._published = 0
         self._outlets: dict[str, OutletStatus] = {}
+        self._devices: dict[str, DeviceStatus] = {}
         self._configuration: ConfigurationStatus | None = None
 
     def __enter__(self) -> Hub:
@@ -145,6 +147,8 @@ class Hub:
     def _apply_change(self, change: HubChange) -> None:
         if change.outlets is not None:
             self._outlets = change.outlets
+        if change.devices is not None:
+            self._devices = change.devices
         if change.configuration is not None:
             self._configuration = change.configuration
             self._send_heartbeat()  # a program that has changed the file waits for the result
@@ -326,6 +330,7 @@ class Hub:
             "replay": self._replay.endpoint, "not_durable": journal.not_durable,
             "dropped": dict(list(self._links.dropped().items())[:MAX_LISTED_STREAMS]),
             **({"outlets": self._outlets} if self._outlets else {}),
+            **({"devices": self._devices} if self._devices else {}),
         }  # fmt: skip
         if self._configured is not None:
             message["streams"] = list(self._configured)

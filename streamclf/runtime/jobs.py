@@ -7,13 +7,14 @@ shows arguments to everybody. `streamclf.runtime.capture_job` has the messages t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from streamclf.config.classify import HeadSettings, StreamSettings
 from streamclf.config.engine import EngineConfig
 from streamclf.events.configuration_status import ConfigurationStatus
+from streamclf.events.device_status import DeviceStatus
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.views import ViewDescription
 
@@ -48,6 +49,8 @@ class ClassifierJob(LinkedJob):
     """The group's bundles by the name of the model, "" for the model without a name: the same encoder, geometry and
     feature shape. At least one."""
     engine: EngineConfig
+    device: int | None = None
+    """Number of the GPU that it uses; None for the default. Only a process with a number reports its load."""
     streams: int
     """Number of feeds at the start."""
     capacity: int
@@ -68,6 +71,29 @@ class ModelReport(_Message):
     model: str
     error: str | None = None
     """Why the model cannot be opened; None if it serves."""
+
+
+class FeedLeft(_Message):
+    """The classifier's report that it has done `ClassifierChange.hand_over`: it does not read the feed any more."""
+
+    feed: str
+
+
+class ClassifierLoad(_Message):
+    """The classifier's report about its load: one line of its output, when that has changed."""
+
+    chunk_s: float
+    """Time that it takes to encode one chunk."""
+    window_s: dict[str, float]
+    """Time that one window takes, by model."""
+    busy: float
+    """Share of the time that it needs, with every feed served at its own hop. Above 1 it cannot keep up."""
+    is_overloaded: bool
+    """Whether it serves feeds less often than configured, or not at all."""
+
+
+ClassifierReport: TypeAlias = ModelReport | FeedLeft | ClassifierLoad
+"""One line of the classifier's output after the first. No two of these messages have a key in common."""
 
 
 class FeedJoin(_Message):
@@ -103,6 +129,8 @@ class ClassifierChange(_Message):
     join: FeedJoin | None = None
     leave: str | None = None
     """A feed whose capture has ended: the chunks that wait in its ring are still classified."""
+    hand_over: str | None = None
+    """A feed that another process classifies next: it leaves, and the classifier answers with `FeedLeft`."""
     add_models: dict[str, Path] = {}
     """Bundles of this group by model, opened while the others go on. The classifier answers with a `ModelReport`."""
     update: dict[str, FeedUpdate] = {}
@@ -138,6 +166,8 @@ class HubChange(_Message):
     settings: HubSettings | None = None
     outlets: dict[str, OutletStatus] | None = None
     """The service's outlets by name, for the next heartbeats."""
+    devices: dict[str, DeviceStatus] | None = None
+    """The listed GPUs by number, for the next heartbeats."""
     configuration: ConfigurationStatus | None = None
     """The result of the last reading of the configuration file, for the next heartbeats."""
 

@@ -13,10 +13,12 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
+from engines.printable import printable
 from streamclf.client.replay import Snapshot
 from streamclf.client.stream_views import ServiceView, StreamState, ViewState
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.errors import BusError
+from streamclf.events.device_status import DeviceStatus
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.positions import Position
 from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status, StreamEvent
@@ -119,9 +121,18 @@ def _footer(heartbeat: Heartbeat) -> tuple[Text, ...]:
     counts = ((heartbeat.not_durable, "not kept"), (sum(heartbeat.dropped.values()), "dropped"))
     return (
         *(Text(f"{count} {name}", "bold red") for count, name in counts if count),
+        *(_device_text(number, device) for number, device in heartbeat.devices.items()),
         Text(f"events {heartbeat.oldest} to {heartbeat.head}"),
         Text(f"journal {heartbeat.epoch[:8]}"),
     )
+
+
+def _device_text(number: str, device: DeviceStatus) -> Text:
+    load = "" if device.load is None else f", load {device.load:.0%}"
+    if device.state == "serving":
+        return Text(f"GPU {number}: {device.views} views{load}")
+    reason = f" ({printable(device.reason)})" if device.reason else ""
+    return Text(f"GPU {number}: {device.state}{reason}", "bold red" if device.state == "lost" else "")
 
 
 def _recent_events(
@@ -181,6 +192,7 @@ def _report(endpoint: str, snapshot: Snapshot, heartbeat: Heartbeat, rates: dict
         "dropped": heartbeat.dropped,
         "streams": streams,
         "outlets": {name: _outlet_report(outlet, heartbeat.time) for name, outlet in heartbeat.outlets.items()},
+        "devices": heartbeat.devices,
     }
 
 

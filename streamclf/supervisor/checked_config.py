@@ -53,7 +53,7 @@ class CheckedConfig:
 
     def needs_new_engines(self, old: CheckedConfig) -> bool:
         """Return whether the open engines of `old` cannot serve this configuration, whatever its models are."""
-        # These keys concern the next classifier's bank or single streams, not an engine that is open.
-        irrelevant = {"spare_streams": 0, "adaptive": False, "max_staleness_ms": None}
+        # These keys concern the next classifier's bank, single streams, or the number of processes, not an open engine.
+        irrelevant = {"spare_streams": 0, "adaptive": False, "max_staleness_ms": None, "devices": None}
         engines = [each.config.engine.model_copy(update=irrelevant) for each in (old, self)]
         return engines[0] != engines[1]

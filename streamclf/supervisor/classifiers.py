@@ -1,24 +1,43 @@
-"""Keep the classifier processes of a running service, one for each engine group, and change their models."""
+"""Keep the classifier processes of a running service, one for each engine group and GPU, and change their models."""
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from engines.bundle import Bundle
 from streamclf.config.engine import EngineConfig
 from streamclf.config.views import MODEL_KEY
-from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, ClassifierReady, ModelReport
+from streamclf.events.device_status import DeviceStatus
+from streamclf.runtime.jobs import (
+    ClassifierChange,
+    ClassifierJob,
+    ClassifierLoad,
+    ClassifierReady,
+    ClassifierReport,
+    ModelReport,
+)
 from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.child import Child, ChildEvent
 from streamclf.supervisor.engine_groups import CLASSIFIER, EngineKey, ModelGroup, process_name
+from streamclf.supervisor.placement import Place
 from streamclf.supervisor.stream_plan import count_feeds
 
+DEAL_WAIT_S: Final = 20.0
+"""Streams wait so long for all processes of their engine group that start together: dealt later, they would move."""
+
 log = logging.getLogger("service")
+
+_READY: Final[TypeAdapter[ClassifierReady | ClassifierReport]] = TypeAdapter(ClassifierReady)
+_REPORT: Final[TypeAdapter[ClassifierReady | ClassifierReport]] = TypeAdapter(ClassifierReport)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,8 +49,12 @@ class EngineProcess:
     """Its row of the liveness table."""
     group: ModelGroup
     """The models that it has to serve."""
+    group_name: str
+    """Name of the engine group: that of the process, without its GPU."""
+    device: int | None = None
+    """Number of its GPU; None for the default."""
     feeds: int = 0
-    """Number of configured feeds."""
+    """Number of feeds for which it has to have room."""
     capacity: int = 0
     """Largest number of feeds of the present run."""
     serving: dict[str, Bundle] = field(default_factory=dict)
@@ -45,6 +68,12 @@ class EngineProcess:
     """Whether it must show that it can serve a new configuration. If it cannot, the service returns to the old one."""
     is_removed: bool = False
     """Whether it has been asked to stop because no model needs it any more."""
+    expected_until_s: float = 0.0
+    """Until this time (monotonic) streams wait for its start; 0 once it was ready or has failed."""
+    lost: str = ""
+    """Why its last run ended by itself; empty once it is ready again."""
+    load: ClassifierLoad | None = None
+    """The last report about its load."""
 
     @property
     def name(self) -> str:
@@ -54,7 +83,13 @@ class EngineProcess:
     @property
     def title(self) -> str:
         """The process with the names of its models, for a sentence."""
-        return "the classifier" if self.name == CLASSIFIER else f"the classifier of {_names(self.group.bundles)}"
+        models = "" if self.group_name == CLASSIFIER else f" of {_names(self.group.bundles)}"
+        return f"the classifier{models}" + ("" if self.device is None else f" on GPU {self.device}")
+
+    @property
+    def place(self) -> Place:
+        """The process as streams are dealt to it."""
+        return Place(name=self.name, group=self.group_name, device=self.device, capacity=self.capacity)
 
     @property
     def was_ever_ready(self) -> bool:
@@ -111,8 +146,24 @@ class ClassifierSet:
 
     @property
     def names(self) -> dict[EngineKey, str]:
-        """The name of the process of each engine group."""
-        return {process.group.key: process.name for process in self.all}
+        """The name of each engine group."""
+        return {process.group.key: process.group_name for process in self.all}
+
+    def may_deal(self, group: str) -> bool:
+        """Return whether streams may be dealt to the processes of a group: none of them has just been started."""
+        now_s = time.monotonic()
+        return not any(each.group_name == group and now_s < each.expected_until_s for each in self.all)
+
+    @property
+    def can_serve(self) -> bool:
+        """Whether each engine group has a process that is ready, and no process is on trial."""
+        ready = {process.group_name for process in self.all if process.is_ready}
+        return not any(each.is_on_trial or each.group_name not in ready for each in self.all)
+
+    @property
+    def on_gpus(self) -> list[EngineProcess]:
+        """The processes whose GPUs are listed in the configuration."""
+        return [process for process in self.all if process.device is not None]
 
     @property
     def is_on_trial(self) -> bool:
@@ -127,19 +178,21 @@ class ClassifierSet:
         ready = [process for process in self.all if process.was_ever_ready]
         if not ready:
             return None
-        if len(self.all) == 1:
+        if len(self.all) == 1 or len({process.engine for process in ready}) == 1 == len(self.names):
             return ready[0].engine
         return "; ".join(f"{_names(process.group.bundles)}: {process.engine}" for process in ready)
 
     @property
     def missing(self) -> list[str]:
         """The models that are configured and cannot be opened, by the names that lists of models have for them."""
-        return [
+        working = {process.group_name for process in self.all if not process.is_parked}
+        missing = (
             name or MODEL_KEY
             for process in self.all
             for name in process.group.bundles
-            if process.is_parked or (process.is_ready and name not in process.serving)
-        ]
+            if process.group_name not in working or (process.is_ready and name not in process.serving)
+        )
+        return list(dict.fromkeys(missing))
 
     def apply(self, new: CheckedConfig, *, new_engine: bool, on_trial: bool) -> None:
         """Change to the models of `new`. `finish` then removes models, after the streams have changed.
@@ -148,24 +201,31 @@ class ClassifierSet:
         show that they can serve.
         """
         self._engine = new.config.engine
-        feeds = count_feeds(new)
-        present = {process.group.key: process for process in self.all}
-        waiting: list[ModelGroup] = []
-        for group in new.groups:
-            if process := present.pop(group.key, None):
+        devices: tuple[int | None, ...] = self._engine.devices or (None,)
+        # When one GPU is lost, the others have room for its streams.
+        feeds = {key: math.ceil(count / max(1, len(devices) - 1)) for key, count in count_feeds(new).items()}
+        present = {(process.group.key, process.device): process for process in self.all}
+        names_of_groups = self.names
+        waiting: list[tuple[ModelGroup, int | None]] = []
+        for group, device in itertools.product(new.groups, devices):
+            if process := present.pop((group.key, device), None):
                 self._continue(process, group, feeds[group.key], new_engine=new_engine, on_trial=on_trial)
             else:
-                waiting.append(group)
-        for group in waiting:
+                waiting.append((group, device))
+        for group, device in waiting:
             # A model whose encoder has changed keeps its process, which starts again with the new bundle.
             names = group.bundles.keys()
-            replaced = next((each for each in present.values() if each.group.bundles.keys() & names), None)
+            replaced = next(
+                (each for each in present.values() if each.device == device and each.group.bundles.keys() & names), None
+            )
             if replaced:
-                del present[replaced.group.key]
+                del present[replaced.group.key, device]
                 replaced.group, replaced.feeds = group, feeds[group.key]
+                names_of_groups[group.key] = replaced.group_name
                 self._start_again(replaced, on_trial=on_trial)
             else:
-                self._create(group, feeds[group.key], on_trial=on_trial)
+                name = names_of_groups.setdefault(group.key, self._new_name(group))
+                self._create(group, name, device, feeds[group.key], on_trial=on_trial)
         for process in present.values():
             process.is_removed = True
             self._start_again(process, on_trial=False)
@@ -189,34 +249,38 @@ class ClassifierSet:
             producer=process.name,
             bundles={name: bundle.path for name, bundle in bundles.items()},
             engine=engine,
+            device=process.device,
             streams=process.feeds,
             capacity=process.capacity,
         )
 
-    def record_line(self, process: EngineProcess, line: bytes) -> dict[str, str]:
-        """Record a report of the process; return the models that it cannot open, each with the reason."""
+    def record_line(self, process: EngineProcess, line: bytes) -> ClassifierReady | ClassifierReport | None:
+        """Record a report of the process, and return it; None for a line that is no report."""
         if process.child.stopping:
-            return {}
+            return None
         try:
-            if process.is_ready:
-                report = ModelReport.model_validate_json(line)
-                process.opening.discard(report.model)
-                failed = {} if report.error is None else {report.model: report.error}
-            else:
-                ready = ClassifierReady.model_validate_json(line)
-                process.is_ready, process.is_on_trial = True, False
-                process.engine, failed = ready.engine, ready.failed
-                self._add_models(process)
+            report = (_REPORT if process.is_ready else _READY).validate_json(line)
         except ValidationError:  # a library of inference has written to standard output
             log.debug("%s: no report: %r", process.name, line[:200])
-            return {}
-        for name in failed:
+            return None
+        match report:
+            case ClassifierReady():
+                process.is_ready, process.is_on_trial = True, False
+                process.expected_until_s, process.lost = 0.0, ""
+                process.engine = report.engine
+                self._add_models(process)
+            case ModelReport():
+                process.opening.discard(report.model)
+            case ClassifierLoad():
+                process.load = report
+        for name in failures(report):
             process.serving.pop(name, None)
-        return failed
+        return report
 
     def mark_down(self, process: EngineProcess) -> bool:
         """Record that the process is ending or has ended; return whether it was ready."""
         was_ready, process.is_ready = process.is_ready, False
+        process.load = None
         process.opening.clear()
         return was_ready
 
@@ -237,16 +301,33 @@ class ClassifierSet:
             process.child.kill_because("does not read its messages")
         return False
 
-    def _create(self, group: ModelGroup, feeds: int, *, on_trial: bool) -> None:
+    def _new_name(self, group: ModelGroup) -> str:
+        """Return a name for a new engine group."""
+        used = {process.group_name for process in self._processes.values()}
         names = [process_name(model) for model in group.bundles]
         first = next(iter(group.bundles))
-        names += [process_name(first, number) for number in range(2, len(self._processes) + 3)]
-        name = next(name for name in names if name not in self._processes)
-        label = name.partition("[")[2].removesuffix("]") or None
-        child = Child(name, "streamclf.classifier", self._notify, models=label, reports=True)
-        process = EngineProcess(child=child, row=self._table.claim(), group=group, feeds=feeds, is_on_trial=on_trial)
+        names += [process_name(first, number) for number in range(2, len(used) + 3)]
+        return next(name for name in names if name not in used)
+
+    def _create(self, group: ModelGroup, group_name: str, device: int | None, feeds: int, *, on_trial: bool) -> None:
+        name = base = group_name if device is None else f"{group_name}@{device}"
+        for number in itertools.count(2):  # a process that was removed has the name until it has ended
+            if name not in self._processes:
+                break
+            name = f"{base}-{number}"
+        label = name.removeprefix(CLASSIFIER).replace("[", "").replace("]", "") or None
+        process = EngineProcess(
+            child=Child(name, "streamclf.classifier", self._notify, models=label, reports=True),
+            row=self._table.claim(),
+            group=group,
+            group_name=group_name,
+            device=device,
+            feeds=feeds,
+            is_on_trial=on_trial,
+            expected_until_s=time.monotonic() + DEAL_WAIT_S,
+        )
         self._processes[name] = process
-        self._start(child)
+        self._start(process.child)
 
     def _continue(
         self, process: EngineProcess, group: ModelGroup, feeds: int, *, new_engine: bool, on_trial: bool
@@ -268,6 +349,7 @@ class ClassifierSet:
 
     def _start_again(self, process: EngineProcess, *, on_trial: bool) -> None:
         process.is_on_trial = on_trial
+        process.expected_until_s = time.monotonic() + DEAL_WAIT_S
         self._restart(process)
 
     def _add_models(self, process: EngineProcess) -> None:
@@ -283,6 +365,28 @@ class ClassifierSet:
         if removed and self.send(process.name, ClassifierChange(remove_models=removed)):
             process.serving = {name: each for name, each in process.serving.items() if name not in removed}
             process.opening -= set(removed)
+
+
+def failures(report: ClassifierReady | ClassifierReport) -> dict[str, str]:
+    """Return the models that cannot be opened by a report, each with the reason."""
+    match report:
+        case ClassifierReady():
+            return report.failed
+        case ModelReport() if report.error is not None:
+            return {report.model: report.error}
+    return {}
+
+
+def describe_device(processes: Sequence[EngineProcess], views: Mapping[str, int]) -> DeviceStatus:
+    """Return the state of the GPU of `processes`; `views` counts the views of each process."""
+    lost = next((each.lost for each in processes if each.lost), None)
+    load = [each.load.busy for each in processes if each.load]
+    return DeviceStatus(
+        state="lost" if lost else "serving" if all(each.is_ready for each in processes) else "starting",
+        reason=lost,
+        views=sum(views.get(each.name, 0) for each in processes),
+        load=round(sum(load), 2) if load else None,
+    )
 
 
 def _names(bundles: Mapping[str, Bundle]) -> str:

@@ -61,6 +61,9 @@ class ExitHandler:
     def _handle_classifier_exit(self, engine: EngineProcess, code: int) -> int | None:
         processes, child = self._processes, engine.child
         was_ready = processes.classifiers.mark_down(engine)
+        if not child.stopping:
+            engine.expected_until_s = 0.0
+            engine.lost = "it cannot start; the log has the reason" if code == EXIT_FAILED else _end_reason(child, code)
         processes.streams.classifier_gone(engine.name)
         if child.stopping:
             processes.settle_classifier(engine)
@@ -70,7 +73,8 @@ class ExitHandler:
         if code == EXIT_FAILED and not engine.was_ever_ready:
             if self.is_needed(child):
                 return EXIT_FAILED  # the child has logged its one-line error
-            delay_s = _park(child, "cannot open its models", others="the other models go on")
+            others = "the other models go on" if engine.device is None else "the other GPUs go on"
+            delay_s = _park(child, "cannot open its models", others=others)
             self._start_later(child, delay_s)
             self._changes.report_missing()
             return None

@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from streamclf.events.configuration_status import ConfigurationStatus
+from streamclf.events.device_status import DeviceStatus
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.runtime.jobs import HubChange, HubJob, HubReady, HubSettings, OutletAccess
 from streamclf.runtime.liveness import LivenessTable
@@ -106,6 +107,10 @@ class HubProcess:
     def publish_outlets(self, statuses: Mapping[str, OutletStatus]) -> bool:
         """Have the next heartbeats show the outlets; return False if the hub is not ready."""
         return self.is_ready and self._send(HubChange(outlets=dict(statuses)))
+
+    def publish_devices(self, statuses: Mapping[str, DeviceStatus]) -> bool:
+        """Have the next heartbeats show the GPUs; return False if the hub is not ready."""
+        return self.is_ready and self._send(HubChange(devices=dict(statuses)))
 
     def publish_configuration(self, status: ConfigurationStatus) -> None:
         """Have the next heartbeats show the result of the last reading; a hub that is not ready gets it once it is."""

@@ -26,9 +26,12 @@ HUB_FDS = (256, 4, 0)
 """For each stream: two connections of its capture process, and two subscribers."""
 
 
-def needed_descriptors(streams: int, rings: int) -> int:
-    """Return the file descriptors of the process that needs most of them."""
-    return max(
+def needed_descriptors(streams: int, rings: int, further_classifiers: int = 0) -> int:
+    """Return the file descriptors of the process that needs most of them.
+
+    `further_classifiers`: the classifiers beyond one for each engine group.
+    """
+    return 2 * further_classifiers + max(
         base + per_stream * streams + per_ring * rings
         for base, per_stream, per_ring in (SUPERVISOR_FDS, CLASSIFIER_FDS, HUB_FDS)
     )
@@ -40,13 +43,14 @@ def check_machine(new: CheckedConfig, running: CheckedConfig | None = None) -> N
     The rings of `running` that stay are left out: they have their memory already.
     """
     rings = count_rings(new)
-    raise_descriptor_limit(len(new.config.streams), sum(rings.values()))
+    further = (len(new.config.engine.devices or (0,)) - 1) * len(new.groups)
+    raise_descriptor_limit(len(new.config.streams), sum(rings.values()), further)
     check_memory(rings - (count_rings(running) if running else Counter()))
 
 
-def raise_descriptor_limit(streams: int, rings: int) -> None:
+def raise_descriptor_limit(streams: int, rings: int, further_classifiers: int = 0) -> None:
     """Raise the soft limit, which children inherit, to what `streams` need; `ConfigError` where that is forbidden."""
-    need = needed_descriptors(streams, rings)
+    need = needed_descriptors(streams, rings, further_classifiers)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= need:
         return

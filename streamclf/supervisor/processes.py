@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 from streamclf.config.publish import PublishConfig
+from streamclf.events.device_status import DeviceStatus
 from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.child import Child, ChildEvent
-from streamclf.supervisor.classifiers import ClassifierSet, EngineProcess
+from streamclf.supervisor.classifiers import ClassifierSet, EngineProcess, describe_device
 from streamclf.supervisor.hub_process import HubProcess, Ready
 from streamclf.supervisor.outlets import OutletSet, make_outlet_access
 from streamclf.supervisor.stopping import OUTLET_STOP_S, stop_children, wait_until_finished
@@ -44,7 +46,13 @@ class ProcessSet:
         self.classifiers = ClassifierSet(self.link, self.table, notify, start=self.start, restart=self._restart)
         self.outlets = OutletSet(self.table, notify, journal=publish.journal, access=access, start_child=self.start)
         self.streams = StreamSet(
-            self.link, self.table, notify, send=self.classifiers.send, start_child=self.start, report=report
+            self.link,
+            self.table,
+            notify,
+            send=self.classifiers.send,
+            start_child=self.start,
+            report=report,
+            may_deal=self.classifiers.may_deal,
         )
 
     def child(self, name: str) -> Child | None:
@@ -72,6 +80,14 @@ class ProcessSet:
     def shared_names(self) -> set[str]:
         """The names of the processes on which streams depend: the hub, and the classifiers that are not parked."""
         return {self.hub.child.name, *(each.name for each in self.classifiers.all if not each.is_parked)}
+
+    @property
+    def device_statuses(self) -> dict[str, DeviceStatus]:
+        """The state of each GPU that the configuration lists, by its number."""
+        views, by_device = self.streams.count_by_process(), defaultdict(list)
+        for engine in self.classifiers.on_gpus:
+            by_device[str(engine.device)].append(engine)
+        return {device: describe_device(engines, views) for device, engines in by_device.items()}
 
     @property
     def ready(self) -> Ready | None:

@@ -128,8 +128,7 @@ class Reconfiguration:
             log.info("configuration read again: nothing has changed")
             return
         processes = self._processes
-        can_return = all(engine.is_ready and not engine.is_on_trial for engine in processes.classifiers.all)
-        if on_trial and can_return and self._previous is None:
+        if on_trial and processes.classifiers.can_serve and self._previous is None:
             self._previous = old
         processes.hub.change(new)
         new_engine = new.needs_new_engines(old)

@@ -8,27 +8,26 @@ change. A change of the views alone goes to the running processes, which go on w
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from streamclf.errors import RingError
 from streamclf.runtime.capture_job import CaptureChange, CaptureJob
-from streamclf.runtime.jobs import ClassifierChange, FeedJoin
+from streamclf.runtime.jobs import ClassifierChange, ClassifierLoad, FeedJoin
 from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.child import Child, ChildEvent
+from streamclf.supervisor.placement import Place, Placed, Placement
 from streamclf.supervisor.stream_plan import StreamPlan, ViewChannels, ViewPlan
 
 log = logging.getLogger("service")
 
 
-@dataclass(slots=True, kw_only=True)
-class View:
+@dataclass(slots=True, kw_only=True, eq=False)
+class View(Placed):
     """One view in its present state."""
 
-    plan: ViewPlan
     channels: ViewChannels
-    joined: bool = False
-    """Whether the present classifier serves it."""
     was_read: bool = False
     """Whether any classifier has read its ring."""
 
@@ -53,7 +52,7 @@ class StreamSet:
     """All streams of the service.
 
     `send` sends a change to the classifier of a name, `start_child` starts a process, and `report` publishes why a
-    stream is offline.
+    stream is offline. `may_deal` says whether enough classifiers of an engine group are ready to deal views to them.
     """
 
     def __init__(
@@ -65,13 +64,18 @@ class StreamSet:
         send: Callable[[str, ClassifierChange, Sequence[int]], bool],
         start_child: Callable[[Child], None],
         report: Callable[[str, str], None],
+        may_deal: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._link, self._table, self._notify = link, table, notify
         self._send, self._start_child, self._report = send, start_child, report
+        self._may_deal = may_deal
         self._streams: dict[str, Stream] = {}
         self._by_child: dict[str, Stream] = {}
-        self._capacity: dict[str, int] = {}
-        """Largest number of feeds of each classifier that is ready."""
+        self._placement = Placement()
+        self._waiting: Counter[str] = Counter()
+        """Views for which no ready process has room, by engine group, as the log has reported them."""
+        self._held: set[str] = set()
+        """Engine groups whose views wait for further processes that start."""
 
     def of_child(self, child: str) -> Stream | None:
         """Return the stream whose capture process has this name."""
@@ -122,46 +126,104 @@ class StreamSet:
             return
         self._start(stream)
 
-    def classifier_ready(self, name: str, capacity: int) -> None:
-        """Send a classifier that is ready the views that it has to serve."""
-        self._capacity[name] = capacity
+    def classifier_ready(self, place: Place) -> None:
+        """Send a classifier that is ready the views that it has to serve, also some of those that others serve."""
+        self._placement.add(place)
         self.join_waiting()
+        if moved := self._placement.level(place.name, self._views()):
+            log.info("%s: takes over %d streams or regions from other GPUs", place.name, len(moved))
+        for view in moved:
+            self._move(view, place.name)
 
     def classifier_gone(self, name: str) -> None:
-        """Record that this classifier serves no view any more: its next run must get all of them."""
-        self._capacity.pop(name, None)
+        """Deal the views of a classifier that has ended to the others of its group; else its next run gets them."""
+        self._placement.remove(name)
+        lost = [view for view in self._views() if view.process == name]
         for view in self._views():
-            if view.plan.classifier == name:
-                view.joined = False
+            if view.leaving == name:
+                view.leaving = None
+        for view in lost:
+            view.process, view.lost = None, name
+        self.join_waiting()
+        if moved := sum(view.process is not None for view in lost):
+            log.warning("%s: gone; other GPUs go on with %d of its %d streams or regions", name, moved, len(lost))
+
+    def feed_left(self, name: str, feed: str) -> None:
+        """Let a view join its next classifier, after the classifier `name` has handed it over."""
+        for view in self._views():
+            if view.leaving == name and view.plan.feed == feed:
+                view.leaving = None
+                if view.process is not None:
+                    self._join(view, view.process)
+        self.join_waiting()
+
+    def record_load(self, name: str, load: ClassifierLoad) -> None:
+        """Note the load of a classifier; move one view if it is overloaded and another one of its group is not."""
+        self._placement.record_load(name, load)
+        if load.is_overloaded and name in self._placement and (move := self._placement.relieve(name, self._views())):
+            view, target = move
+            log.info("%s: moves from %s, which is overloaded, to %s", view.plan.feed, view.process, target)
+            self._move(view, target)
 
     def join_waiting(self) -> None:
-        """Send the classifiers the views that they do not serve yet, up to their capacities."""
-        joined = dict.fromkeys(self._capacity, 0)
-        for view in self._views():
-            if view.joined and view.plan.classifier in joined:
-                joined[view.plan.classifier] += 1
-        for view in self._views():
-            name = view.plan.classifier
-            if view.joined or joined.get(name, 0) >= self._capacity.get(name, 0):
-                continue
-            plan, fds = view.plan, view.channels.classifier_fds
-            join = FeedJoin(
-                feed=plan.feed,
-                stream=plan.stream,
-                region=plan.region,
-                settings=plan.settings,
-                heads=plan.heads,
-                resumed=view.was_read,
-            )
-            if self._send(name, ClassifierChange(join=join, descriptors=len(fds)), fds):
-                view.joined = view.was_read = True
-                joined[name] += 1
+        """Send the classifiers the views that no classifier serves yet, up to their capacities."""
+        views = self._views()
+        self._held = {group for group in self._placement.groups if not self._may_deal(group)}
+        for view, name in self._placement.deal(views, self._held):
+            self._join(view, name)
+        self._log_waiting(views)
+
+    def join_held(self) -> None:
+        """Send views that wait for further classifiers of their group, once they have waited long enough."""
+        if self._held:
+            self.join_waiting()
+
+    def _join(self, view: View, name: str) -> None:
+        plan, fds = view.plan, view.channels.classifier_fds
+        join = FeedJoin(
+            feed=plan.feed,
+            stream=plan.stream,
+            region=plan.region,
+            settings=plan.settings,
+            heads=plan.heads,
+            resumed=view.was_read,
+        )
+        view.process = None
+        if self._send(name, ClassifierChange(join=join, descriptors=len(fds)), fds):
+            view.process, view.was_read = name, True
+
+    def _move(self, view: View, target: str) -> None:
+        """Have a view leave its process; it joins `target` when that has reported it."""
+        assert view.process is not None
+        if self._send(view.process, ClassifierChange(hand_over=view.plan.feed), ()):
+            view.leaving, view.process = view.process, target
+
+    def _log_waiting(self, views: Sequence[View]) -> None:
+        """Log when the processes of a group that are ready have no room for all views, because GPUs are lost."""
+        groups = self._placement.groups_on_gpus - self._held
+        waiting = Counter(
+            view.plan.classifier
+            for view in views
+            if view.process is None and view.leaving is None and view.plan.classifier in groups
+        )
+        if waiting != self._waiting:
+            for group in waiting - self._waiting:
+                log.error(
+                    "%s: %d streams or regions are not classified until a lost GPU is back: the others have no room",
+                    group,
+                    waiting[group],
+                )
+            self._waiting = waiting
 
     def close(self) -> None:
         """Close all descriptors, after the processes have ended."""
         for view in self._views():
             view.channels.close()
         self._streams.clear()
+
+    def count_by_process(self) -> Counter[str]:
+        """Count the views that each classifier serves."""
+        return Counter(view.process for view in self._views() if view.process is not None)
 
     def _views(self) -> list[View]:
         return [view for stream in self._streams.values() for view in stream.views.values()]
@@ -208,8 +270,8 @@ class StreamSet:
             self._drop_view(stream, key)
         for key in kept:
             view, plan = before[key], target.views[key]
-            if view.joined and view.plan.update != plan.update:
-                self._send(plan.classifier, ClassifierChange(update={plan.feed: plan.update}), ())
+            if view.process and not view.leaving and view.plan.update != plan.update:
+                self._send(view.process, ClassifierChange(update={plan.feed: plan.update}), ())
             if view.plan.area != plan.area:
                 self._send_to_capture(stream, CaptureChange(update={key: plan.area}))
             view.plan = plan
@@ -235,8 +297,8 @@ class StreamSet:
     def _drop_view(self, stream: Stream, key: str) -> None:
         """End a view, after its capture has ended: its classifier still reads the chunks that wait."""
         view = stream.views.pop(key)
-        if view.joined:
-            self._send(view.plan.classifier, ClassifierChange(leave=view.plan.feed), ())
+        if view.process and not view.leaving:
+            self._send(view.process, ClassifierChange(leave=view.plan.feed), ())
         view.channels.close()
 
     def _remove(self, stream: Stream, reason: str) -> None:

@@ -13,14 +13,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from streamclf.events.device_status import DeviceStatus
 from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
 from streamclf.runtime.child import EXIT_DONE, EXIT_FAILED
+from streamclf.runtime.jobs import ClassifierLoad, ClassifierReady, ClassifierReport, FeedLeft
 from streamclf.runtime.liveness import LivenessTable, LivenessWatch
 from streamclf.runtime.log_tail import kept_log_tail
 from streamclf.runtime.logs import TextFormatter
 from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.child import Child, ChildEvent, reap_orphans
+from streamclf.supervisor.classifiers import EngineProcess, failures
 from streamclf.supervisor.config_reader import ConfigReader, ReadConfig
 from streamclf.supervisor.config_watch import ConfigFile
 from streamclf.supervisor.exits import ExitHandler
@@ -75,6 +78,8 @@ class Supervisor:
         self._end_reason = ""
         self._outlets_opened = self._was_ready = False
         self._producer: EventProducer | None = None
+        self._devices: dict[str, DeviceStatus] = {}
+        """The states of the GPUs, as the heartbeats show them."""
 
     def request_stop(self) -> None:
         """Ask `run` to end everything; safe from signal handlers and other threads."""
@@ -200,6 +205,8 @@ class Supervisor:
                 child.kill_because(reason)
         if processes.outlets.changed:
             self._publish_outlets()
+        processes.streams.join_held()
+        self._publish_devices()
         if healthy:
             self._notifier.alive()
         if not processes.ready:
@@ -236,6 +243,7 @@ class Supervisor:
         else:
             self._stopped_s.pop((child.name, child.run), None)
             code = self._exits.handle(child, event.code)
+            self._publish_devices()
             self._report_ready()
             return code
         return None
@@ -245,15 +253,25 @@ class Supervisor:
         if outlet := processes.outlets.of_child(child.name):
             processes.outlets.record_line(outlet, line)
         elif engine := processes.classifiers.of_child(child.name):
-            was_ready = engine.is_ready
-            failed = processes.classifiers.record_line(engine, line)
-            if engine.is_ready and not was_ready:
-                processes.streams.classifier_ready(engine.name, engine.capacity)
-                processes.classifiers.finish()
-            self._changes.handle_models(failed)
+            self._handle_report(engine, processes.classifiers.record_line(engine, line))
         elif processes.hub.record_line(line):
             self._handle_hub_ready()
         self._report_ready()
+
+    def _handle_report(self, engine: EngineProcess, report: ClassifierReady | ClassifierReport | None) -> None:
+        """Handle a report of a classifier."""
+        processes, streams = self._processes, self._processes.streams
+        match report:
+            case None:
+                return
+            case ClassifierReady():
+                streams.classifier_ready(engine.place)
+                processes.classifiers.finish()
+            case FeedLeft():
+                streams.feed_left(engine.name, report.feed)
+            case ClassifierLoad():
+                streams.record_load(engine.name, report)
+        self._changes.handle_models(failures(report))
 
     def _handle_hub_ready(self) -> None:
         processes = self._processes
@@ -261,6 +279,8 @@ class Supervisor:
             self._outlets_opened = True
             processes.outlets.open(processes.hub.report, self._changes.current.config.outlets.all)
         self._publish_outlets()  # a new hub does not know them
+        self._devices = {}
+        self._publish_devices()
         if self._reader and self._reader.status:
             processes.hub.publish_configuration(self._reader.status)
 
@@ -276,6 +296,12 @@ class Supervisor:
     def _publish_outlets(self) -> None:
         outlets = self._processes.outlets
         outlets.changed = not self._processes.hub.publish_outlets(outlets.statuses)
+
+    def _publish_devices(self) -> None:
+        """Publish the states of the GPUs if they have changed."""
+        statuses = self._processes.device_statuses
+        if statuses != self._devices and self._processes.hub.publish_devices(statuses):
+            self._devices = statuses
 
     def _report_offline(self, stream: str, reason: str) -> None:
         """Publish that a stream is offline, in place of its capture process, which has ended."""

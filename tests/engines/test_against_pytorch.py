@@ -31,7 +31,7 @@ def test_random_clips_give_pytorchs_probabilities(
 ) -> None:
     name, _, version = backend.partition(" ")
     if version:
-        monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: double_platform(version=version))
+        monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda _: double_platform(version=version))
         monkeypatch.setattr(engines.opening, "missing_libraries", lambda name: [])
         if precision == "bf16" and "bf16" in TRAITS[version].precisions:
             pytest.skip("the double of TensorRT uses ONNX Runtime, which has no BF16 on a CPU")

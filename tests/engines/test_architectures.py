@@ -76,7 +76,7 @@ def test_the_engine_on_the_double_passes_the_golden_clip(
 ) -> None:
     """This covers the host side, the profile and the bank with features of every shape."""
     monkeypatch.setattr(
-        engines.backends.tensorrt, "load_platform", lambda: double_platform(version=version, memory_bytes=1 << 32)
+        engines.backends.tensorrt, "load_platform", lambda _: double_platform(version=version, memory_bytes=1 << 32)
     )
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
     engine = open_engine(bundle, backend="tensorrt", precision=precision, max_batch=3)  # type: ignore[arg-type]

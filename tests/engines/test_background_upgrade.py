@@ -191,7 +191,7 @@ def test_a_build_that_fails_is_logged_and_gives_no_engine(
 def test_an_engine_that_is_not_claimed_is_closed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     open_engine(bundle, backend="tensorrt", precision="fp32", max_batch=4, bank_slots=9).close()
     platform = double_platform()
-    monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: platform)
+    monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda _: platform)
     command = [sys.executable, "-c", "print('{\"max_batch\": 4}')"]
     upgrade = EngineUpgrade({"": bundle}, options("tensorrt"), command=command)
     assert upgrade.finished.wait(60)
@@ -213,7 +213,9 @@ def test_the_upgrade_loads_the_batch_that_the_build_could_fit_into_memory(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(
-        engines.backends.tensorrt, "load_platform", lambda: double_platform(memory_bytes=300_000, scratch_bytes=20_000)
+        engines.backends.tensorrt,
+        "load_platform",
+        lambda _: double_platform(memory_bytes=300_000, scratch_bytes=20_000),
     )
     request = request_for(bundle, max_batch=64, bank_slots=64)
     assert main([request.as_json()]) == 0

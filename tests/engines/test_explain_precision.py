@@ -37,7 +37,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         return build(self, request)
 
     monkeypatch.setattr(DoubleCompiler, "build", record)
-    monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: double_platform(version="10.3.0"))
+    monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda _: double_platform(version="10.3.0"))
 
     def fail_encoder_in_fp16(engine: Engine, golden: object) -> ParityReport:
         if engine.precision == "fp16" and "(encoder fp32)" not in engine.description:

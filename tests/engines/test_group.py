@@ -171,7 +171,7 @@ def test_a_gpu_keeps_one_encoder_and_one_bank(
 ) -> None:
     platforms: list[Any] = []
     monkeypatch.setattr(
-        engines.backends.tensorrt, "load_platform", lambda: (platforms.append(double_platform()), platforms[-1])[1]
+        engines.backends.tensorrt, "load_platform", lambda _: (platforms.append(double_platform()), platforms[-1])[1]
     )
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
     group = open_group({"": brightness, "levels": other}, options("tensorrt")).group

@@ -75,7 +75,17 @@ class ImmediateCompiler(DoubleCompiler):
         return loaded  # type: ignore[return-value]
 
 
+def check_that_an_unknown_number_is_refused() -> None:
+    try:
+        Device(1)
+    except driver_values.DeviceNumberError as error:
+        assert "GPU 1: CUDA sees the numbers 0" in str(error)  # noqa: PT017 - not run by pytest
+    else:
+        raise AssertionError("a GPU with the number 1 was opened")
+
+
 def check_device(driver: ctypes.CDLL) -> None:
+    check_that_an_unknown_number_is_refused()
     device = Device()
     assert (device.gpu.name, device.gpu.compute_capability, device.gpu.driver) == ("host memory", "9.0", "12.8")
     with device.active():
@@ -234,7 +244,7 @@ def check_engine(driver: ctypes.CDLL, folder: Path) -> None:
     bundle = make_brightness_bundle(folder / "bundle")
     engines.opening.missing_libraries = lambda backend: []  # type: ignore[assignment]
 
-    def load_platform() -> Platform:
+    def load_platform(device: int | None) -> Platform:
         device = HostDevice()
         return Platform(cuda=device, compiler=ImmediateCompiler(device))  # type: ignore[arg-type]
 

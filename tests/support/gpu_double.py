@@ -403,8 +403,10 @@ class DoubleExecution:
         stream.push(work)
 
 
-def double_platform(*, version: str = "10.3.0", scratch_bytes: int = 4096, **gpu: Any) -> Platform:
-    """Return a platform of both doubles; `gpu` are the arguments of `DoubleCuda`."""
+def double_platform(
+    device: int | None = None, *, version: str = "10.3.0", scratch_bytes: int = 4096, **gpu: Any
+) -> Platform:
+    """Return a platform of both doubles; `gpu` are the arguments of `DoubleCuda`. Each device is alike."""
     cuda = DoubleCuda(**gpu)
     return Platform(cuda=cuda, compiler=DoubleCompiler(cuda, version=version, scratch_bytes=scratch_bytes))
 

@@ -26,7 +26,7 @@ def open_adapter(bundle: Bundle, options: EngineOptions) -> TensorRtEngine:
 
     Raises `BackendMissingError`, `CompileError`, `DeviceMemoryError`, `NotBuiltError`.
     """
-    platform = load_platform()
+    platform = load_platform(options.device)
     try:
         with platform.cuda.active():
             return _open(platform, bundle, options)
@@ -62,8 +62,9 @@ def _open(platform: Platform, bundle: Bundle, options: EngineOptions) -> TensorR
                 plans[name] = load_plan(platform, plan_spec, may_build=options.may_build)
                 _check_tensors(plans[name], plan_spec)
             layout = _layout(bundle, options, batch, plans)
+            precision_text = options.describe_precision(precision)
             return TensorRtEngine(
-                platform, plans, layout, precision, precision_text=options.describe_precision(precision)
+                platform, plans, layout, precision, precision_text=precision_text, device=options.device
             )
         except AllocationError as error:
             failed = "" if error.nbytes is None else f", {error.nbytes / MIB:,.1f} MiB in the allocation that failed"

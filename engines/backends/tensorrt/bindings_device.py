@@ -15,6 +15,7 @@ from engines.backends.tensorrt.driver_values import (
     KERNELS,
     NON_BLOCKING,
     PICTURE_KERNEL,
+    check_device_number,
     picture_grid,
     read_kernels,
     row_kernel_grid,
@@ -37,10 +38,11 @@ _PICTURE_KERNEL_TYPES = (*(ctypes.c_void_p,) * 4, ctypes.c_uint, ctypes.c_uint)
 
 
 class CudaBindingsDevice:
-    """The first GPU, in its primary context, which it shares with TensorRT and other libraries of this process."""
+    """One GPU, by its number, in its primary context, which TensorRT and other libraries of this process use, too."""
 
     def __init__(self, index: int = 0) -> None:
         _call(driver.cuInit, 0)
+        check_device_number(index, _call(driver.cuDeviceGetCount))
         self._device = _call(driver.cuDeviceGet, index)
         self._context = _call(driver.cuDevicePrimaryCtxRetain, self._device)
         attributes = driver.CUdevice_attribute

@@ -25,6 +25,19 @@ MAX_WAIT_S: Final = 60.0
 """Time limit for one batch: no batch takes this long on any GPU unless the GPU hangs."""
 
 
+class DeviceNumberError(ValueError):
+    """There is no GPU with this number."""
+
+
+def check_device_number(number: int, count: int) -> None:
+    """Raise `DeviceNumberError` unless CUDA sees a GPU with this number, from 0."""
+    if number >= count:
+        seen = f"the numbers {', '.join(map(str, range(count)))}" if count else "no GPU"
+        raise DeviceNumberError(
+            f"GPU {number}: CUDA sees {seen}; give a number that nvidia-smi lists and CUDA_VISIBLE_DEVICES allows"
+        )
+
+
 def read_kernels() -> bytes:
     """Return the kernels as PTX, which the driver compiles when it loads them."""
     return resources.files(__package__).joinpath("kernels.ptx").read_bytes()

@@ -71,14 +71,16 @@ class TensorRtEngine(CheckedEngine):
         precision: str,
         *,
         precision_text: str,
+        device: int | None = None,
     ) -> None:
-        """`precision_text` is the precision as the engine's description shows it."""
+        """`precision_text` and the number `device` of the GPU are shown in the engine's description."""
         gpu = platform.cuda.gpu
+        shown_gpu = f"{gpu.name} ({gpu.compute_capability})" + ("" if device is None else f", GPU {device}")
         super().__init__(
             layout.spec,
             max_batch=layout.max_batch,
             bank_slots=layout.bank_slots,
-            description=f"tensorrt {platform.compiler.version} {precision_text}, {gpu.name} ({gpu.compute_capability})",
+            description=f"tensorrt {platform.compiler.version} {precision_text}, {shown_gpu}",
             precision=precision,
         )
         self._cuda, self._layout = platform.cuda, layout

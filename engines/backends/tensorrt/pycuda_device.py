@@ -18,6 +18,7 @@ from engines.backends.tensorrt.driver_values import (
     PICTURE_KERNEL,
     ROW_KERNELS,
     THREAD_LOCAL,
+    check_device_number,
     picture_grid,
     read_kernels,
     row_kernel_grid,
@@ -37,10 +38,11 @@ from engines.backends.tensorrt.shared_memory import SharedMemory
 
 
 class PyCudaDevice:
-    """The first GPU, in its primary context, which it shares with TensorRT and other libraries of this process."""
+    """One GPU, by its number, in its primary context, which TensorRT and other libraries of this process use, too."""
 
     def __init__(self, index: int = 0) -> None:
         driver.init()
+        check_device_number(index, driver.Device.count())
         device = driver.Device(index)
         self._context = device.retain_primary_context()
         major, minor = device.compute_capability()

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from engines.backends.gpu import Gpu, find_gpus, tensorrt_packages
 from engines.backends.names import CUDA_ADAPTERS
+from engines.backends.tensorrt.driver_values import DeviceNumberError
 from engines.backends.tensorrt.interface import Cuda, Platform
 from engines.errors import BackendMissingError
 
 log = logging.getLogger("engine")
 
 
-def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
-    """Initialise CUDA and TensorRT. Raises `BackendMissingError`, which says what is missing and what to do."""
+ORDER_VARIABLE: Final = "CUDA_DEVICE_ORDER"
+"""With the value PCI_BUS_ID, CUDA numbers the GPUs as `nvidia-smi` does. By default the fastest GPU is number 0."""
+
+
+def load_platform(device: int | None = None, *, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
+    """Initialise CUDA and TensorRT on the GPU with the number `device`, or on CUDA's first one.
+
+    Raises `BackendMissingError`, which says what is missing and what to do.
+    """
     found = gpus()
     if not found:
         raise BackendMissingError(
@@ -22,7 +32,7 @@ def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
             "install NVIDIA's driver, give the container its GPU (docker run --gpus all), or use backend openvino"
         )
     packages = tensorrt_packages(found[0])
-    cuda = open_cuda(packages)
+    cuda = open_cuda(packages, device)
     try:
         with cuda.active():
             from engines.backends.tensorrt.library import TensorRtCompiler
@@ -44,22 +54,27 @@ def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
     return Platform(cuda=cuda, compiler=compiler)
 
 
-def open_cuda(packages: str) -> Cuda:
-    """Open the GPU through PyCUDA, or through cuda-bindings if PyCUDA cannot be imported.
+def open_cuda(packages: str, device: int | None = None) -> Cuda:
+    """Open the GPU `device` through PyCUDA, or through cuda-bindings if PyCUDA cannot be imported.
 
     `packages`: the arguments of `pip install` for the error. Raises `BackendMissingError`.
     """
     failures: list[str] = []
     for module, find_class in zip(CUDA_ADAPTERS, (find_pycuda, find_bindings), strict=True):
         try:
-            device = find_class()
+            open_device = find_class()
         except ImportError as error:
             failures.append(f"{module} cannot be imported: {_one_line(error)}")
             continue
         if failures:
             log.info("CUDA through %s: %s", module, failures[0])
         try:
-            return device()
+            if device is None:
+                return open_device(0)
+            os.environ.setdefault(ORDER_VARIABLE, "PCI_BUS_ID")  # read when the driver starts
+            return open_device(device)
+        except DeviceNumberError as error:
+            raise BackendMissingError(f"backend tensorrt: {error}") from None
         except Exception as error:  # PyCUDA's exceptions can be named only after its import, which may have failed
             reason = "; ".join([*failures, f"CUDA does not start: {_one_line(error)}"])
             remedy = _remedy(reason, "") or "run nvidia-smi to see whether the driver works"
@@ -67,14 +82,14 @@ def open_cuda(packages: str) -> Cuda:
     raise BackendMissingError(f"backend tensorrt: {'; '.join(failures)}; {_remedy(failures[0], packages)}")
 
 
-def find_pycuda() -> Callable[[], Cuda]:
+def find_pycuda() -> Callable[[int], Cuda]:
     """Return the class of the device on PyCUDA. Raises `ImportError`."""
     from engines.backends.tensorrt.pycuda_device import PyCudaDevice
 
     return PyCudaDevice
 
 
-def find_bindings() -> Callable[[], Cuda]:
+def find_bindings() -> Callable[[int], Cuda]:
     """Return the class of the device on cuda-bindings. Raises `ImportError`."""
     from engines.backends.tensorrt.bindings_device import CudaBindingsDevice
 

@@ -228,6 +228,7 @@ class _ServiceCollector(Collector):
                 "streamclf_not_durable", "Events published but not written to disk.", value=heartbeat.not_durable
             )
         yield from self._outlet_metrics()
+        yield from self._device_metrics()
         yield from self._stream_metrics()
 
     def _outlet_metrics(self) -> Iterator[Metric]:
@@ -243,6 +244,19 @@ class _ServiceCollector(Collector):
             for name, count in zip(names, counts, strict=True):
                 count.add_metric((outlet,), getattr(status, name))
         yield from (state, *counts)
+
+    def _device_metrics(self) -> Iterator[Metric]:
+        if not self._service.devices:
+            return
+        up = GaugeMetricFamily("streamclf_device_up", "1 while the GPU serves.", labels=("device",))
+        views = GaugeMetricFamily("streamclf_device_views", "Streams and regions on the GPU.", labels=("device",))
+        load = GaugeMetricFamily("streamclf_device_load", "Share of the time that it needs.", labels=("device",))
+        for number, device in self._service.devices.items():
+            up.add_metric((number,), float(device.state == "serving"))
+            views.add_metric((number,), device.views)
+            if device.load is not None:
+                load.add_metric((number,), device.load)
+        yield from (up, views, load)
 
     def _stream_metrics(self) -> Iterator[Metric]:
         state = GaugeMetricFamily("streamclf_stream_state", "1 for the state it is in.", labels=("stream", "state"))

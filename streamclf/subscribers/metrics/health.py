@@ -35,6 +35,9 @@ class HealthCheck:
         for name, outlet in service.outlets.items():
             if outlet.state == "parked":
                 yield f"outlet {name}: parked ({outlet.reason})"
+        for number, device in service.devices.items():
+            if device.state == "lost":
+                yield f"GPU {number}: lost ({device.reason})"
         if service.journal_fault and now_s - service.journal_fault_at_s < JOURNAL_FAULT_S:
             yield f"journal: {service.journal_fault}"
         for name, stream in service.streams.items():

@@ -25,7 +25,7 @@ def test_stored_layers_stay_in_fp32_in_later_builds(
     assert set(load_fp32_layers(bundle, "fp16")["encoder"]) == {"blow_up", "shrink_back"}
     assert load_fp32_layers(bundle, "bf16") == {"encoder": (), "head": ()}
     platform = double_platform(version=version)
-    monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: platform)
+    monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda _: platform)
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
     engine = open_engine(bundle, backend="tensorrt", precision="fp16", max_batch=8)
     compiler = platform.compiler

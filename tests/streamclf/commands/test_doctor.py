@@ -40,7 +40,7 @@ def test_json_is_one_object_and_names_the_backend_of_auto(capsys: pytest.Capture
 def test_the_text_names_gpu_cameras_and_advice(tmp_path: Path) -> None:
     camera = Camera(index=2, path=tmp_path / "absent", name="Desk cam")
     lines = "\n".join(format_report(examine_machine(gpus=lambda: [CARD], cameras=lambda: [camera])))
-    assert "gpu        NVIDIA H200, 143,771 MiB, compute capability 9.0, driver 570.1" in lines
+    assert "gpu        0: NVIDIA H200, 143,771 MiB, compute capability 9.0, driver 570.1" in lines
     assert "camera     2: Desk cam" in lines
     assert "advice     pip install tensorrt-cu12 'cuda-bindings<13' onnx to run on NVIDIA H200" in lines
     assert f"advice     {tmp_path}/absent: no permission to open it; add this user to the group video" in lines

@@ -137,7 +137,7 @@ class HealthReporter:
             time=datetime.now(timezone.utc),
             endpoint=service.endpoint,
             away_since=service.away_since,
-            problems=self._problems(streams, outlets, journal, clips),
+            problems=self._problems(heartbeat, streams, outlets, journal, clips),
             streams=streams,
             outlets=outlets,
             journal=journal,
@@ -219,6 +219,7 @@ class HealthReporter:
 
     def _problems(
         self,
+        heartbeat: Heartbeat | None,
         streams: list[StreamHealth],
         outlets: list[OutletHealth],
         journal: JournalHealth,
@@ -236,6 +237,11 @@ class HealthReporter:
             _problem(f"outlet {each.name}", each.state, each.reason)
             for each in outlets
             if each.state not in ("running", "starting")
+        ]
+        found += [
+            _problem(f"GPU {number}", device.state, device.reason)
+            for number, device in (heartbeat.devices.items() if heartbeat else ())
+            if device.state == "lost"
         ]
         if journal.not_durable:
             found.append(f"journal: {journal.not_durable} events could not be written since the hub's start")

@@ -51,7 +51,7 @@ def install_double(monkeypatch: pytest.MonkeyPatch) -> InstallDouble:
 
     def install(**settings: object) -> tuple[DoubleCuda, DoubleCompiler]:
         platform: Platform = double_platform(**settings)  # type: ignore[arg-type]
-        monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: platform)
+        monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda _: platform)
         return platform.cuda, platform.compiler  # type: ignore[return-value]
 
     return install
@@ -371,7 +371,7 @@ def test_without_pycuda_the_engine_uses_cuda_bindings(
     monkeypatch.setitem(sys.modules, "pycuda", None)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     cuda = DoubleCuda()
-    monkeypatch.setattr(requirements, "find_bindings", lambda: lambda: cuda)
+    monkeypatch.setattr(requirements, "find_bindings", lambda: lambda _: cuda)
     with pytest.raises(BackendMissingError, match="tensorrt cannot be imported"):
         load_platform(gpus=lambda: [Gpu(name="NVIDIA H200")])
     assert "CUDA through cuda.bindings: pycuda cannot be imported" in caplog.text
@@ -379,7 +379,7 @@ def test_without_pycuda_the_engine_uses_cuda_bindings(
 
 
 def test_a_driver_library_that_is_not_visible_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start() -> Cuda:
+    def start(device: int) -> Cuda:
         raise RuntimeError('"cuda" is an NVIDIA driver library and can only be found via system search')
 
     monkeypatch.setitem(sys.modules, "pycuda", None)
