@@ -31,6 +31,7 @@ from streamclf.fleet.model_store import Files, ModelStore, Upload
 from streamclf.fleet.node import REPORT_S, Identity, Node
 from streamclf.fleet.setup import Setup
 from streamclf.fleet.store import Store
+from streamclf.redact import redact
 from streamclf.runtime.lease_file import lease_clock_ns
 from streamclf.runtime.logs import configure_logging
 from streamclf.units import NS
@@ -42,6 +43,8 @@ ASK_S: Final = 2.0
 """Longest time for a report to be answered; the lease goes on to run meanwhile."""
 CALLS: Final = 32
 """Calls that the controller serves at once."""
+AGENT_S: Final = 15.0
+"""A node's actor that has not started after this long is reported."""
 _FETCH_S: Final = 30.0
 
 log = logging.getLogger("fleet")
@@ -64,7 +67,7 @@ class Controller:
         self._core = FleetCore(Store(self._folder / "head"), now_s=now_s())
         self._models = ModelStore(self._folder / "models")
         self._upload: Upload | None = None
-        self._agents: dict[str, Any] = {}
+        self._agents: dict[str, AgentHandle] = {}
         self._context = zmq.Context(io_threads=1)
         self._directory: DirectoryServer | None = None
         self._served: tuple[str, Directory] | None = None
@@ -97,7 +100,8 @@ class Controller:
     def status(self) -> dict[str, Any]:
         """Return the state of the fleet."""
         with self._lock:
-            return self._core.status(now_s=now_s())
+            status = self._core.status(now_s=now_s())
+        return {**status, "waiting": {each.node.name: each.problem for each in self._agents.values() if each.problem}}
 
     def stop(self) -> int:
         """Order all nodes to end; return how many have not."""
@@ -108,7 +112,7 @@ class Controller:
         """Remove the actors of the nodes, before this one is killed."""
         self._ended.set()
         for agent in self._agents.values():
-            ray.kill(agent)
+            ray.kill(agent.actor)
         with self._lock:
             if self._directory:
                 self._directory.close()
@@ -182,9 +186,13 @@ class Controller:
         setup = self._core.setup
         if setup is None:
             return
-        for node in ray_nodes(ray) if found is None else found:
-            if node.ray_id not in self._agents:
-                self._agents[node.ray_id] = start_agent(node, setup.fleet, self._folder)
+        nodes = {node.ray_id: node for node in (ray_nodes(ray) if found is None else found)}
+        for ray_id in self._agents.keys() - nodes.keys():
+            del self._agents[ray_id]
+        for ray_id, node in nodes.items():
+            if ray_id not in self._agents:
+                self._agents[ray_id] = AgentHandle(node, setup.fleet, self._folder)
+            self._agents[ray_id].check()
 
     def _serve_directory(self, setup: Setup) -> None:
         publish = setup.commons[setup.target].get("publish") or {}
@@ -289,20 +297,53 @@ def start_controller(folder: str) -> Any:
     ).remote(folder)
 
 
-def start_agent(node: RayNode, fleet: FleetConfig, folder: Path) -> Any:
-    """Start the actor of one node, which reserves the node's processors and GPUs, or return the one that runs."""
-    capacity = node.capacity(fleet)
-    identity = Identity(
-        name=node.name, host=node.host, cpus=capacity.cpus, gpus=capacity.gpus, site=node.site, folder=folder
-    )
-    actor = ray.remote(Agent)
-    return actor.options(
-        name=f"streamclf-node-{node.ray_id}",
-        namespace=NAMESPACE,
-        lifetime="detached",
-        get_if_exists=True,
-        max_restarts=-1,
-        num_cpus=round(capacity.cpus, 2),
-        num_gpus=round(capacity.gpus, 2),
-        scheduling_strategy=NodeAffinitySchedulingStrategy(node.ray_id, soft=False),
-    ).remote(identity)
+class AgentHandle:
+    """The actor of one node, as the controller sees it. It reserves the node's processors and GPUs."""
+
+    def __init__(self, node: RayNode, fleet: FleetConfig, folder: Path) -> None:
+        """Start the actor, or find the one that runs."""
+        capacity = node.capacity(fleet)
+        identity = Identity(
+            name=node.name,
+            owner=node.ray_id,
+            host=node.host,
+            cpus=capacity.cpus,
+            gpus=capacity.gpus,
+            site=node.site,
+            folder=folder,
+        )
+        actor = ray.remote(Agent)
+        self.node = node
+        self.actor = actor.options(
+            name=f"streamclf-node-{node.ray_id}",
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            num_cpus=round(capacity.cpus, 2),
+            num_gpus=round(capacity.gpus, 2),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.ray_id, soft=False),
+        ).remote(identity)
+        self._needs = f"{capacity.cpus:.2f} processors" + (f" and {capacity.gpus:g} GPUs" if capacity.gpus else "")
+        self._started = self.actor.ping.remote()
+        self._slow_at_s = time.monotonic() + AGENT_S
+        self.problem = ""
+        """Why the actor does not run."""
+
+    def check(self) -> None:
+        """Find out whether the actor has started; does not wait."""
+        if self._started is None:
+            return
+        ready, _ = ray.wait([self._started], timeout=0)
+        if ready:
+            started, self._started, self.problem = self._started, None, ""
+            try:
+                ray.get(started)
+            except ray.exceptions.RayError as error:
+                self.problem = f"the program of the node cannot start: {_last_line(str(error))}"
+        elif time.monotonic() > self._slow_at_s:
+            self.problem = f"waits for {self._needs}; other programs of the cluster may use them"
+
+
+def _last_line(text: str) -> str:
+    return redact(text.strip().rpartition("\n")[2])[:300]

@@ -45,6 +45,12 @@ def run_up(path: Path, *, address: str | None, partial: bool, wait_s: float) -> 
             folder, files = next((folder, files) for folder, each, files in bundles.values() if each == model)
             _upload(ray, folder, model, files)
         print(printable(f"fleet {file.fleet.name}: {_call(ray, 'configure', setup)}"))
+        unknown = sorted({*file.fleet.drain} - _call(ray, "status")["nodes"].keys())
+        if unknown:
+            print(
+                printable(f"fleet.drain: no node {', '.join(unknown)} is known; fleet status lists the nodes"),
+                file=sys.stderr,
+            )
         del controller
         return _wait_until_live(ray, wait_s)
 

@@ -187,7 +187,7 @@ class FleetCore:
         self._sessions.pop(key, None)
         streams, name = self._table.end(key), self._names.pop(key, None)
         if name in self._entries:
-            log.warning("node %s: %s; %d stream(s) go to other nodes", name, reason, len(streams))
+            log.warning("node %s: %s; it had %d stream(s)", name, reason, len(streams))
             self._entries[name] = self._entries[name].model_copy(
                 update={"state": "left" if left else "lost", "since": _now(), "reason": reason[:512]}
             )
@@ -202,6 +202,8 @@ class FleetCore:
         for key in self._table.expired(now_s):
             age = self._table.age(key, now_s)
             self._end_session(key, f"no report for {age:.1f} s")
+        if self._stopping:
+            return
         for stream in self._table.leases.keys() - self.setup.streams.keys() - self._moves.keys():
             self._moves[stream] = _Move(None, now_s)
         self._assign(now_s)
@@ -217,7 +219,7 @@ class FleetCore:
         if not waiting:
             self._unplaced = []
             return
-        if now_s < self._place_after_s and len(self._sessions) < max(1, self.expected_nodes):
+        if now_s < self._place_after_s and len(self._live_sessions(now_s)) < max(1, self.expected_nodes):
             return
         self._place_after_s = min(self._place_after_s, now_s)
         by_name = {session.report.node: key for key, session in self._live_sessions(now_s).items()}
@@ -238,9 +240,15 @@ class FleetCore:
             self._save()
 
     def _live_sessions(self, now_s: float) -> dict[str, _Session]:
-        """Return the sessions that may get streams: those that have reported lately."""
-        fresh_s = self._table.lease_s / 2
-        return {key: each for key, each in self._sessions.items() if self._table.age(key, now_s) <= fresh_s}
+        """Return the sessions that may get streams: those that have reported lately, and have the models."""
+        return {
+            key: each
+            for key, each in self._sessions.items()
+            if each.report.spec and not each.report.fetching and not self._is_silent(each, now_s)
+        }
+
+    def _is_silent(self, session: _Session, now_s: float) -> bool:
+        return self._table.age(session.report.session, now_s) > self._table.lease_s / 2
 
     def _capacities(self, now_s: float) -> list[Capacity]:
         assert self.setup is not None
@@ -293,7 +301,7 @@ class FleetCore:
         rollout, setup = self._rollout, self.setup
         if rollout is None or setup is None or rollout.halted:
             return
-        by_name = {each.report.node: each for each in self._live_sessions(now_s).values()}
+        by_name = {each.report.node: each for each in self._sessions.values() if not self._is_silent(each, now_s)}
         if rollout.node:
             session = by_name.get(rollout.node)
             spec = self._spec_of(session).version if session else ""

@@ -13,7 +13,7 @@ from typing import Final
 from streamclf.client.subscription import subscribe
 from streamclf.errors import StreamclfError
 from streamclf.events.types import Heartbeat, Lost, Prediction, Received, Status
-from streamclf.fleet.messages import Health
+from streamclf.fleet.messages import IDLE_STREAM, Health
 from streamclf.net.endpoints import local_endpoint
 
 LATENCY_S: Final = 10.0
@@ -57,13 +57,13 @@ class LocalStatus:
                     reason = self._reasons.get(stream)
                     not_live[stream] = f"{state}: {reason}" if reason else state
             recent = sorted(latency for at_s, latency in self._latencies if now - at_s <= LATENCY_S)
-            refused = sum(self.heartbeat.refused.values()) if self.heartbeat else 0
+            refused = {} if self.heartbeat is None else self.heartbeat.refused
             return Health(
                 live=len(streams) - len(not_live),
                 not_live=not_live,
                 latency_ms=recent[int(0.95 * (len(recent) - 1))] if recent else None,
                 dropped=sum(self._dropped.values()),
-                refused=refused,
+                refused=sum(count for stream, count in refused.items() if stream != IDLE_STREAM),
             )
 
     def forget(self, stream: str) -> None:

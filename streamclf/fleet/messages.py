@@ -11,6 +11,8 @@ from typing import Any, Final
 
 PROTOCOL: Final = 1
 """Version of these messages. A node with another one gets no streams."""
+IDLE_STREAM: Final = "_idle"
+"""A paused stream, which a service without streams needs. It keeps the engine loaded and the journal readable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,8 @@ class Report:
     """The specification that the node has received."""
     applied: str = ""
     """The specification that its service serves."""
+    fetching: bool = False
+    """Whether it waits for a model that it does not have yet."""
     error: str | None = None
     """Why its service does not serve what it has received."""
     broken: bool = False

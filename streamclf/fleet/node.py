@@ -52,6 +52,8 @@ class Identity:
     """A node as the cluster knows it."""
 
     name: str
+    owner: str
+    """Identifies the node in the cluster, also when its agent is started again."""
     host: str
     cpus: float
     gpus: float
@@ -64,7 +66,7 @@ class Node:
 
     def __init__(self, identity: Identity, ask: Ask, fetch: Fetch) -> None:
         self._identity, self._ask, self._fetch = identity, ask, fetch
-        self._folder = NodeFolder(identity.folder, identity.name)
+        self._folder = NodeFolder(identity.folder, identity.name, identity.owner)
         self._folder.remove_old_leases()
         self._models = ModelStore(identity.folder / "models")
         self._session, self._seq = uuid.uuid4().hex, 0
@@ -80,6 +82,7 @@ class Node:
         self._failures, self._start_at_s = 0, 0.0
         self._error: str | None = None
         self._fetching: threading.Thread | None = None
+        self._problem: str | None = None
         self._stopped = False
 
     def step(self) -> bool:
@@ -89,8 +92,9 @@ class Node:
         try:
             orders = self._ask(self._report(), self._seq)
         except ConnectionError as error:
-            log.warning("the controller cannot be reached: %s", error)
+            self._log_once(f"the controller cannot be reached: {error}")
         else:
+            self._log_once(orders.error and f"this node gets no streams: {orders.error}")
             if self._stopped:
                 return False
             self._apply(orders, sent_ns)
@@ -105,6 +109,12 @@ class Node:
             self._service.stop()
         self._service = self._status = None
 
+    def _log_once(self, problem: str | None) -> None:
+        """Log a problem with the controller when it begins, and not again every second."""
+        if problem and problem != self._problem:
+            log.warning("%s", problem)
+        self._problem = problem
+
     # Orders
 
     def _apply(self, orders: Orders, sent_ns: int) -> None:
@@ -113,8 +123,6 @@ class Node:
             self._tokens, self._stopped = {}, True
             return
         if orders.error:
-            self._error = orders.error
-            log.warning("this node gets no streams: %s", orders.error)
             return  # its leases end by themselves
         expires_ns = sent_ns + int(orders.lease_s * (1 - RATE_MARGIN) * NS)
         now_ns = lease_clock_ns()
@@ -250,6 +258,7 @@ class Node:
             failed=self._failed,
             spec=spec.version if spec else "",
             applied=spec.version if spec and is_written and self._is_applied() else "",
+            fetching=bool(spec and any(not self._models.has(model) for model in models_of(spec))),
             error=self._error or self._refusal(),
             broken=broken,
             stopped=self._stopped,

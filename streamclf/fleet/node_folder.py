@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from streamclf.errors import UsageError
-from streamclf.fleet.messages import NodeSpec
+from streamclf.fleet.messages import IDLE_STREAM, NodeSpec
 from streamclf.fleet.model_store import ModelStore
 from streamclf.fleet.setup import MODEL_PREFIX
 from streamclf.fleet.store import make_private_folder, write_private
@@ -22,8 +23,8 @@ from streamclf.runtime.file_lock import open_locked
 
 MAX_NODES: Final = 64
 """Nodes of one fleet on one machine."""
-IDLE_STREAM: Final = "_idle"
-"""A paused stream, which a service without streams needs. It keeps the engine loaded and the journal readable."""
+CLAIM_S: Final = 10.0
+"""Longest time for the service of an agent's last run to end."""
 ANY_PORT: Final = "tcp://127.0.0.1:*"
 _AGENT: Final = "agent"
 
@@ -31,19 +32,34 @@ _AGENT: Final = "agent"
 class NodeFolder:
     """The folder of one node: its name, its lock, its configuration and its journal."""
 
-    def __init__(self, parent: Path, wanted: str) -> None:
-        """Claim the folder `wanted`, or `wanted-2` and so on where another node of this machine has it."""
+    def __init__(self, parent: Path, wanted: str, owner: str) -> None:
+        """Claim the folder `wanted`, or `wanted-2` and so on where another node of this machine has it.
+
+        An agent that is started again gets the folder that its `owner` had, once the service of the run before has
+        ended there. So a node keeps its journal.
+        """
         name = re.sub(r"[^A-Za-z0-9_.-]", "-", wanted)[:56].lstrip("-._") or "node"
-        for number in range(1, MAX_NODES + 1):
-            self.name = name if number == 1 else f"{name}-{number}"
-            self.path = make_private_folder(parent / self.name)
-            fd = open_locked(self.path / "lock")
-            if fd is not None:
-                self.lock_fd = fd
-                break
-        else:
+        names = [name if number == 1 else f"{name}-{number}" for number in range(1, MAX_NODES + 1)]
+        own = [each for each in names if _read(parent / each / "owner") == owner]
+        end_s = time.monotonic() + (CLAIM_S if own else 0.0)
+        while (claimed := self._claim(parent, own or names)) is None and time.monotonic() < end_s:
+            time.sleep(0.1)
+        claimed = claimed or self._claim(parent, names)
+        if claimed is None:
             raise UsageError(f"{parent}: {MAX_NODES} nodes of this machine use it already")
+        self.name, self.lock_fd = claimed
+        self.path = parent / self.name
         self.config = self.path / "node.yaml"
+        (self.path / "owner").write_text(owner)
+
+    @staticmethod
+    def _claim(parent: Path, names: Collection[str]) -> tuple[str, int] | None:
+        """Return the first of the folders that no other process has locked, with its lock."""
+        for name in names:
+            fd = open_locked(make_private_folder(parent / name) / "lock")
+            if fd is not None:
+                return name, fd
+        return None
 
     @property
     def leases(self) -> Path:
@@ -120,6 +136,13 @@ def missing_file(stream: Mapping[str, Any]) -> str | None:
         if (path := stream.get(key)) and not os.access(path, os.R_OK):
             return f"{key}={path}: not on this node"
     return None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
 
 
 def _with_path(model: str | None, models: ModelStore) -> str | None:

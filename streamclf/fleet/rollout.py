@@ -58,6 +58,8 @@ class Rollout:
         serves = report.applied == spec and report.health.live >= expected
         if report.error and report.spec == spec:
             self.halt(report.error)
+        elif report.fetching:
+            self._began_s = now_s  # a large model may take minutes; the node serves the version before meanwhile
         elif self._observed_from_s is None:
             if serves:
                 self._observed_from_s, self._drops_from = now_s, report.health.dropped

@@ -61,8 +61,9 @@ class ServiceHandle:
 
     def _read_output(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with contextlib.suppress(ValueError):
-                found = orjson.loads(line)
-                self.error = found.pop("error", "")
-                self.endpoints = found
+        with self._process.stdout as output:
+            for line in output:
+                with contextlib.suppress(ValueError):
+                    found = orjson.loads(line)
+                    self.error = found.pop("error", "")
+                    self.endpoints = found

@@ -15,6 +15,7 @@ def format_status(status: Mapping[str, Any]) -> list[str]:
     directory = str(status["directory"]).replace("tcp://", "fleet://")
     lines = [f"fleet {status['fleet']}: {status['live']} of {status['streams']} streams live; subscribe to {directory}"]
     lines += [_node_line(name, node) for name, node in status["nodes"].items()]
+    lines += [f"  {name:<24} {reason}" for name, reason in status.get("waiting", {}).items()]
     lines += _streams_that_are_not_live(status)
     if status["shortage"]:
         lines.append(status["shortage"])
