@@ -284,7 +284,7 @@ def _attempt(work: Callable[[], None]) -> str:
 
 def start_controller(folder: str) -> Any:
     """Start the controller on the head, or return the one that runs."""
-    actor = ray.remote(Controller)
+    actor: Any = ray.remote(Controller)
     return actor.options(
         name=CONTROLLER,
         namespace=NAMESPACE,
@@ -312,9 +312,9 @@ class AgentHandle:
             site=node.site,
             folder=folder,
         )
-        actor = ray.remote(Agent)
+        actor: Any = ray.remote(Agent)
         self.node = node
-        self.actor = actor.options(
+        self.actor: Any = actor.options(
             name=f"streamclf-node-{node.ray_id}",
             namespace=NAMESPACE,
             lifetime="detached",
