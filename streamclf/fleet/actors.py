@@ -28,7 +28,7 @@ from streamclf.fleet.core import FleetCore
 from streamclf.fleet.directory import DirectoryServer
 from streamclf.fleet.messages import Orders, Report
 from streamclf.fleet.model_store import Files, ModelStore, Upload
-from streamclf.fleet.node import REPORT_S, Identity, Node
+from streamclf.fleet.node import REPORT_S, Identity, Node, advertised
 from streamclf.fleet.setup import Setup
 from streamclf.fleet.store import Store
 from streamclf.redact import redact
@@ -101,6 +101,8 @@ class Controller:
         """Return the state of the fleet."""
         with self._lock:
             status = self._core.status(now_s=now_s())
+        if status["up"]:
+            status["directory"] = advertised(status["directory"], ray.util.get_node_ip_address())
         return {**status, "waiting": {each.node.name: each.problem for each in self._agents.values() if each.problem}}
 
     def stop(self) -> int:

@@ -164,8 +164,9 @@ def _wait_until_live(ray: Any, wait_s: float) -> int:
     while True:
         status = _call(ray, "status")
         placed = status["streams"] - len(status["unplaced"])
-        if status["live"] >= placed or time.monotonic() >= end_s:
+        is_live = status["live"] >= placed and None not in status["moving"].values()
+        if is_live or time.monotonic() >= end_s:
             break
         time.sleep(0.5)
     print("\n".join(map(printable, format_status(status))))
-    return 0 if status["live"] >= placed else 1
+    return 0 if is_live else 1

@@ -262,16 +262,16 @@ class Node:
             error=self._error or self._refusal(),
             broken=broken,
             stopped=self._stopped,
-            events=self._advertised(endpoints.get("events")),
-            replay=self._advertised(endpoints.get("replay")),
+            events=advertised(endpoints.get("events"), identity.host),
+            replay=advertised(endpoints.get("replay"), identity.host),
             epoch=heartbeat.epoch if heartbeat else None,
             head=heartbeat.head if heartbeat else None,
             health=self._status.health(runs) if self._status else Health(not_live=dict.fromkeys(runs, "starting")),
         )
 
-    def _advertised(self, endpoint: str | None) -> str | None:
-        """Return an endpoint as other machines reach it: a service that binds every address has that of its machine."""
-        if endpoint is None or local_endpoint(endpoint) == endpoint:
-            return endpoint
-        host = f"[{self._identity.host}]" if ":" in self._identity.host else self._identity.host
-        return f"tcp://{host}:{endpoint.rpartition(':')[2]}"
+
+def advertised(endpoint: str | None, host: str) -> str | None:
+    """Return a bound endpoint as other machines reach it: one that is bound to every address has that of `host`."""
+    if endpoint is None or local_endpoint(endpoint) == endpoint:
+        return endpoint
+    return f"tcp://{f'[{host}]' if ':' in host else host}:{endpoint.rpartition(':')[2]}"

@@ -19,7 +19,10 @@ def format_status(status: Mapping[str, Any]) -> list[str]:
     lines += _streams_that_are_not_live(status)
     if status["shortage"]:
         lines.append(status["shortage"])
-    lines += [f"stream {stream} moves to {target or 'no node'}" for stream, target in status["moving"].items()]
+    lines += [
+        f"stream {stream} moves to {target}" if target else f"stream {stream} ends"
+        for stream, target in status["moving"].items()
+    ]
     if rollout := status["rollout"]:
         done = len(rollout["done"])
         if rollout["halted"]:
