@@ -72,6 +72,7 @@ class Controller:
         self._directory: DirectoryServer | None = None
         self._served: tuple[str, Directory] | None = None
         self._bound: tuple[Any, ...] = ()
+        self._head = next(node.host for node in ray_nodes(ray) if node.is_head)
         self._ended = threading.Event()
         if self._core.setup:
             register_config_secrets(self._core.setup.streams)
@@ -102,7 +103,7 @@ class Controller:
         with self._lock:
             status = self._core.status(now_s=now_s())
         if status["up"]:
-            status["directory"] = advertised(status["directory"], ray.util.get_node_ip_address())
+            status["directory"] = advertised(status["directory"], self._head)
         return {**status, "waiting": {each.node.name: each.problem for each in self._agents.values() if each.problem}}
 
     def stop(self) -> int:
