@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import urlsplit
@@ -196,6 +197,9 @@ class NetworkSource(Source):
 
     def close(self) -> None:
         """Close the connection."""
+        # The generator refers to this object: without an end of it, only the garbage collector would free the decoder.
+        with contextlib.suppress(ValueError):  # another thread reads
+            self._frames.close()
         self._reader.close()
         if self._relay is not None:
             self._relay.close()
@@ -377,7 +381,7 @@ class NetworkSource(Source):
         if relay is not None and relay.failure is not None:
             raise relay.failure
 
-    def _read(self) -> Iterator[Frame]:
+    def _read(self) -> Generator[Frame, None, None]:
         clock = self._clock
         last_ns = interval_ns = captured_ns = 0
         frames = self._decoded()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import av
@@ -18,6 +19,7 @@ from streamclf.sources.hw_decode import (
     CPU,
     FAILED_DEVICES,
     DecodeDevice,
+    HardwareDevice,
     choose_device,
     decoder_options,
     device_note,
@@ -103,21 +105,11 @@ class RtspDecoder:
 
     def _create_decoder(self) -> SwitchingDecoder:
         options = {"flags": "low_delay", **DECODER_OPTIONS}
-        return SwitchingDecoder(self._create_context(), options, self._copy_context, self._media.codec)
-
-    def _create_context(self) -> Any:
-        context: Any = av.CodecContext.create(self._media.codec, "r", **decoder_options(self._hardware.device))
-        # Every frame thread of a decoder holds one frame back.
-        context.thread_type = "NONE"
-        context.thread_count = 1
-        return context
-
-    def _copy_context(self) -> Any:
-        """Return another decoder, which knows the parameter sets of the SDP from its beginning."""
-        context = self._create_context()
-        if self._declared_sets:
-            context.extradata = self._declared_sets
-        return context
+        codec, device = self._media.codec, self._hardware.device
+        # A function of its own, not a method: a reference back to this object would keep the decoder's pictures of a
+        # closed connection in memory until the garbage collector runs.
+        make = partial(_create_context, codec, device, self._declared_sets)
+        return SwitchingDecoder(_create_context(codec, device), options, make, codec)
 
     @property
     def parameter_sets(self) -> bytes:
@@ -241,3 +233,14 @@ class RtspDecoder:
             stamp_ns=media_ns,
             decoding=decoding,
         )
+
+
+def _create_context(codec: str, device: HardwareDevice | None, parameter_sets: bytes = b"") -> Any:
+    """Return a decoder that knows `parameter_sets` from its beginning."""
+    context: Any = av.CodecContext.create(codec, "r", **decoder_options(device))
+    # Every frame thread of a decoder holds one frame back.
+    context.thread_type = "NONE"
+    context.thread_count = 1
+    if parameter_sets:
+        context.extradata = parameter_sets
+    return context
