@@ -28,7 +28,7 @@ from streamclf.api.window import ClassifiedWindow, to_window
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.classifier.offline import iter_array_windows, iter_file_windows
 from streamclf.classifier.window_classifier import WindowResult, offline_bank_slots
-from streamclf.config.source_settings import path_of
+from streamclf.config.source_settings import DecodeMode, path_of
 from streamclf.errors import ModelError, UsageError
 from streamclf.sources.array import ArraySource, check_fps, check_one_clock, film_frames, iter_images, rate_frames
 
@@ -82,9 +82,10 @@ class Model:
         fps: SupportsFloat | None = None,
         pts_s: Iterable[SupportsFloat] | None = None,
         hop: int = 1,
+        decode: DecodeMode = "exact",
     ) -> Classification:
         """Classify a film or frames: see `streamclf.classify`."""
-        make_results = _results_of(source, fps, pts_s, _check_hop(hop, self._shared.spec))
+        make_results = _results_of(source, fps, pts_s, _check_hop(hop, self._shared.spec), _check_decode(decode))
         return Classification(_iter_windows(lambda _: self, make_results))
 
     def new_stream(self, *, hop: int = 1) -> ModelStream:
@@ -146,6 +147,7 @@ def classify(
     backend: Backend = "auto",
     precision: Precision = "auto",
     threads: int = 0,
+    decode: DecodeMode = "exact",
 ) -> Classification:
     """Classify a film or frames, and iterate over the windows while they are computed.
 
@@ -159,6 +161,8 @@ def classify(
     numbers are those of `streamclf classify --json`. A source that is shorter than a window yields one window, with
     `short_clip`.
 
+    `decode`: `exact`, `fast` or `auto`, as in the configuration of a stream; for films only.
+
     Raises `UsageError` for wrong arguments, at once; for frames that cannot be used, when they are reached. The
     iteration raises `SourceError` for a file that cannot be read, and `ModelError`. A film that is shorter than it
     declares gives a `UserWarning` at its end.
@@ -166,7 +170,7 @@ def classify(
     if isinstance(model, Model):
         if (backend, precision, threads) != ("auto", "auto", 0):
             raise UsageError("backend, precision and threads: the model is open already; give them to open_model")
-        return model.classify(source, fps=fps, pts_s=pts_s, hop=hop)
+        return model.classify(source, fps=fps, pts_s=pts_s, hop=hop, decode=decode)
     if isinstance(model, (list, tuple)):
         bundles = by_name([_find(each, backend, precision, threads) for each in model])
         hops = [_check_hop(hop, bundle.spec) for bundle in bundles.values()]
@@ -176,11 +180,18 @@ def classify(
         film = _path(source)
         return Classification(
             iter_windows(
-                film, bundles, hop=hops[0], backend=backend, precision=precision, threads=threads, max_batch=MAX_BATCH
+                film,
+                bundles,
+                hop=hops[0],
+                backend=backend,
+                precision=precision,
+                threads=threads,
+                max_batch=MAX_BATCH,
+                decode=_check_decode(decode),
             )
         )
     bundle = _find(model, backend, precision, threads)
-    make_results = _results_of(source, fps, pts_s, _check_hop(hop, bundle.spec))
+    make_results = _results_of(source, fps, pts_s, _check_hop(hop, bundle.spec), _check_decode(decode))
 
     def open_for_this(stack: ExitStack) -> Model:
         return stack.enter_context(_open(bundle, backend, precision, threads, max_streams=1))
@@ -205,12 +216,14 @@ def _iter_windows(
             yield to_window(result, model._shared.spec)
 
 
-def _results_of(source: Any, fps: object, pts_s: Any, hop: int) -> Callable[[BankRegion], Results]:
+def _results_of(source: Any, fps: object, pts_s: Any, hop: int, decode: DecodeMode) -> Callable[[BankRegion], Results]:
     """Return the function that classifies `source`. Raises `UsageError` for arguments that do not fit together."""
     if isinstance(source, (str, os.PathLike)):
         path = _path(source)
         _check_no_clock(fps, pts_s)
-        return lambda region: iter_file_windows(region, path, hop=hop)
+        return lambda region: iter_file_windows(region, path, hop=hop, decode=decode)
+    if decode != "exact":
+        raise UsageError(f"decode={decode}: only for films; frames are not decoded")
     images = iter_images(source)
     check_one_clock(fps, pts_s)
     frames = film_frames(images, pts_s) if fps is None else rate_frames(images, check_fps(fps))
@@ -223,6 +236,12 @@ def _results_of(source: Any, fps: object, pts_s: Any, hop: int) -> Callable[[Ban
         return None
 
     return classify_frames
+
+
+def _check_decode(decode: DecodeMode) -> DecodeMode:
+    if decode not in get_args(DecodeMode):
+        raise UsageError(f"decode={decode!r:.40}: must be one of {', '.join(get_args(DecodeMode))}")
+    return decode
 
 
 def _check_no_clock(fps: object, pts_s: object) -> None:

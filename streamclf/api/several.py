@@ -13,6 +13,7 @@ from engines.errors import EngineError
 from engines.printable import printable
 from streamclf.api.window import ClassifiedWindow, to_window
 from streamclf.classifier.offline_groups import iter_group_windows, open_groups
+from streamclf.config.source import DecodeMode
 from streamclf.errors import ModelError, UsageError
 
 
@@ -40,6 +41,7 @@ def iter_windows(
     precision: Precision,
     threads: int,
     max_batch: int,
+    decode: DecodeMode,
 ) -> Generator[ClassifiedWindow, None, None]:
     """Open the models, and yield the windows of the film, of each model in order. Raises as `streamclf.classify`."""
     with ExitStack() as stack:
@@ -47,7 +49,7 @@ def iter_windows(
             groups = open_groups(bundles, backend=backend, precision=precision, max_batch=max_batch, threads=threads)
             for group in groups:
                 stack.callback(group.close)
-            results = iter_group_windows(groups, path, hop=hop)
+            results = iter_group_windows(groups, path, hop=hop, decode=decode)
             stack.callback(results.close)
             while True:
                 try:

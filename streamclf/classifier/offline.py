@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,10 +15,11 @@ from streamclf.classifier.prediction import TOP_K
 from streamclf.classifier.short_clip import ShortClip
 from streamclf.classifier.window_classifier import ShortClipFill, WindowClassifier, WindowResult
 from streamclf.config.picture_area import WHOLE, PictureArea
-from streamclf.config.source import SourceConfig
+from streamclf.config.source import DecodeMode, SourceConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Source, open_source
 from streamclf.sources.array import ArraySource
+from streamclf.sources.decoding import film_decoding, mode_for_models
 from streamclf.windows.chunks import FrameHook, read_chunks
 from streamclf.windows.sampling import ChunkMeta
 
@@ -58,6 +59,18 @@ def file_stream(path: Path) -> SourceConfig:
     return SourceConfig.model_construct(url=str(path), pace="fast")
 
 
+def open_film(
+    path: Path, specs: Sequence[ModelSpec], decode: DecodeMode = "exact", area: PictureArea = WHOLE
+) -> Source:
+    """Open a file for models that see `area` of it. Raises `SourceError`. `decode`: as in the configuration."""
+    source = open_source(file_stream(path))
+    if decode != "exact":
+        views = [(spec.height, spec.width, spec.resize) for spec in specs]
+        with suppress(SourceError):  # a part that is too small is an error once a frame is rendered
+            source.set_decoding(film_decoding(mode_for_models(decode, specs), source.info, views, area))
+    return source
+
+
 def file_chunks(
     spec: ModelSpec, path: Path, *, on_frame: FrameHook | None = None, area: PictureArea = WHOLE
 ) -> Generator[tuple[ChunkMeta, U8], None, None]:
@@ -78,15 +91,17 @@ def classify_file(
     on_frame: FrameHook | None = None,
     on_window: Callable[[WindowResult], None] | None = None,
     area: PictureArea = WHOLE,
+    decode: DecodeMode = "exact",
 ) -> FileResult:
     """Classify the windows of a file. Raises `SourceError`. The engine's bank needs `offline_bank_slots`.
 
     `on_frame` is called with each frame as it is read, `on_window` with each window, at most a batch of chunks later.
-    The frames of a clip shorter than a window are read twice. `area` is the part of the picture that is classified.
+    The frames of a clip shorter than a window are read twice. `area` is the part of the picture that is classified, and
+    `decode` says how exactly the film is decoded, as in the configuration.
 
     A clip shorter than a window is classified as `python -m training evaluate` does.
     """
-    results = iter_file_windows(engine, path, hop=hop, on_frame=on_frame, area=area)
+    results = iter_file_windows(engine, path, hop=hop, on_frame=on_frame, area=area, decode=decode)
     windows = list[WindowResult]()
     with closing(results):
         while True:
@@ -101,29 +116,41 @@ def classify_file(
 
 
 def iter_file_windows(
-    engine: Engine, path: Path, *, hop: int = 1, on_frame: FrameHook | None = None, area: PictureArea = WHOLE
+    engine: Engine,
+    path: Path,
+    *,
+    hop: int = 1,
+    on_frame: FrameHook | None = None,
+    area: PictureArea = WHOLE,
+    decode: DecodeMode = "exact",
 ) -> Generator[WindowResult, None, str | None]:
     """Yield the windows of a file as it is read; return a fault of the file, in one line. Raises `SourceError`.
 
     There is at least one window. The engine's bank needs `offline_bank_slots`.
     """
     has_window = False
-    with open_source(file_stream(path)) as source:
+    with open_film(path, [engine.spec], decode, area) as source:
         for window in _iter_long(engine, source, hop, on_frame, area):
             has_window = True
             yield window
         warning = source.warning
     if not has_window:
-        yield read_short_clip(engine.spec, path, on_frame=on_frame, area=area).classify(engine, str(path))
+        clip = read_short_clip(engine.spec, path, on_frame=on_frame, area=area, decode=decode)
+        yield clip.classify(engine, str(path))
     return warning
 
 
 def read_short_clip(
-    spec: ModelSpec, path: Path, *, on_frame: FrameHook | None = None, area: PictureArea = WHOLE
+    spec: ModelSpec,
+    path: Path,
+    *,
+    on_frame: FrameHook | None = None,
+    area: PictureArea = WHOLE,
+    decode: DecodeMode = "exact",
 ) -> ShortClip:
     """Read a file that is shorter than a window. Raises `SourceError`."""
     clip = ShortClip(spec, area)
-    with open_source(file_stream(path)) as source:
+    with open_film(path, [spec], decode, area) as source:
         for frame in source:
             if on_frame is not None:
                 on_frame(source, frame)

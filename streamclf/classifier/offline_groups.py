@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from engines.arrays import F32, I32, U8
 from engines.backends.names import Backend, Precision
 from engines.bundle import Bundle, ModelSpec
-from streamclf.classifier.offline import MAX_WINDOWS, FileResult, file_stream
+from streamclf.classifier.offline import MAX_WINDOWS, FileResult, open_film
 from streamclf.classifier.short_clip import ShortClip
 from streamclf.classifier.window_classifier import WindowClassifier, WindowResult, offline_bank_slots
 from streamclf.config.picture_area import WHOLE, PictureArea
+from streamclf.config.source import DecodeMode
 from streamclf.errors import SourceError
-from streamclf.sources import Frame, open_source
+from streamclf.sources import Frame
 from streamclf.windows.chunks import ChunkBuilder, FrameHook, ListSink
 from streamclf.windows.sampling import ChunkMeta, ChunkSampler
 
@@ -60,6 +61,7 @@ def classify_with_groups(
     hop: int = 1,
     on_frame: FrameHook | None = None,
     area: PictureArea = WHOLE,
+    decode: DecodeMode = "exact",
 ) -> dict[str, FileResult]:
     """Classify the windows of a file with all models of `groups`; return the results by the name of the model.
 
@@ -67,7 +69,7 @@ def classify_with_groups(
     `offline_bank_slots`. Only if the film is shorter than a window of a model, it is read again.
     """
     windows: dict[str, list[WindowResult]] = {name: [] for group in groups for name in group}
-    results = iter_group_windows(groups, path, hop=hop, on_frame=on_frame, area=area)
+    results = iter_group_windows(groups, path, hop=hop, on_frame=on_frame, area=area, decode=decode)
     with closing(results):
         while True:
             try:
@@ -89,6 +91,7 @@ def iter_group_windows(
     hop: int = 1,
     on_frame: FrameHook | None = None,
     area: PictureArea = WHOLE,
+    decode: DecodeMode = "exact",
 ) -> Generator[tuple[str, WindowResult], None, str | None]:
     """Yield (name of the model, window) while a file is read; return a fault of the file, in one line.
 
@@ -96,7 +99,7 @@ def iter_group_windows(
     """
     readers = [_GroupReader(group, hop, area) for group in groups]
     without = {name for group in groups for name in group}
-    with open_source(file_stream(path)) as source:
+    with open_film(path, [group.spec for group in groups], decode, area) as source:
         source.set_frame_selector(_AnyReader(readers))
         for frame in source:
             if on_frame is not None:
@@ -111,16 +114,21 @@ def iter_group_windows(
             without.discard(name)
             yield name, window
     if without:
-        yield from _short_windows(groups, without, path, on_frame, area)
+        yield from _short_windows(groups, without, path, on_frame, area, decode)
     return warning
 
 
 def _short_windows(
-    groups: Sequence[EngineGroup], names: Container[str], path: Path, on_frame: FrameHook | None, area: PictureArea
+    groups: Sequence[EngineGroup],
+    names: Container[str],
+    path: Path,
+    on_frame: FrameHook | None,
+    area: PictureArea,
+    decode: DecodeMode,
 ) -> Iterator[tuple[str, WindowResult]]:
     """Read the film again for the models `names`, whose windows are longer than it."""
     clips = [(name, group, ShortClip(group[name].spec, area)) for group in groups for name in group if name in names]
-    with open_source(file_stream(path)) as source:
+    with open_film(path, [group.spec for group in groups], decode, area) as source:
         for frame in source:
             if on_frame is not None:
                 on_frame(source, frame)

@@ -50,6 +50,10 @@ def classify(
     mask: MaskOption = None,
     rotate: RotateOption = 0,
     flip: FlipOption = None,
+    decode: Annotated[
+        Literal["exact", "fast", "auto"],
+        typer.Option(help="How exactly the films are decoded, as `decode` of the configuration."),
+    ] = "exact",
     backend: Annotated[Backend, typer.Option(help="Library that runs the model.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Number format of the computation.")] = "auto",
 ) -> int:
@@ -71,7 +75,9 @@ def classify(
         explain_windows=explain_windows if explain else 0,
     )
     area = parse_area(region=region, masks=mask, rotate=rotate, flip=flip)
-    return run_classify(files, outputs, models=model, hop=hop, backend=backend, precision=precision, area=area)
+    return run_classify(
+        files, outputs, models=model, hop=hop, backend=backend, precision=precision, area=area, decode=decode
+    )
 
 
 def teach(

@@ -32,6 +32,7 @@ from streamclf.commands.report.builder import ReportBuilder
 from streamclf.commands.report.page import OCCLUSION_TEXT
 from streamclf.commands.true_labels import TrueLabels
 from streamclf.config.picture_area import WHOLE, PictureArea
+from streamclf.config.source import DecodeMode
 from streamclf.errors import UsageError
 from streamclf.runtime.logs import configure_logging
 from streamclf.sources import Frame, Source
@@ -48,11 +49,13 @@ def run_classify(
     backend: Backend,
     precision: Precision,
     area: PictureArea = WHOLE,
+    decode: DecodeMode = "exact",
 ) -> int:
     """Classify each film of `files` and of the folders in it; return the exit code, 1 if one failed.
 
     A film that cannot be read is named, and the others are still classified. Raises `UsageError` for an output, a
     model or a hop that cannot be used, before anything is read. `area` is the part of each picture to classify.
+    Explanations and drawn films always show exact pictures, whatever `decode` says.
     """
     configure_logging("classify", "warning")
     found = find_films(files)
@@ -62,7 +65,9 @@ def run_classify(
         if hop > each.spec.chunks:
             raise UsageError(f"--hop {hop}: at most {each.spec.chunks} (chunks in a window of {each.spec.id})")
     if len(bundles) > 1:
-        return classify_with_several(found, outputs, bundles, hop=hop, backend=backend, precision=precision, area=area)
+        return classify_with_several(
+            found, outputs, bundles, hop=hop, backend=backend, precision=precision, area=area, decode=decode
+        )
     (bundle,) = bundles
     if outputs.explain_windows:
         check_size(bundle.spec)
@@ -80,7 +85,7 @@ def run_classify(
         engine = _open(bundle, backend=backend, precision=precision)
         stack.callback(engine.close)
         progress = stack.enter_context(FilmProgress(file_sizes(found.films), passes=outputs.passes))
-        run = _Run(engine, outputs, progress, hop=hop, truth=truth, table=table, area=area)
+        run = _Run(engine, outputs, progress, hop=hop, truth=truth, table=table, area=area, decode=decode)
         return run.classify(found, title=_title(files, found))
 
 
@@ -97,9 +102,11 @@ class _Run:
         truth: TrueLabels | None,
         table: EventTable | None,
         area: PictureArea,
+        decode: DecodeMode,
     ) -> None:
         self._engine, self._outputs, self._progress = engine, outputs, progress
-        self._hop, self._truth, self._table, self._area = hop, truth, table, area
+        self._hop, self._truth, self._table = hop, truth, table
+        self._area, self._decode = area, decode
         self._occlusion = None
         if outputs.explain_windows:
             self._occlusion = Occlusion(engine, on_step=progress.tick)
@@ -150,7 +157,13 @@ class _Run:
         report, spec = self._report, self._engine.spec
         add_window = None if report is None else report.add_window
         result = classify_file(
-            self._engine, path, hop=self._hop, on_frame=self._watch, on_window=add_window, area=self._area
+            self._engine,
+            path,
+            hop=self._hop,
+            on_frame=self._watch,
+            on_window=add_window,
+            area=self._area,
+            decode=self._decode,
         )
         events = find_events(result.windows, spec)
         notes = [] if result.warning is None else [f"warning: {result.warning}"]

@@ -20,6 +20,7 @@ from streamclf.commands.classify_text import print_table, to_json
 from streamclf.commands.film_loop import classify_all, complain, file_sizes, summarise
 from streamclf.commands.film_progress import FilmProgress
 from streamclf.config.picture_area import WHOLE, PictureArea
+from streamclf.config.source import DecodeMode
 from streamclf.errors import UsageError
 from streamclf.sources.film_files import FoundFilms
 
@@ -33,6 +34,7 @@ def classify_with_several(
     backend: Backend,
     precision: Precision,
     area: PictureArea = WHOLE,
+    decode: DecodeMode = "exact",
 ) -> int:
     """Classify each film with each model; return the exit code, 1 if a film failed.
 
@@ -53,7 +55,7 @@ def classify_with_several(
         progress = stack.enter_context(FilmProgress(file_sizes(found.films), passes=1))
 
         def classify_film(path: Path) -> None:
-            results = classify_with_groups(groups, path, hop=hop, on_frame=progress.watch, area=area)
+            results = classify_with_groups(groups, path, hop=hop, on_frame=progress.watch, area=area, decode=decode)
             with progress.paused():
                 for name, bundle in by_id.items():
                     _write(path, bundle, results[name], outputs, table)

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from streamclf.config.source_settings import DecodeMode
+from streamclf.sources.picture_part import part_of
 from streamclf.sources.resize import Resize, scaled_size
 
 if TYPE_CHECKING:
     from engines.bundle import ModelSpec
+    from streamclf.config.picture_area import PictureArea
+    from streamclf.sources.frame import SourceInfo
 
 Decoding: TypeAlias = Literal["exact", "fast"]
 """How frames are decoded: `DecodeMode` without `auto`."""
@@ -72,6 +75,21 @@ def shrink_factor(part: tuple[int, int], target: tuple[int, int], resize: Resize
     """
     size = scaled_size(part, target, resize)
     return min(part[0] / size[0], part[1] / size[1])
+
+
+def film_decoding(
+    mode: DecodeMode, info: SourceInfo, views: Iterable[tuple[int, int, Resize]], area: PictureArea
+) -> WantedDecoding:
+    """Return how a film is to be decoded for models of these (height, width, resize), before its first frame.
+
+    `area` is the part of the picture that they see. Raises `SourceError` for a part that cannot be scaled.
+    """
+    if not (info.width and info.height):
+        return WantedDecoding("fast") if mode == "fast" else EXACT
+    part = part_of(info.width, info.height, area)
+    shrink = min(shrink_factor((part.height, part.width), (height, width), how) for height, width, how in views)
+    decoding = resolve(mode, codec=info.codec, shrink=shrink)
+    return WantedDecoding(decoding, max(1.0, shrink)) if decoding == "fast" else EXACT
 
 
 def resolve(mode: DecodeMode, *, codec: str, shrink: float, is_watched: bool = False) -> Decoding:
