@@ -13,7 +13,7 @@ from engines.errors import EngineError
 from engines.printable import printable
 from streamclf.api.window import ClassifiedWindow, to_window
 from streamclf.classifier.offline_groups import iter_group_windows, open_groups
-from streamclf.config.source import DecodeMode
+from streamclf.config.source_settings import DecodeMode
 from streamclf.errors import ModelError, UsageError
 
 

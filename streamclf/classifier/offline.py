@@ -15,7 +15,8 @@ from streamclf.classifier.prediction import TOP_K
 from streamclf.classifier.short_clip import ShortClip
 from streamclf.classifier.window_classifier import ShortClipFill, WindowClassifier, WindowResult
 from streamclf.config.picture_area import WHOLE, PictureArea
-from streamclf.config.source import DecodeMode, SourceConfig
+from streamclf.config.source import SourceConfig
+from streamclf.config.source_settings import DecodeMode
 from streamclf.errors import SourceError
 from streamclf.sources import Source, open_source
 from streamclf.sources.array import ArraySource
@@ -67,7 +68,8 @@ def open_film(
     if decode != "exact":
         views = [(spec.height, spec.width, spec.resize) for spec in specs]
         with suppress(SourceError):  # a part that is too small is an error once a frame is rendered
-            source.set_decoding(film_decoding(mode_for_models(decode, specs), source.info, views, area))
+            info, mode = source.info, mode_for_models(decode, specs)
+            source.set_decoding(film_decoding(mode, info.codec, (info.width, info.height), views, area))
     return source
 
 

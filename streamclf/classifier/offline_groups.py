@@ -14,7 +14,7 @@ from streamclf.classifier.offline import MAX_WINDOWS, FileResult, open_film
 from streamclf.classifier.short_clip import ShortClip
 from streamclf.classifier.window_classifier import WindowClassifier, WindowResult, offline_bank_slots
 from streamclf.config.picture_area import WHOLE, PictureArea
-from streamclf.config.source import DecodeMode
+from streamclf.config.source_settings import DecodeMode
 from streamclf.errors import SourceError
 from streamclf.sources import Frame
 from streamclf.windows.chunks import ChunkBuilder, FrameHook, ListSink

@@ -32,7 +32,7 @@ from streamclf.commands.report.builder import ReportBuilder
 from streamclf.commands.report.page import OCCLUSION_TEXT
 from streamclf.commands.true_labels import TrueLabels
 from streamclf.config.picture_area import WHOLE, PictureArea
-from streamclf.config.source import DecodeMode
+from streamclf.config.source_settings import DecodeMode
 from streamclf.errors import UsageError
 from streamclf.runtime.logs import configure_logging
 from streamclf.sources import Frame, Source

@@ -20,7 +20,7 @@ from streamclf.commands.classify_text import print_table, to_json
 from streamclf.commands.film_loop import classify_all, complain, file_sizes, summarise
 from streamclf.commands.film_progress import FilmProgress
 from streamclf.config.picture_area import WHOLE, PictureArea
-from streamclf.config.source import DecodeMode
+from streamclf.config.source_settings import DecodeMode
 from streamclf.errors import UsageError
 from streamclf.sources.film_files import FoundFilms
 

@@ -13,7 +13,6 @@ from streamclf.sources.resize import Resize, scaled_size
 if TYPE_CHECKING:
     from engines.bundle import ModelSpec
     from streamclf.config.picture_area import PictureArea
-    from streamclf.sources.frame import SourceInfo
 
 Decoding: TypeAlias = Literal["exact", "fast"]
 """How frames are decoded: `DecodeMode` without `auto`."""
@@ -78,17 +77,22 @@ def shrink_factor(part: tuple[int, int], target: tuple[int, int], resize: Resize
 
 
 def film_decoding(
-    mode: DecodeMode, info: SourceInfo, views: Iterable[tuple[int, int, Resize]], area: PictureArea
+    mode: DecodeMode,
+    codec: str,
+    size: tuple[int, int],
+    views: Iterable[tuple[int, int, Resize]],
+    area: PictureArea,
 ) -> WantedDecoding:
     """Return how a film is to be decoded for models of these (height, width, resize), before its first frame.
 
-    `area` is the part of the picture that they see. Raises `SourceError` for a part that cannot be scaled.
+    `size` is the film's (width, height); (0, 0) if it is not known. `area` is the part of it that the models see.
+    Raises `SourceError` for a part that cannot be scaled.
     """
-    if not (info.width and info.height):
+    if not all(size):
         return WantedDecoding("fast") if mode == "fast" else EXACT
-    part = part_of(info.width, info.height, area)
+    part = part_of(*size, area)
     shrink = min(shrink_factor((part.height, part.width), (height, width), how) for height, width, how in views)
-    decoding = resolve(mode, codec=info.codec, shrink=shrink)
+    decoding = resolve(mode, codec=codec, shrink=shrink)
     return WantedDecoding(decoding, max(1.0, shrink)) if decoding == "fast" else EXACT
 
 

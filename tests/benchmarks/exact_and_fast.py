@@ -119,7 +119,8 @@ def rows(films: list[Path | None], folder: Path, rounds: int) -> Iterator[str]:
                         f"{mean:.2f}, {most}" for mean, most in (differences(path, shrink) for shrink in SHRINKS)
                     )
                     name = "bench" if film is None else film.stem
-                    yield f"| {name} | {codec} {height}p, {mbit:g} | {exact:.2f} | {fast:.2f} | {share:.2f} | {changes} |"
+                    times = f"{exact:.2f} | {fast:.2f} | {share:.2f}"
+                    yield f"| {name} | {codec} {height}p, {mbit:g} | {times} | {changes} |"
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from support.clips import write_clip
 from engines.bundle import Bundle
 from engines.group import EngineGroup, GroupOptions, open_group
 from engines.opening import open_engine
-from streamclf.classifier import offline_groups
+from streamclf.classifier import offline, offline_groups
 from streamclf.classifier.offline import classify_file
 from streamclf.classifier.offline_groups import classify_with_groups
 from streamclf.classifier.window_classifier import offline_bank_slots
@@ -60,7 +60,7 @@ def test_each_model_gives_what_it_gives_alone_and_the_film_is_read_once(
     film = write_clip(tmp_path / "film.mp4", frames=frames)
     opens: Counter[str] = Counter()
     monkeypatch.setattr(
-        offline_groups, "open_source", lambda config: (opens.update([str(config.url)]), open_source(config))[1]
+        offline, "open_source", lambda config: (opens.update([str(config.url)]), open_source(config))[1]
     )
     groups = open_groups(("brightness", "levels"), ("slow",))
     encoded: Counter[str] = Counter()
@@ -75,6 +75,7 @@ def test_each_model_gives_what_it_gives_alone_and_the_film_is_read_once(
         owner.encode = count
     seen = []
     found = classify_with_groups(groups, film, hop=2, on_frame=lambda _, frame: seen.append(frame.index))
+    assert opens == {str(film): 1 + any(result.short_clip for result in found.values())}
     assert set(found) == set(bundles)
     for name, bundle in bundles.items():
         slots = offline_bank_slots(bundle.spec, 4)
@@ -85,7 +86,6 @@ def test_each_model_gives_what_it_gives_alone_and_the_film_is_read_once(
         assert [(w.start_s, w.end_s) for w in found[name].windows] == [(w.start_s, w.end_s) for w in alone.windows]
         for window, expected in zip(found[name].windows, alone.windows, strict=True):
             np.testing.assert_array_equal(window.probabilities, expected.probabilities)
-    assert opens == {str(film): 1 + any(result.short_clip for result in found.values())}
     if frames == 100:
         assert seen == list(range(100))
         assert encoded["brightness"] == 20  # 4 s at 10 frames a second, 2 to a chunk: once for both models

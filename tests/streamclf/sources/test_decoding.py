@@ -14,9 +14,9 @@ from support.clips import X264, film, write_clip
 from support.rtsp_server import RtspServer
 
 from streamclf.config.picture_area import WHOLE, PictureArea
-from streamclf.config.source import DecodeMode
+from streamclf.config.source_settings import DecodeMode
 from streamclf.config.stream import StreamConfig
-from streamclf.sources import SourceInfo, open_source, switching_decoder
+from streamclf.sources import open_source, switching_decoder
 from streamclf.sources.av_container import AvContainer
 from streamclf.sources.decoding import (
     DECODERS,
@@ -208,17 +208,13 @@ def test_shrink_of_usual_views() -> None:
     assert shrink_factor((72, 96), (144, 192), "stretch") == 0.5
 
 
-def info(codec: str, width: int, height: int) -> SourceInfo:
-    return SourceInfo(codec=codec, width=width, height=height, fps=25)
-
-
 def test_films_follow_their_models_and_area() -> None:
     views: list[tuple[int, int, Resize]] = [(144, 192, "stretch"), (224, 224, "crop")]
-    assert film_decoding("auto", info("h264", 1280, 720), views, WHOLE).decoding == "fast"
-    assert film_decoding("auto", info("h264", 640, 360), views, WHOLE).decoding == "exact"
+    assert film_decoding("auto", "h264", (1280, 720), views, WHOLE).decoding == "fast"
+    assert film_decoding("auto", "h264", (640, 360), views, WHOLE).decoding == "exact"
     part = PictureArea(region=(0.4, 0.4, 0.6, 0.6))
-    assert film_decoding("auto", info("h264", 1280, 720), views, part).decoding == "exact"
-    assert film_decoding("fast", info("h264", 640, 360), views, WHOLE).decoding == "fast"
-    assert film_decoding("fast", info("h264", 0, 0), views, WHOLE).decoding == "fast"
-    assert film_decoding("exact", info("h264", 1280, 720), views, WHOLE) == EXACT
-    assert film_decoding("auto", info("vp9", 1280, 720), views, WHOLE) == EXACT
+    assert film_decoding("auto", "h264", (1280, 720), views, part).decoding == "exact"
+    assert film_decoding("fast", "h264", (640, 360), views, WHOLE).decoding == "fast"
+    assert film_decoding("fast", "h264", (0, 0), views, WHOLE).decoding == "fast"
+    assert film_decoding("exact", "h264", (1280, 720), views, WHOLE) == EXACT
+    assert film_decoding("auto", "vp9", (1280, 720), views, WHOLE) == EXACT
