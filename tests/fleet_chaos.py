@@ -9,7 +9,8 @@ control  kill -9 of the controller, which holds the leases
 update   a rolling update of the model's actions under load
 worse    a rolling update whose new version cannot serve: it halts, and the node goes back
 
-After each part, the journals of all nodes are read. For each stream, the periods in which a node published it, by
+A subscriber (`streamclf log fleet://...`) runs all the time. At the end, its log must have each event of all journals
+once. After each part, the journals of all nodes are read. For each stream, the periods in which a node published it, by
 its lease, must not overlap: no window of the new owner begins before the last window of the old one ended. A window's
 times are those of its capture, by the clock of this machine.
 """
@@ -107,19 +108,44 @@ class Rig:
                 found += [int(child) for child in path.read_text().split()]
         return found
 
+    def start_log(self) -> None:
+        """Start a subscriber that logs every event of the fleet, from the first one on."""
+        self.log = subprocess.Popen(
+            [sys.executable, "-m", "streamclf", "log", DIRECTORY.replace("tcp:", "fleet:"),
+             "-o", str(self.folder / "log.db"), "--types", "prediction,action,status"],
+            stderr=(self.folder / "log.err").open("wb"),
+        )  # fmt: skip
+
+    def check_log(self) -> tuple[int, int]:
+        """Return (events in the journals, events that the log lacks); its table refuses an event that it has."""
+        end = time.monotonic() + 60
+        while True:
+            with closing(sqlite3.connect(self.folder / "log.db")) as db:
+                logged = {(row[0], row[1]) for row in db.execute("SELECT epoch, offset FROM events")}
+            published = {(event["epoch"], event["offset"]) for event in journals(self.folder)}
+            missing = published - logged
+            if not missing or time.monotonic() > end:
+                return len(published), len(missing)
+            time.sleep(1)
+
     def close(self) -> None:
+        self.log.terminate()
+        self.log.wait(20)
         print(self.command("down").stdout.strip())
         self.cluster.shutdown()
 
 
-def predictions(folder: Path) -> list[dict[str, Any]]:
-    """Return the predictions in the journals of all nodes."""
+def journals(folder: Path) -> list[dict[str, Any]]:
+    """Return the events in the journals of all nodes."""
     found = []
     for path in sorted((folder / "fleet").glob("*/streamclf.db")):
         with closing(sqlite3.connect(path)) as db:
-            rows = db.execute("SELECT body FROM events WHERE type = 'prediction' ORDER BY offset")
-            found += [orjson.loads(body) for (body,) in rows]
+            found += [orjson.loads(body) for (body,) in db.execute("SELECT body FROM events ORDER BY offset")]
     return found
+
+
+def predictions(folder: Path) -> list[dict[str, Any]]:
+    return [event for event in journals(folder) if event["type"] == "prediction"]
 
 
 def captured(event: dict[str, Any]) -> tuple[float, float]:
@@ -161,7 +187,7 @@ def wait_for_tokens(rig: Rig, lost: dict[str, int], deadline_s: float) -> dict[s
     raise AssertionError(f"not live again within {deadline_s} s: {sorted(lost.keys() - first.keys())}")
 
 
-def wait_until_live(rig: Rig, streams: int, deadline_s: float = 90) -> dict[str, Any]:
+def wait_until_live(rig: Rig, streams: int, deadline_s: float = 300) -> dict[str, Any]:
     end = time.monotonic() + deadline_s
     while (status := rig.status())["live"] < streams or status["moving"]:
         assert time.monotonic() < end, f"{status['live']} of {streams} streams are live after {deadline_s} s: {status}"
@@ -218,7 +244,7 @@ def join(rig: Rig, streams: int) -> None:
         time.sleep(0.2)
     first_s = time.monotonic() - began
     time.sleep(5)
-    wait_until_live(rig, streams, 240)
+    wait_until_live(rig, streams)
     after = rig.owners()
     moved = sum(before[stream] != after[stream] for stream in before)
     print(f"join: the first stream moves {first_s:.1f} s after `ray start`, {moved} streams move in "
@@ -279,11 +305,15 @@ def main() -> None:
             print(
                 f"up: {options.streams} streams on {options.nodes} nodes, live after {time.monotonic() - began:.1f} s"
             )
+            rig.start_log()
             for name in options.only.split(","):
                 PARTS[name](rig, options.streams)
                 periods, overlaps, longest = check_periods(rig.folder)
                 print(f"  {periods} periods of ownership so far, {overlaps} overlap; longest pause {longest:.1f} s")
                 assert overlaps == 0
+            published, missing = rig.check_log()
+            print(f"log: {published} events in the journals of all nodes, {missing} missing in the log")
+            assert missing == 0
         finally:
             rig.close()
 
