@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamclf.events.positions import START, Position
+from streamclf.events.positions import Position
 from streamclf.events.types import Heartbeat, Lost, Received, StreamEvent
 
 if TYPE_CHECKING:
@@ -19,10 +19,13 @@ class GapTracker:
 
     def __init__(self, streams: frozenset[str] | None, after: Position | None) -> None:
         self._streams = streams
-        self._from_start = after == START
-        self.position = after
+        self._from_start = after is not None and not after.epoch
+        self._known = {} if after is None else dict(after.others)
+        """Offsets in other journals of the fleet: one of them may be that of this service."""
+        self._checks = False
+        self.position = None if after is None else Position(after.epoch, after.offset)
         """Everything up to here has been passed to the subscription."""
-        self.returned = after
+        self.returned = self.position
         """Everything up to here has been returned to the consumer; it may store this."""
         self._seen: dict[str, int] = {}
         """The last live offset of each stream beyond `position`, for a subscription with a stream filter."""
@@ -33,7 +36,11 @@ class GapTracker:
     @property
     def is_behind(self) -> bool:
         """Whether events are missing that the journal may still have."""
-        return self.position is not None and self.position.offset < self._target
+        return self.position is not None and (self._checks or self.position.offset < self._target)
+
+    def check(self) -> None:
+        """Be behind until a page shows that the journal has no more events at present."""
+        self._checks = True
 
     def add_event(self, event: StreamEvent) -> list[Received]:
         """Add an event of the live socket; return it, or nothing while an event before it is missing."""
@@ -85,7 +92,7 @@ class GapTracker:
         out: list[Received] = []
         if page.epoch != self.position.epoch:
             out += self._new_epoch(page.epoch, page.head)
-            if not page.from_start:
+            if not page.from_start or self.position.offset:
                 return out  # the page answers a request about the old journal
         found: list[tuple[int, Received]] = [
             (first, Lost(epoch=page.epoch, first=first, last=last))
@@ -100,6 +107,7 @@ class GapTracker:
         ]
         out += [item for _, item in sorted(found, key=lambda pair: pair[0])]
         self._target = max(self._target, page.head)
+        self._checks = self._checks and page.upto < page.head
         self._advance(page.upto)
         return out
 
@@ -122,6 +130,6 @@ class GapTracker:
         old = self.position
         # The last messages of the old journal may still wait in the queue, after a page of the new one has arrived.
         self._old_epochs.add(old.epoch)
-        lost: list[Received] = [] if old == START else [Lost(epoch=old.epoch, first=old.offset + 1, last=None)]
-        self.position, self._seen, self._target = Position(epoch, 0), {}, head
+        lost: list[Received] = [] if not old.epoch else [Lost(epoch=old.epoch, first=old.offset + 1, last=None)]
+        self.position, self._seen, self._target = Position(epoch, self._known.get(epoch, 0)), {}, head
         return lost

@@ -55,7 +55,11 @@ class EventReceiver:
         after: Position | None,
         patience_s: float | None,
         regions: Collection[str] | None = None,
+        *,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        replay_endpoint: str | None = None,
     ) -> None:
+        """Connect. The node of a fleet shares a `context` with others, and has a known `replay_endpoint`."""
         self.endpoint = address.endpoint
         self._address = address
         self._streams = None if streams is None else frozenset(streams)
@@ -67,16 +71,19 @@ class EventReceiver:
         self.previews: dict[str, bytes] = {}
         self._watched: frozenset[str] = frozenset()
         self._tracker = GapTracker(self._streams, after) if replay else None
-        self._replay_endpoint: str | None = None
+        self._known_replay = self._replay_endpoint = replay_endpoint
         self._replay_client: ReplayClient | None = None
         self.refused = 0
         self.missed = 0
         self._last_offsets: dict[str, int] = {}
-        self._context = zmq.Context(io_threads=1)
+        self._own_context = None if context else zmq.Context(io_threads=1)
+        self._context = context or self._own_context or zmq.Context()
+        self._closed = False
         try:
             self._socket = EventSocket(self._context, address, [HEARTBEAT_TOPIC, *self._event_topics()])
         except BusError:
-            self._context.destroy(linger=0)
+            if self._own_context:
+                self._own_context.destroy(linger=0)
             raise
 
     @property
@@ -115,6 +122,25 @@ class EventReceiver:
                 break
         return self._pop_ready()
 
+    def begin_check(self) -> None:
+        """Ask the journal for the newest events, also if none is missing; `is_checking` until they are returned."""
+        if self._tracker:
+            self._tracker.check()
+
+    @property
+    def is_checking(self) -> bool:
+        """Whether events are missing, or wait to be returned."""
+        return bool(self._ready) or (self._tracker is not None and self._tracker.is_behind)
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether `receive` returns an event without reading a message."""
+        return bool(self._ready)
+
+    def explain_silence(self) -> str:
+        """Return why no message has come, as far as the connection shows it."""
+        return self._socket.explain_silence()
+
     def next_messages(self) -> tuple[Sequence[zmq.Socket[bytes]], float]:
         """Return the sockets whose message `receive` needs next, and for how many seconds to wait for one."""
         if not self._is_behind():
@@ -145,12 +171,14 @@ class EventReceiver:
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
-        if self._context.closed:
+        if self._closed:
             return
+        self._closed = True
         if self._replay_client:
             self._replay_client.close()
         self._socket.close()
-        self._context.term()
+        if self._own_context:
+            self._own_context.term()
 
     def _event_topics(self) -> list[bytes]:
         # A stream's offsets run through all its types and regions, so finding gaps needs all its events.
@@ -193,7 +221,7 @@ class EventReceiver:
             self.refused += 1
             return
         if isinstance(event, Heartbeat):
-            self._replay_endpoint = reachable_endpoint(event.replay, self.endpoint)
+            self._replay_endpoint = self._known_replay or reachable_endpoint(event.replay, self.endpoint)
         elif self._streams is not None and event.stream not in self._streams:
             return
         else:

@@ -70,11 +70,13 @@ class Snapshot:
     oldest: int
     head: int
     events: tuple[StreamEvent, ...]
+    others: tuple[tuple[str, int], ...] = ()
+    """Of a fleet: (epoch, head) of the other journals."""
 
     @property
     def position(self) -> Position:
         """The position to continue from: `subscribe(…, replay=True, after=snapshot.position)`."""
-        return Position(self.epoch, self.head)
+        return Position(self.epoch, self.head, self.others)
 
 
 class ReplayClient:

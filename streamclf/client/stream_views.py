@@ -104,9 +104,22 @@ class StreamState:
     """When the stream last became live, or stopped being live. From connecting to offline is not such a change."""
     views: dict[ViewKey, ViewState] = field(default_factory=dict)
     """The state of each view that has had an event, at most `MAX_VIEWS`."""
+    lease: int = 0
+    """The largest lease of an event; 0 outside a fleet."""
 
     def apply(self, event: Prediction | Action | Status, now_s: float) -> None:
-        """Update the view with an event of this stream that arrived at `now_s`. Events of further views are ignored."""
+        """Update the state with an event of this stream that arrived at `now_s`. Further views are ignored.
+
+        An event of an earlier lease is old, and changes nothing: its node was lost and is back. With a later lease,
+        the actions of the earlier node have ended, though that node could not publish their ends.
+        """
+        lease = event.lease or 0
+        if lease < self.lease:
+            return
+        if lease > self.lease:
+            self.lease = lease
+            for view in self.views.values():
+                view.active.clear()
         if not isinstance(event, Status):
             if (state := self.find_or_add(view_of(event))) is not None:
                 state.apply(event, now_s)

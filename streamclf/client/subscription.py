@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from streamclf.client.fleet_receiver import FleetReceiver
 from streamclf.client.receiver import KINDS, POLL_S, EventReceiver, Kind
 from streamclf.client.replay import Snapshot
 from streamclf.client.socket_wait import SocketWait
@@ -26,6 +27,7 @@ from streamclf.errors import UsageError
 from streamclf.events.positions import Position
 from streamclf.events.types import Received
 from streamclf.net.curve_client import ServiceAddress, resolve_service_address
+from streamclf.net.endpoints import FLEET_SCHEME
 from streamclf.net.names import STREAM_NAME_RULE, valid_stream_name
 
 _MAX_WITHOUT_PAUSE: Final = 100
@@ -109,7 +111,10 @@ class Subscription:
         self.endpoint = address.endpoint
         self.streams = streams
         """The streams of the returned events; None for all."""
-        self._receiver = EventReceiver(address, streams, types, replay, after, patience_s, regions)
+        kind = FleetReceiver if address.endpoint.startswith(FLEET_SCHEME) else EventReceiver
+        self._receiver: EventReceiver | FleetReceiver = kind(
+            address, streams, types, replay, after, patience_s, regions
+        )
         self._in_use = threading.Lock()
         self._closed = False
         self._wait = SocketWait()

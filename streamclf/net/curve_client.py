@@ -12,7 +12,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from streamclf.errors import BusError, UsageError
 from streamclf.net.curve_keys import Certificate, load_certificate
-from streamclf.net.endpoints import ENDPOINT
+from streamclf.net.endpoints import check_service_endpoint
 from streamclf.net.zeromq import is_readable
 
 REFUSED_S: Final = 5.0
@@ -71,8 +71,7 @@ def resolve_service_address(
         raise UsageError(
             f"{endpoint}: names no endpoint; make the file with --endpoint tcp://…, or give the endpoint itself"
         )
-    if not ENDPOINT.match(found):
-        raise UsageError(f"endpoint {found!r}: must be like tcp://127.0.0.1:5555")
+    check_service_endpoint(found)
     server = load_certificate(Path(server_key)).public if server_key is not None else None
     if certificate is None:
         if server is not None:

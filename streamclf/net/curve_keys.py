@@ -19,7 +19,7 @@ import zmq
 from zmq.utils import z85
 
 from streamclf.errors import UsageError
-from streamclf.net.endpoints import ENDPOINT
+from streamclf.net.endpoints import check_service_endpoint
 from streamclf.net.names import STREAM_NAME_RULE, valid_stream_name
 from streamclf.net.trusted_files import check_secrecy, read_key_file
 
@@ -53,8 +53,8 @@ def make_keys(
     """
     if not valid_stream_name(name):
         raise UsageError(f"name {name!r}: must be {STREAM_NAME_RULE}")
-    if endpoint is not None and not ENDPOINT.match(endpoint):
-        raise UsageError(f"endpoint {endpoint!r}: must be like tcp://192.0.2.7:5555")
+    if endpoint is not None:
+        check_service_endpoint(endpoint)
     if endpoint is not None and service is None:
         raise UsageError(
             "endpoint: only together with the service's public key, which proves that the right service answers"

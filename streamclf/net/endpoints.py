@@ -7,9 +7,12 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from streamclf.errors import BusError
+from streamclf.errors import BusError, UsageError
 
 ENDPOINT: Final = re.compile(r"^(tcp://[^\s/]+:(\d{1,5}|\*)|ipc://\S+)$")
+FLEET_SCHEME: Final = "fleet://"
+DIRECTORY_PORT: Final = 5557
+"""The usual port of a fleet's directory; 5555 and 5556 are those of a service."""
 _TCP: Final = re.compile(r"tcp://(?P<host>\[[^\]]+\]|[^:/\s]+):(?P<port>\d{1,5}|\*)")
 
 
@@ -32,6 +35,32 @@ def is_loopback_host(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False  # an interface's name, * or a host name: it may lead to the network
+
+
+def directory_endpoint(address: str) -> str:
+    """Return the endpoint of a fleet's directory, given `fleet://HOST:PORT`. Raises `UsageError`."""
+    endpoint = "tcp://" + address.removeprefix(FLEET_SCHEME)
+    if not is_remote_endpoint(endpoint):
+        raise UsageError(
+            f"endpoint {address!r}: must be like fleet://host:{DIRECTORY_PORT}, with the port of the fleet's directory"
+        )
+    return endpoint
+
+
+def check_service_endpoint(endpoint: str) -> None:
+    """Raise `UsageError` unless `endpoint` has the form of a service's endpoint, or of a fleet's address."""
+    if endpoint.startswith(FLEET_SCHEME):
+        directory_endpoint(endpoint)
+    elif not ENDPOINT.match(endpoint):
+        raise UsageError(f"endpoint {endpoint!r}: must be like tcp://192.0.2.7:5555 or fleet://192.0.2.7:5557")
+
+
+def is_remote_endpoint(endpoint: str) -> bool:
+    """Return whether `endpoint` is tcp:// with one host and a port, to which a client can connect."""
+    match = _TCP.fullmatch(endpoint)
+    if match is None or match["host"] == "*" or match["port"] == "*":
+        return False
+    return 1 <= int(match["port"]) <= 65535
 
 
 def reachable_endpoint(own: str, used: str) -> str:

@@ -16,6 +16,8 @@ from streamclf.runtime.file_lock import open_locked
 from streamclf.subscribers.durable_files import replace_file
 
 MAX_POSITION_BYTES = 16 << 20
+MAX_JOURNALS = 16_384
+"""Journals of a fleet: a node has another one each time that its old one was lost."""
 
 
 class _StoredPosition(BaseModel):
@@ -25,6 +27,8 @@ class _StoredPosition(BaseModel):
     outlet: Annotated[str, Field(max_length=32)]
     epoch: Epoch
     offset: Offset
+    others: Annotated[tuple[tuple[Epoch, Offset], ...], Field(max_length=MAX_JOURNALS)] = ()
+    """Offsets in the other journals of a fleet."""
     memory: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -46,7 +50,7 @@ class PositionFile:
         except BaseException:
             self.close()
             raise
-        self.position = None if stored is None else Position(stored.epoch, stored.offset)
+        self.position = None if stored is None else Position(stored.epoch, stored.offset, stored.others)
         self.memory: dict[str, Any] = {} if stored is None else stored.memory
 
     def __enter__(self) -> PositionFile:
@@ -57,9 +61,12 @@ class PositionFile:
 
     def save(self, position: Position, memory: dict[str, Any]) -> None:
         """Store position and memory together; both are on disk when this returns. Raises `JournalError`."""
-        stored = _StoredPosition(outlet=self._outlet, epoch=position.epoch, offset=position.offset, memory=memory)
+        stored = _StoredPosition(
+            outlet=self._outlet, epoch=position.epoch, offset=position.offset, others=position.others, memory=memory
+        )
         try:
-            replace_file(self.path, stored.model_dump_json().encode() + b"\n")
+            unused = None if position.others else {"others"}
+            replace_file(self.path, stored.model_dump_json(exclude=unused).encode() + b"\n")
         except OSError as error:
             raise JournalError(
                 f"{self.path}: {error.strerror}; no event is lost, but some may be delivered again: "

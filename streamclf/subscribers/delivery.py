@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 from streamclf.client import stream_views
 from streamclf.client.subscription import Subscription
+from streamclf.events.fleet_heartbeat import heads_of
 from streamclf.events.positions import START, Position
 from streamclf.events.types import Heartbeat, Lost, StreamEvent
 from streamclf.runtime.stop_request import StopRequest
@@ -206,7 +207,7 @@ class CatchUp:
 
     def __init__(self, events: Subscription, since: datetime | None = None) -> None:
         self._events, self._since = events, since
-        self._goal: Position | None = None
+        self._goal: dict[str, int] = {}
 
     def update(self, heartbeat: Heartbeat | None) -> bool:
         """Return whether the position has reached the goal: the head in the first heartbeat that was sent since then.
@@ -214,7 +215,9 @@ class CatchUp:
         An older heartbeat may have waited in a queue while further events were stored.
         """
         is_new = heartbeat is not None and (self._since is None or heartbeat.time >= self._since)
-        if heartbeat and is_new and (self._goal is None or self._goal.epoch != heartbeat.epoch):
-            self._goal = Position(heartbeat.epoch, heartbeat.head)  # a new journal has a new head
-        goal, position = self._goal, self._events.position
-        return bool(goal and position and position.epoch == goal.epoch and position.offset >= goal.offset)
+        if heartbeat and is_new:
+            heads = heads_of(heartbeat)
+            # A new journal has a new head; a node that is lost meanwhile is not waited for.
+            self._goal = {epoch: self._goal.get(epoch, head) for epoch, head in heads.items()}
+        position = self._events.position
+        return bool(self._goal and position and position.covers(self._goal))

@@ -15,8 +15,10 @@ from typing import Final
 import zmq
 
 from streamclf.client.event_socket import EventSocket
+from streamclf.client.fleet_receiver import FleetPreviews
 from streamclf.events.types import Action, topic_of
 from streamclf.net.curve_client import ServiceAddress
+from streamclf.net.endpoints import FLEET_SCHEME
 from streamclf.runtime.stop_request import StopRequest
 
 WAIT_S: Final = 1.0
@@ -41,7 +43,11 @@ class FirstPictures:
         """Connect to the service. Raises `BusError` for an endpoint that cannot be used."""
         self._context = zmq.Context(io_threads=1)
         try:
-            self._socket = EventSocket(self._context, address, [])
+            self._socket: EventSocket | FleetPreviews = (
+                FleetPreviews(address)
+                if address.endpoint.startswith(FLEET_SCHEME)
+                else EventSocket(self._context, address, [])
+            )
         except BaseException:
             self._context.destroy(linger=0)
             raise
@@ -83,16 +89,16 @@ class FirstPictures:
             self.missed += len(self._end(stream))
         return found
 
-    def fetch(self, actions: Iterable[tuple[Action, float]], stop: StopRequest) -> dict[int, bytes]:
-        """Request and wait for the pictures of these actions, each with its age; return them by offset.
+    def fetch(self, actions: Iterable[tuple[Action, float]], stop: StopRequest) -> dict[tuple[str, int], bytes]:
+        """Request and wait for the pictures of these actions, each with its age; return them by epoch and offset.
 
         This takes `WAIT_S` at most, and ends early if `stop` is requested.
         """
         for action, age_s in actions:
             self.request(action, age_s)
-        found: dict[int, bytes] = {}
+        found: dict[tuple[str, int], bytes] = {}
         while True:
-            found |= {action.offset: jpeg for action, jpeg in self.receive(0.1) if action.offset is not None}
+            found |= {(each.epoch, each.offset): jpeg for each, jpeg in self.receive(0.1) if each.offset is not None}
             if not self._wanted or stop.is_requested:
                 return found
 

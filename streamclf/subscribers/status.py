@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ from streamclf.client.stream_views import ServiceView, StreamState, ViewState
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.errors import BusError
 from streamclf.events.device_status import DeviceStatus
+from streamclf.events.fleet_heartbeat import FleetHeartbeat
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.positions import Position
 from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status, StreamEvent
@@ -100,7 +101,7 @@ def _is_newer(event: Received, position: Position) -> bool:
     """Return whether the snapshot at `position` lacks `event`. The live socket repeats events of the snapshot."""
     if not isinstance(event, Prediction | Action | Status) or event.offset is None:
         return True
-    return event.epoch != position.epoch or event.offset > position.offset
+    return event.offset > position.offsets.get(event.epoch, 0)
 
 
 def _follow(events: Subscription, table: LiveTable, position: Position, console: Console, stop: StopRequest) -> None:
@@ -122,8 +123,7 @@ def _footer(heartbeat: Heartbeat) -> tuple[Text, ...]:
     return (
         *(Text(f"{count} {name}", "bold red") for count, name in counts if count),
         *(_device_text(number, device) for number, device in heartbeat.devices.items()),
-        Text(f"events {heartbeat.oldest} to {heartbeat.head}"),
-        Text(f"journal {heartbeat.epoch[:8]}"),
+        *_journal_texts(heartbeat),
     )
 
 
@@ -135,14 +135,56 @@ def _device_text(number: str, device: DeviceStatus) -> Text:
     return Text(f"GPU {number}: {device.state}{reason}", "bold red" if device.state == "lost" else "")
 
 
+def _journal_texts(heartbeat: Heartbeat) -> Iterator[Text]:
+    if not isinstance(heartbeat, FleetHeartbeat):
+        yield Text(f"events {heartbeat.oldest} to {heartbeat.head}")
+        yield Text(f"journal {heartbeat.epoch[:8]}")
+        return
+    live = [name for name, node in heartbeat.nodes.items() if node.condition == "live"]
+    yield Text(f"{len(live)} of {len(heartbeat.nodes)} nodes live")
+    for name, node in heartbeat.nodes.items():
+        if node.condition == "lost":
+            yield Text(f"node {name} lost since {node.since:%H:%M:%S} UTC", "bold red")
+    if heartbeat.directory_fault:
+        yield Text(f"directory: {heartbeat.directory_fault}", "bold red")
+    if heartbeat.unplaced:
+        yield Text(f"{len(heartbeat.unplaced)} streams on no node", "bold red")
+
+
+def _nodes_report(heartbeat: Heartbeat) -> dict[str, Any]:
+    """Report the nodes of a fleet; empty outside one."""
+    if not isinstance(heartbeat, FleetHeartbeat):
+        return {}
+    nodes = {
+        name: {
+            "state": node.condition,
+            "since": node.since,
+            "reason": node.reason,
+            "streams": node.streams,
+            "capacity": node.capacity,
+            "version": node.version,
+            "epoch": node.heartbeat.epoch if node.heartbeat else None,
+            "head": node.heartbeat.head if node.heartbeat else None,
+        }
+        for name, node in heartbeat.nodes.items()
+    }
+    return {
+        "nodes": nodes,
+        "unplaced": heartbeat.unplaced,
+        "refused": heartbeat.refused,
+        "directory_fault": heartbeat.directory_fault,
+    }
+
+
 def _recent_events(
     endpoint: str, streams: Collection[str] | None, snapshot: Snapshot, deadline_s: float
 ) -> list[StreamEvent] | None:
     """Fetch the newest 2,000 events of the journal up to the snapshot; None if that takes too long."""
-    after = Position(snapshot.epoch, max(0, snapshot.head - _MAX_RECENT_EVENTS))
+    heads = snapshot.position.offsets
+    after = Position.of({epoch: max(0, head - _MAX_RECENT_EVENTS // len(heads)) for epoch, head in heads.items()})
     recent: list[StreamEvent] = []
     with subscribe(endpoint, streams=streams, replay=True, after=after) as events:
-        while events.position is None or events.position.offset < snapshot.head:
+        while events.position is None or not events.position.covers(heads):
             if (remaining_s := deadline_s - time.monotonic()) <= 0:
                 return None
             event = events.receive(min(remaining_s, _POLL_S))
@@ -153,8 +195,9 @@ def _recent_events(
 
 def _known_events(snapshot: Snapshot, recent: list[StreamEvent] | None) -> list[StreamEvent]:
     """Return the events of the snapshot that are older than the recent ones, then these, without repetitions."""
-    repeated = {event.offset for event in recent or ()}
-    return [*(event for event in snapshot.events if event.offset not in repeated), *(recent or ())]
+    repeated = {(event.epoch, event.offset) for event in recent or ()}
+    old = (event for event in snapshot.events if (event.epoch, event.offset) not in repeated)
+    return sorted([*old, *(recent or ())], key=lambda event: event.lease or 0)
 
 
 def _rates(recent: list[StreamEvent] | None, now: datetime) -> dict[_RateKey, float]:
@@ -191,6 +234,7 @@ def _report(endpoint: str, snapshot: Snapshot, heartbeat: Heartbeat, rates: dict
         "not_durable": heartbeat.not_durable,
         "dropped": heartbeat.dropped,
         "streams": streams,
+        **_nodes_report(heartbeat),
         "outlets": {name: _outlet_report(outlet, heartbeat.time) for name, outlet in heartbeat.outlets.items()},
         "devices": heartbeat.devices,
     }

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from streamclf.config.log_file import SQLITE_SUFFIXES
 from streamclf.config.outlet_options import LogConfig
+from streamclf.errors import UsageError
 from streamclf.events.positions import START, Position
 from streamclf.events.types import Heartbeat
+from streamclf.net.endpoints import FLEET_SCHEME
 from streamclf.subscribers.delivery import DeliveryLoop, Item
 from streamclf.subscribers.log.sinks import Sink, open_sink
 from streamclf.subscribers.outlet_run import EventFilter, OutletRun
@@ -19,6 +22,11 @@ _LINGER_S = 0.25
 
 def deliver_to_log(config: LogConfig, run: OutletRun) -> None:
     """Write events to a file until the run ends. Raises `UsageError`, `JournalError` and `BusError`."""
+    if run.address.endpoint.startswith(FLEET_SCHEME) and config.file.suffix not in SQLITE_SUFFIXES:
+        raise UsageError(
+            f"{config.file}: a fleet has a journal on each node, and a file of lines has room for one position; give a "
+            ".db file, and export it with: streamclf query EVENTS.db --limit all -o events.csv"
+        )
     sink = open_sink(config.file, config.rotation)
     try:
         after = sink.position() or START

@@ -47,6 +47,7 @@ CREATE INDEX IF NOT EXISTS events_by_time ON events(time);
 CREATE INDEX IF NOT EXISTS events_by_type ON events(type, time);
 CREATE TABLE IF NOT EXISTS lost(epoch TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER, UNIQUE(epoch, first, last));
 CREATE TABLE IF NOT EXISTS position(id INTEGER PRIMARY KEY CHECK(id=1), epoch TEXT NOT NULL, offset INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS other_positions(epoch TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
 """
 _REMOVE_OLD = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE time < ? ORDER BY time LIMIT ?)"
 _REMOVE_OLDEST = "DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT ?)"
@@ -98,6 +99,8 @@ class SqliteSink:
         """
         self._path, self._keep_s, self._keep_bytes = path, keep_s, keep_bytes
         self._db: sqlite3.Connection | None = None
+        self._others: set[tuple[str, int]] = set()
+        """The rows of `other_positions` that this process has written."""
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
             self._claim(self._db)
@@ -130,7 +133,12 @@ class SqliteSink:
         """Return where to resume; None for a new log."""
         assert self._db is not None
         row = self._db.execute("SELECT epoch, offset FROM position").fetchone()
-        return Position(str(row[0]), int(row[1])) if row else None
+        others = self._db.execute("SELECT epoch, offset FROM other_positions ORDER BY epoch").fetchall()
+        return (
+            Position(str(row[0]), int(row[1]), tuple((str(epoch), int(offset)) for epoch, offset in others))
+            if row
+            else None
+        )
 
     def write(self, events: Sequence[StreamEvent | Lost], position: Position | None) -> None:
         """Write events, lost ranges and position in one transaction. Raises `JournalError`."""
@@ -156,6 +164,7 @@ class SqliteSink:
                     "ON CONFLICT(id) DO UPDATE SET epoch=excluded.epoch, offset=excluded.offset",
                     (position.epoch, position.offset),
                 )
+                self._write_other_positions(position)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             if self._db.in_transaction:
@@ -163,6 +172,14 @@ class SqliteSink:
             raise JournalError(
                 f"{self._path}: {error}; nothing is lost: free space or repair the disk, and start this command again"
             ) from error
+
+    def _write_other_positions(self, position: Position) -> None:
+        assert self._db is not None
+        if position.others or self._others:
+            changed = set(position.others) - self._others
+            self._db.execute("DELETE FROM other_positions WHERE epoch=?", (position.epoch,))
+            self._db.executemany("INSERT OR REPLACE INTO other_positions VALUES(?,?)", changed)
+            self._others = set(position.others)
 
     def close(self) -> None:
         """Close the file."""

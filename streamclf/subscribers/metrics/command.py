@@ -21,6 +21,7 @@ from streamclf import __version__
 from streamclf.client.stream_views import ServiceView
 from streamclf.client.subscription import Subscription
 from streamclf.config.outlet_options import MetricsConfig
+from streamclf.events.fleet_heartbeat import FleetHeartbeat
 from streamclf.events.kinds import State
 from streamclf.events.outlet_status import OutletState
 from streamclf.events.positions import Position
@@ -138,14 +139,17 @@ class MetricsCollector:
     def apply(self, event: Received) -> None:
         """Count one event that has just arrived."""
         with self._lock:
+            outdated, ended = self._compare_lease(event)
             self._service.apply(event, time.monotonic())
+            for action in ended:
+                self._active.labels(*self._view(action), self._label(action.label)).set(0)
             match event:
                 case Lost():
                     self._lost.inc()
                 case Prediction():
                     self._count_prediction(event)
                 case Action():
-                    self._count_action(event)
+                    self._count_action(event, outdated=outdated)
 
     def copy_counts(self, events: Subscription) -> None:
         """Copy the subscription's own counts of missed and refused messages."""
@@ -167,9 +171,18 @@ class MetricsCollector:
             if milliseconds is not None:
                 histogram.observe(milliseconds / 1000)
 
-    def _count_action(self, event: Action) -> None:
+    def _compare_lease(self, event: Received) -> tuple[bool, list[Action]]:
+        """Return whether another node of the fleet has the stream already, and the actions that a new lease ends."""
+        state = None if isinstance(event, Lost | Heartbeat) else self._service.streams.get(event.stream)
+        lease = getattr(event, "lease", None) or 0
+        if state is None or lease <= state.lease:
+            return state is not None and lease < state.lease, []
+        return False, list(state.active.values())
+
+    def _count_action(self, event: Action, *, outdated: bool) -> None:
         view, label = self._view(event), self._label(event.label)
-        self._active.labels(*view, label).set(event.phase != "end")
+        if not outdated:
+            self._active.labels(*view, label).set(event.phase != "end")
         if event.phase != "update":
             self._actions.labels(*view, label, event.phase).inc()
 
@@ -227,9 +240,33 @@ class _ServiceCollector(Collector):
             yield CounterMetricFamily(
                 "streamclf_not_durable", "Events published but not written to disk.", value=heartbeat.not_durable
             )
+        yield from self._fleet_metrics()
         yield from self._outlet_metrics()
         yield from self._device_metrics()
         yield from self._stream_metrics()
+
+    def _fleet_metrics(self) -> Iterator[Metric]:
+        heartbeat = self._service.heartbeat
+        if heartbeat is None or heartbeat.leases is None:
+            return
+        refused = CounterMetricFamily(
+            "streamclf_lease_refused", "Events that a node had no lease for.", labels=("stream",)
+        )
+        for stream, count in heartbeat.refused.items():
+            refused.add_metric((stream,), count)
+        yield refused
+        if isinstance(heartbeat, FleetHeartbeat):
+            up = GaugeMetricFamily("streamclf_node_up", "1 while the node is live.", labels=("node",))
+            streams = GaugeMetricFamily(
+                "streamclf_node_streams", "Streams that the node may publish.", labels=("node",)
+            )
+            for name, node in heartbeat.nodes.items():
+                up.add_metric((name,), float(node.condition == "live"))
+                streams.add_metric((name,), len(node.streams))
+            overtaken = CounterMetricFamily(
+                "streamclf_overtaken", "Events that came after another node had the stream.", value=heartbeat.overtaken
+            )
+            yield from (up, streams, overtaken)
 
     def _outlet_metrics(self) -> Iterator[Metric]:
         state = GaugeMetricFamily("streamclf_outlet_state", "1 for the state it is in.", labels=("outlet", "state"))

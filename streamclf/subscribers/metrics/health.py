@@ -8,6 +8,7 @@ from typing import Final
 import orjson
 
 from streamclf.client.stream_views import ServiceView
+from streamclf.events.fleet_heartbeat import FleetHeartbeat, fleet_fault
 
 STATUS_OVERDUE_S: Final = 30.0
 """A live stream publishes a status with its counters every 5 s; report one that is missing for this long."""
@@ -32,6 +33,12 @@ class HealthCheck:
         if service.is_silent(now_s):
             yield f"service silent for {now_s - service.received_at_s:.0f} s"
             return  # the states of its streams are outdated
+        heartbeat = service.heartbeat
+        if isinstance(heartbeat, FleetHeartbeat):
+            yield from heartbeat.problems()
+            for name in heartbeat.streams or ():
+                if (fault := fleet_fault(heartbeat, name)) is not None:
+                    yield f"stream {name}: {fault}"
         for name, outlet in service.outlets.items():
             if outlet.state == "parked":
                 yield f"outlet {name}: parked ({outlet.reason})"
@@ -43,6 +50,8 @@ class HealthCheck:
         for name, stream in service.streams.items():
             status = stream.status
             if status is None or stream.status_at_s is None or stream.changed_at_s is None:
+                continue
+            if fleet_fault(heartbeat, name) is not None:
                 continue
             if status.state == "live":
                 if now_s - stream.status_at_s > STATUS_OVERDUE_S:

@@ -193,8 +193,19 @@ class Topics:
         if stream is None:
             self.unlisted += 1
             return
+        if (lease := item.lease or 0) < stream.lease:
+            return  # another node of the fleet has the stream already
+        if lease > stream.lease:
+            yield from self._end_actions(stream, item.stream, lease)
         stream.seen = item.time
         yield from self._state_messages(stream, item, is_stale=age_s > STALE_S)
+
+    def _end_actions(self, stream: PublishedStream, name: str, lease: int) -> Iterator[MqttMessage]:
+        """Switch off the actions of the node that had the stream before: it cannot publish their ends."""
+        is_known, stream.lease = stream.lease > 0, lease
+        for action in [each for each, is_on in stream.actions.items() if is_on and is_known]:
+            stream.actions[action] = False
+            yield self._retain(stream, action_topic(self._base(name), action), off_payload(action))
 
     def first_picture(self, action: Action, preview: bytes) -> Iterator[MqttMessage]:
         """Make the messages of a preview that was taken at the start of an action."""

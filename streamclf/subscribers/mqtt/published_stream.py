@@ -35,6 +35,8 @@ class PublishedStream:
     """The payloads of discovery that this process has published, by topic."""
     described_as: tuple[object, ...] = ()
     """The name, the views and the actions in these payloads."""
+    lease: int = 0
+    """The largest lease of an event; 0 outside a fleet."""
     seen: datetime | None = None
     """The time of the stream's newest event."""
     retained: dict[str, bytes] = field(default_factory=dict)
@@ -73,6 +75,8 @@ def store_stream(stream: PublishedStream) -> dict[str, Any]:
     The view without names has the form of earlier versions.
     """
     stored: dict[str, Any] = {"name": stream.name, "label": stream.views.get(UNNAMED), "actions": {}}
+    if stream.lease:
+        stored["lease"] = stream.lease
     views = []
     for view, labels in stream.labels_by_view.items():
         actions = {label: stream.actions[ActionKey(*view, label)] for label in labels}
@@ -92,7 +96,7 @@ def restore_streams(memory: dict[str, Any]) -> dict[str, PublishedStream]:
 
 
 def _restore_stream(name: str, stored: dict[str, Any]) -> PublishedStream:
-    stream = PublishedStream(name=stored.get("name", name))
+    stream = PublishedStream(name=stored.get("name", name), lease=int(stored.get("lease", 0)))
     parts = [(UNNAMED, stored)] if not stored.get("is_named", False) else []
     parts += [
         (ViewKey(*map(_checked_name, (each["region"], each["model_name"]))), each) for each in stored.get("views", ())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from streamclf.client.stream_views import StreamState, ViewState
+from streamclf.events.fleet_heartbeat import FleetHeartbeat, fleet_fault
 from streamclf.events.kinds import State
 from streamclf.events.views import Area, ViewKey
 from streamclf.subscribers.web.service_view import LiveService
@@ -64,6 +65,8 @@ class StreamSummary:
     hop: int | None
     views: list[ViewSummary]
     """The views of the stream, the whole picture first; at least one."""
+    node: str | None = None
+    """The node of the fleet that runs the stream; null outside a fleet, and while none does."""
 
 
 def summarize(service: LiveService, name: str) -> StreamSummary | None:
@@ -74,7 +77,12 @@ def summarize(service: LiveService, name: str) -> StreamSummary | None:
     found: StreamSummary = service.read(name, lambda view: _summary(name, view, now_s)) or _summary(
         name, StreamState(), now_s
     )
-    return found
+    if not isinstance(heartbeat := service.heartbeat, FleetHeartbeat):
+        return found
+    if (fault := fleet_fault(heartbeat, name)) is not None:  # a lost node sends no status of that
+        found = replace(found, state="offline", reason=fault)
+    node = heartbeat.node_of(name)
+    return found if node is None else replace(found, node=node.name)
 
 
 def _summary(name: str, view: StreamState, now_s: float) -> StreamSummary:

@@ -13,6 +13,7 @@ from typing import Final
 import zmq
 
 from streamclf.client.replay import ReplayClient
+from streamclf.events.fleet_heartbeat import journals_of
 from streamclf.events.positions import Position
 from streamclf.events.types import Heartbeat, Prediction
 from streamclf.events.views import UNNAMED, ViewKey, view_of
@@ -77,9 +78,17 @@ class TimelineReader:
             return cached[1].get(view, empty)
 
     def _fetch(self, stream: str, heartbeat: Heartbeat) -> tuple[list[Prediction], bool]:
-        """Return the predictions of the last hour, and whether none is missing. Reads the newest stretch first."""
-        since = heartbeat.time - timedelta(seconds=HOUR_S)
+        """Return the predictions of the last hour of all journals, and whether none is missing."""
         end_s = time.monotonic() + READ_S
+        parts = [self._fetch_journal(stream, each, end_s) for each in journals_of(heartbeat, stream)]
+        found = [each for predictions, _ in parts for each in predictions]
+        if len(parts) > 1:  # the stream was on several nodes of a fleet
+            found.sort(key=lambda each: each.time)
+        return found, all(is_complete for _, is_complete in parts)
+
+    def _fetch_journal(self, stream: str, heartbeat: Heartbeat, end_s: float) -> tuple[list[Prediction], bool]:
+        """Read the newest stretch first."""
+        since = heartbeat.time - timedelta(seconds=HOUR_S)
         found: list[Prediction] = []
         endpoint = reachable_endpoint(heartbeat.replay, self._address.endpoint)
         with zmq.Context(io_threads=1) as context:

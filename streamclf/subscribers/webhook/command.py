@@ -178,20 +178,20 @@ class WebhookOutlet:
     def _gets_first(self, item: Item) -> bool:
         return self._first_pictures is not None and isinstance(item, Action) and item.phase == "start"
 
-    def _fetch_first(self, batch: Sequence[Item]) -> dict[int, bytes]:
-        """Get the pictures of the actions that have just started, by offset. This may take a second."""
+    def _fetch_first(self, batch: Sequence[Item]) -> dict[tuple[str, int], bytes]:
+        """Get the pictures of the actions that have just started, by epoch and offset. This may take a second."""
         if self._first_pictures is None:
             return {}
         starts = [(item, self._clock.age_s(item.time)) for item in batch if isinstance(item, Action)]
         return self._first_pictures.fetch(starts, self._stop)
 
-    def _with_picture(self, item: Item, body: bytes, first: Mapping[int, bytes]) -> bytes:
+    def _with_picture(self, item: Item, body: bytes, first: Mapping[tuple[str, int], bytes]) -> bytes:
         if self._pictures is None or isinstance(item, Lost):
             return body
         more: dict[str, Any] = {}
         if isinstance(item, Clip):
             more = self._pictures.body(item)
-        elif isinstance(item, Action) and (preview := first.get(item.offset or 0)) is not None:
+        elif isinstance(item, Action) and (preview := first.get((item.epoch, item.offset or 0))) is not None:
             jpeg = self._pictures.draw_first(item, preview)
             more = {} if jpeg is None else {"picture": picture_json(jpeg)}
         return orjson.dumps({**orjson.loads(body), **more}) if more else body

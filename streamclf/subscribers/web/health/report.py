@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from streamclf.client.stream_views import StreamState
 from streamclf.errors import ClipError
+from streamclf.events.fleet_heartbeat import FleetHeartbeat, NodeCondition, fleet_fault, journals_of
 from streamclf.events.kinds import State
 from streamclf.events.outlet_status import OutletState
 from streamclf.events.types import Heartbeat
@@ -63,8 +64,23 @@ class OutletHealth(BaseModel):
     lost: int
 
 
+class NodeHealth(BaseModel):
+    """One node of a fleet."""
+
+    name: str
+    state: NodeCondition
+    since: datetime
+    reason: str | None
+    streams: list[str]
+    """The streams that it may publish."""
+    refused: int
+    """Events of streams for which it had no lease, since its hub's start."""
+    capacity: dict[str, float]
+    version: str | None
+
+
 class JournalHealth(BaseModel):
-    """The journal. `file` is null if the service is not on this machine."""
+    """The journal. Its offsets are null for a fleet, and `file` is null if the service is not on this machine."""
 
     epoch: str | None
     oldest: int | None
@@ -94,6 +110,8 @@ class HealthReport(BaseModel):
     """One line for each problem; empty if there is none."""
     streams: list[StreamHealth]
     outlets: list[OutletHealth]
+    nodes: list[NodeHealth] | None
+    """Null outside a fleet."""
     journal: JournalHealth
     clips: ClipsHealth | None
     processes: list[ProcessUse] | None
@@ -124,10 +142,12 @@ class HealthReporter:
         since = self._state_times()
         streams = [self._stream(name, since.get(name), heartbeat) for name in service.names()]
         outlets = [] if heartbeat is None else [_outlet(name, heartbeat) for name in sorted(heartbeat.outlets)]
+        journals = [] if heartbeat is None else list(journals_of(heartbeat))
+        single = journals[0] if len(journals) == 1 else None
         journal = JournalHealth(
-            epoch=heartbeat.epoch if heartbeat else None,
-            oldest=heartbeat.oldest if heartbeat else None,
-            head=heartbeat.head if heartbeat else None,
+            epoch=single.epoch if single else None,
+            oldest=single.oldest if single else None,
+            head=single.head if single else None,
             not_durable=heartbeat.not_durable if heartbeat else 0,
             fault=service.journal_fault,
             file=self._machine.journal(),
@@ -140,6 +160,7 @@ class HealthReporter:
             problems=self._problems(heartbeat, streams, outlets, journal, clips),
             streams=streams,
             outlets=outlets,
+            nodes=_nodes(heartbeat),
             journal=journal,
             clips=clips,
             processes=self._processes(),
@@ -169,13 +190,14 @@ class HealthReporter:
         dropped["lost_packets"] = int(counters.get("lost", 0))
         rates = self._meter.rates(name)
         note = status.note if status else None
+        fault = fleet_fault(heartbeat, name)
         width, height = (counters.get(key) for key in ("width", "height"))
         return StreamHealth(
             stream=name,
             name=(status.name if status else None) or name,
-            state=view.state,
+            state=view.state if fault is None else "offline",
             since=since,
-            reason=view.reason,
+            reason=view.reason if fault is None else fault,
             note=note,
             finished=status.finished if status else False,
             paused=status.paused if status else False,
@@ -228,6 +250,8 @@ class HealthReporter:
         found = []
         if self._service.away_since is not None:
             found.append(f"the service at {self._service.endpoint} sends nothing")
+        if isinstance(heartbeat, FleetHeartbeat):
+            found += heartbeat.problems()
         found += [
             _problem(f"stream {each.stream}", each.state, each.reason)
             for each in streams
@@ -252,6 +276,24 @@ class HealthReporter:
         if self._follower.fault:
             found.append(f"the page cannot store events: {self._follower.fault}")
         return found
+
+
+def _nodes(heartbeat: Heartbeat | None) -> list[NodeHealth] | None:
+    if not isinstance(heartbeat, FleetHeartbeat):
+        return None
+    return [
+        NodeHealth(
+            name=node.name,
+            state=node.condition,
+            since=node.since,
+            reason=node.reason,
+            streams=list(node.streams),
+            refused=sum(node.heartbeat.refused.values()) if node.heartbeat else 0,
+            capacity=dict(node.capacity),
+            version=node.version,
+        )
+        for node in heartbeat.nodes.values()
+    ]
 
 
 def _classifier_drops(view: StreamState) -> dict[str, int]:

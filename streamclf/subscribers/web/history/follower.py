@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import Final
@@ -21,6 +22,7 @@ from streamclf.client.replay import Page, ReplayClient
 from streamclf.clips.film_info import FilmInfo, read_film_info
 from streamclf.clips.folder import ClipFolder, StoredClip
 from streamclf.errors import BusError, ClipError, JournalError
+from streamclf.events.fleet_heartbeat import FleetHeartbeat, journals_of
 from streamclf.events.positions import Position
 from streamclf.events.types import Action, Clip, Heartbeat, Received, StreamEvent
 from streamclf.net.curve_client import ServiceAddress
@@ -38,6 +40,7 @@ STATUS_STRETCHES: Final = 10
 """Stretches whose statuses are read, too: the page shows the latest changes of state only."""
 MAX_ADOPTED: Final = 10_000
 _MAX_LIVE: Final = 1_000
+_MAX_JOURNALS: Final = 1_024
 _REPLY_S: Final = 0.5
 _POLL_S: Final = 1.0
 _REST: Final = 3.0
@@ -45,6 +48,24 @@ _REST: Final = 3.0
 _MIN_REST_S: Final = 0.02
 _FAULT_S: Final = 5.0
 _CLOSE_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class _Journal:
+    """What has been read of one journal."""
+
+    position: Position
+    """Everything after the start of the thread up to here has been read."""
+    holes: list[tuple[int, int]] = field(default_factory=list)
+    """Ranges of older offsets that are still to be read, newest first."""
+    stretches: int = 0
+    rest_until_s: float = 0.0
+    clients: dict[bool, ReplayClient] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Disconnect."""
+        for client in self.clients.values():
+            client.close()
 
 
 class HistoryFollower:
@@ -57,15 +78,10 @@ class HistoryFollower:
         self._heartbeat: Heartbeat | None = None
         self._live: deque[StreamEvent] = deque(maxlen=_MAX_LIVE)
         """Events that have arrived live. Replay brings them again, all but those that the journal does not have."""
-        self._position: Position | None = None
-        """Everything after the start of the thread up to here has been read."""
-        self._holes: list[tuple[int, int]] = []
-        """Ranges of older offsets that are still to be read, newest first."""
-        self._stretches = 0
-        self._rest_until_s = 0.0
+        self._journals: dict[str, _Journal] = {}
+        """By epoch. A fleet has one on each node."""
         self.fault = ""
         """Why the history cannot be written now; empty if it can."""
-        self._clients: dict[bool, ReplayClient] = {}
         self._context = zmq.Context(io_threads=1)
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
 
@@ -81,7 +97,8 @@ class HistoryFollower:
     @property
     def is_loading(self) -> bool:
         """Whether older events are still being read."""
-        return self._position is None or bool(self._holes)
+        journals = list(self._journals.values())
+        return not journals or any(each.holes for each in journals)
 
     def notice(self, event: Received) -> None:
         """Note a live event: heartbeats show where to read, actions and clips show when."""
@@ -110,15 +127,15 @@ class HistoryFollower:
                     self.fault = "a bug; the log has the details"
                     self._done.wait(_FAULT_S)
         finally:
-            for client in self._clients.values():
-                client.close()
+            for journal in self._journals.values():
+                journal.close()
             self._context.term()
 
     def _wait(self) -> None:
         """Wait until an event was noticed, or it is time to read older ones."""
         wait_s = _POLL_S
-        if self._position is not None and self._holes:
-            wait_s = min(wait_s, max(0.0, self._rest_until_s - time.monotonic()))
+        now_s = time.monotonic()
+        wait_s = min([wait_s, *(max(0.0, each.rest_until_s - now_s) for each in self._journals.values() if each.holes)])
         self._wake.wait(wait_s)
         self._wake.clear()
 
@@ -129,70 +146,77 @@ class HistoryFollower:
         heartbeat = self._heartbeat
         if heartbeat is None or self._done.is_set():
             return
-        if self._position is None or self._position.epoch != heartbeat.epoch:
-            self._begin(heartbeat)
-        self._follow(heartbeat)
-        if self._holes and time.monotonic() >= self._rest_until_s:
+        beats = {each.epoch: each for each in journals_of(heartbeat)}
+        self._history.set_epoch(*beats)
+        for epoch in [] if isinstance(heartbeat, FleetHeartbeat) else self._journals.keys() - beats.keys():
+            self._journals.pop(epoch).close()  # a node of a fleet may return
+        for epoch, beat in beats.items():
+            if epoch not in self._journals:
+                self._begin(beat)
+            self._read_journal(self._journals[epoch], beat)
+
+    def _read_journal(self, journal: _Journal, heartbeat: Heartbeat) -> None:
+        self._follow(journal, heartbeat)
+        if journal.holes and time.monotonic() >= journal.rest_until_s:
             began_s = time.monotonic()
-            self._read_stretch(heartbeat)
+            self._read_stretch(journal, heartbeat)
             now_s = time.monotonic()
-            self._rest_until_s = now_s + max(_MIN_REST_S, _REST * (now_s - began_s))
+            journal.rest_until_s = now_s + max(_MIN_REST_S, _REST * (now_s - began_s))
 
     def _begin(self, heartbeat: Heartbeat) -> None:
         """Begin with the newest event of a journal; all that is older is read backwards."""
-        self._history.set_epoch(heartbeat.epoch)
-        self._position = Position(heartbeat.epoch, heartbeat.head)
-        self._stretches = 0
-        self._add_hole(heartbeat.epoch, max(1, heartbeat.oldest), heartbeat.head)
+        while len(self._journals) >= _MAX_JOURNALS:
+            self._journals.pop(next(iter(self._journals))).close()
+        journal = self._journals[heartbeat.epoch] = _Journal(Position(heartbeat.epoch, heartbeat.head))
+        self._add_hole(journal, max(1, heartbeat.oldest), heartbeat.head)
 
-    def _add_hole(self, epoch: str, first: int, last: int) -> None:
-        self._holes = [*self._history.uncovered(epoch, first, last), *self._holes]
+    def _add_hole(self, journal: _Journal, first: int, last: int) -> None:
+        journal.holes = [*self._history.uncovered(journal.position.epoch, first, last), *journal.holes]
 
-    def _follow(self, heartbeat: Heartbeat) -> None:
+    def _follow(self, journal: _Journal, heartbeat: Heartbeat) -> None:
         """Read the events after the position, up to the present."""
-        assert self._position is not None
-        if heartbeat.head - self._position.offset > 2 * STRETCH:  # after a long time without a connection
-            self._add_hole(heartbeat.epoch, self._position.offset + 1, heartbeat.head)
-            self._position = Position(heartbeat.epoch, heartbeat.head)
+        if heartbeat.head - journal.position.offset > 2 * STRETCH:  # after a long time without a connection
+            self._add_hole(journal, journal.position.offset + 1, heartbeat.head)
+            journal.position = Position(heartbeat.epoch, heartbeat.head)
         while not self._done.is_set():
-            page = self._fetch(heartbeat, self._position, with_statuses=True)
-            if page is None or page.epoch != self._position.epoch:
+            page = self._fetch(journal, heartbeat, journal.position, with_statuses=True)
+            if page is None or page.epoch != journal.position.epoch:
                 return
-            if page.upto > self._position.offset:
-                self._history.add(page.events, (page.epoch, self._position.offset + 1, page.upto))
-                self._position = Position(page.epoch, page.upto)
+            if page.upto > journal.position.offset:
+                self._history.add(page.events, (page.epoch, journal.position.offset + 1, page.upto))
+                journal.position = Position(page.epoch, page.upto)
             if page.upto >= page.head:
                 return
 
-    def _read_stretch(self, heartbeat: Heartbeat) -> None:
+    def _read_stretch(self, journal: _Journal, heartbeat: Heartbeat) -> None:
         """Read the newest stretch of the older events, in order."""
-        if self._stretches >= MAX_STRETCHES or self._history.count >= MAX_ACTIONS:
-            self._holes = []
+        if journal.stretches >= MAX_STRETCHES or self._history.count >= MAX_ACTIONS:
+            journal.holes = []
             return
-        first, last = self._holes[0]
+        first, last = journal.holes[0]
         begin = max(first, last - STRETCH + 1)
         after = begin - 1
-        with_statuses = self._stretches < STATUS_STRETCHES
+        with_statuses = journal.stretches < STATUS_STRETCHES
         while after < last and not self._done.is_set():
-            page = self._fetch(heartbeat, Position(heartbeat.epoch, after), with_statuses=with_statuses)
+            page = self._fetch(journal, heartbeat, Position(heartbeat.epoch, after), with_statuses=with_statuses)
             if page is None or page.epoch != heartbeat.epoch:
                 return  # the next call tries again
             upto = min(page.upto, last)
             events = [event for event in page.events if event.offset is not None and event.offset <= last]
             self._history.add(events, (page.epoch, after + 1, upto))
             after = upto
-        self._stretches += 1
-        self._holes[:1] = [(first, begin - 1)] if begin > first else []
+        journal.stretches += 1
+        journal.holes[:1] = [(first, begin - 1)] if begin > first else []
 
-    def _fetch(self, heartbeat: Heartbeat, after: Position, *, with_statuses: bool) -> Page | None:
+    def _fetch(self, journal: _Journal, heartbeat: Heartbeat, after: Position, *, with_statuses: bool) -> Page | None:
         endpoint = reachable_endpoint(heartbeat.replay, self._address.endpoint)
-        client = self._clients.get(with_statuses)
+        client = journal.clients.get(with_statuses)
         if client is None or client.endpoint != endpoint:
             if client is not None:
                 client.close()
             types = ("action", "clip", "status") if with_statuses else ("action", "clip")
             client = ReplayClient(self._context, endpoint, self._history.streams or (), self._address, types)
-            self._clients[with_statuses] = client
+            journal.clients[with_statuses] = client
         return client.fetch_page(after, _REPLY_S)
 
     def _info_of(self, clip: StoredClip) -> FilmInfo | None:

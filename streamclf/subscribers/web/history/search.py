@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from streamclf.errors import UsageError
@@ -39,7 +39,7 @@ def find(
     limit: int,
     cursor: str | None,
     names: Mapping[str, str],
-    epoch: str,
+    present: Collection[str],
     version: int,
 ) -> ActionPage:
     """Return up to `limit` actions after `cursor`, newest first. Raises `UsageError` for a cursor of no page."""
@@ -59,20 +59,20 @@ def find(
     has_more = len(rows) > limit
     rows = rows[:limit]
     return ActionPage(
-        actions=tuple(_action(db, row, epoch) for row in rows),
+        actions=tuple(_action(db, row, present) for row in rows),
         next_cursor=f"{rows[-1][8]}.{rows[-1][0]}" if has_more else None,
         version=version,
     )
 
 
-def get(db: sqlite3.Connection, offset: int, epoch: str | None, present: str) -> ActionRecord | None:
+def get(db: sqlite3.Connection, offset: int, epoch: str | None, present: Collection[str]) -> ActionRecord | None:
     """Return the action with this offset: of journal `epoch`, else of the present one, else the newest."""
     condition, values = ("", ()) if epoch is None else (" AND epoch=?", (epoch,))
-    row = db.execute(
-        f"SELECT {_COLUMNS} FROM actions WHERE offset=? AND deleted=0{condition} "  # noqa: S608
-        "ORDER BY epoch=? DESC, began_us DESC LIMIT 1",
-        (offset, *values, present),
-    ).fetchone()
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM actions WHERE offset=? AND deleted=0{condition} ORDER BY began_us DESC LIMIT 100",  # noqa: S608
+        (offset, *values),
+    ).fetchall()
+    row = next((each for each in rows if each[1] in present), rows[0] if rows else None)
     return None if row is None else _action(db, row, present)
 
 
@@ -117,11 +117,11 @@ def _conditions(chosen: ActionFilter, names: Mapping[str, str]) -> tuple[list[st
     return terms, values
 
 
-def _action(db: sqlite3.Connection, row: tuple[Any, ...], present: str) -> ActionRecord:
+def _action(db: sqlite3.Connection, row: tuple[Any, ...], present: Collection[str]) -> ActionRecord:
     _, epoch, offset, end_offset, stream, label, started_s, at_s, began_us, ended_us, peak, reason, *view = row
     state: ActionState = "ended"
     if end_offset is None or end_offset == NO_END:
-        state = "running" if end_offset is None and epoch == present else "unknown"
+        state = "running" if end_offset is None and epoch in present else "unknown"
     clips = db.execute(
         f"SELECT {_CLIP_COLUMNS} FROM clip_actions u JOIN clips c ON c.id=u.clip "  # noqa: S608
         "WHERE u.epoch=? AND u.action=? ORDER BY c.began_us, c.part LIMIT 100",

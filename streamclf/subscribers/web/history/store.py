@@ -40,7 +40,7 @@ class History:
         self._db = open_database(path)
         self._lock = threading.RLock()
         self._version = 1
-        self._epoch = ""
+        self._epochs: frozenset[str] = frozenset()
         self._recorder = Recorder(self._db)
 
     def __enter__(self) -> History:
@@ -80,10 +80,10 @@ class History:
                 self._prune()
                 self._version += 1
 
-    def set_epoch(self, epoch: str) -> None:
-        """Set the service's present journal: an action of another one cannot run any more."""
-        if epoch != self._epoch:
-            self._epoch = epoch
+    def set_epoch(self, *epochs: str) -> None:
+        """Set the present journals, several in a fleet: an action of another one cannot run any more."""
+        if self._epochs != (present := frozenset(epochs)):
+            self._epochs = present
             self._version += 1
 
     def uncovered(self, epoch: str, first: int, last: int) -> list[tuple[int, int]]:
@@ -136,13 +136,13 @@ class History:
         """Return up to `limit` actions, newest first. A text may match the display names in `names`."""
         with self._lock:
             return search.find(
-                self._db, self._restricted(chosen), limit, cursor, names or {}, self._epoch, self._version
+                self._db, self._restricted(chosen), limit, cursor, names or {}, self._epochs, self._version
             )
 
     def get(self, offset: int, epoch: str | None = None) -> ActionRecord | None:
         """Return one action, of the present journal or else the newest with this offset; None if there is none."""
         with self._lock:
-            found = search.get(self._db, offset, epoch, self._epoch)
+            found = search.get(self._db, offset, epoch, self._epochs)
         return found if found is None or self.streams is None or found.stream in self.streams else None
 
     def _restricted(self, chosen: ActionFilter) -> ActionFilter:

@@ -13,6 +13,7 @@ import zmq
 
 from streamclf.client.replay import Page, ReplayClient
 from streamclf.errors import BusError
+from streamclf.events.fleet_heartbeat import owner_of
 from streamclf.events.positions import Position
 from streamclf.events.types import Heartbeat, Prediction
 from streamclf.events.views import UNNAMED, ViewKey, view_of
@@ -88,6 +89,9 @@ class RecentPredictions:
         heartbeat = self._heartbeat()
         if heartbeat is None:
             raise BusError("the service has sent no heartbeat yet; try again")
+        heartbeat = owner_of(heartbeat, stream)
+        if heartbeat is None:
+            raise BusError(f"no node of the fleet that can be reached runs {stream} now; try again")
         wanted_s = now_s - SPAN_S - WARM_UP_S
         endpoint = reachable_endpoint(heartbeat.replay, self._address.endpoint)
         kept, begins_there = self._kept.pop((stream, view), None), False

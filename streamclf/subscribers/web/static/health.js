@@ -46,6 +46,15 @@ const number = (value, digits = 0) => (value === null ? "–" : value.toFixed(di
 const milliseconds = (value) => (value === null ? "–" : value < 1000 ? `${value.toFixed(0)} ms` : `${(value / 1000).toFixed(1)} s`);
 const state = (text) => el("span", { class: `state state-${text}` }, text);
 
+// Write {cpu: 4, cpu_used: 1.5, memory: 8} as "cpu 1.5 of 4, memory 8".
+function capacity(numbers) {
+  const short = (value) => NUMBER.format(Math.round(10 * value) / 10);
+  return Object.keys(numbers).filter((key) => !(key.endsWith("_used") && key.slice(0, -5) in numbers)).map((key) => {
+    const used = numbers[`${key}_used`];
+    return `${key} ${used === undefined ? "" : `${short(used)} of `}${short(numbers[key])}`;
+  }).join(", ");
+}
+
 function drops(dropped) {
   const causes = Object.entries(dropped);
   return causes.length === 0 ? "0" : causes.map(([cause, count]) => `${cause.replace("_", " ")} ${NUMBER.format(count)}`).join(", ");
@@ -79,6 +88,16 @@ const OUTLETS = [
   ["Delivered", (o) => NUMBER.format(o.delivered), "num right"],
   ["Refused", (o) => NUMBER.format(o.refused), "num right"],
   ["Lost", (o) => NUMBER.format(o.lost), "num right"],
+];
+const NODES = [
+  ["Node", (n) => n.name, "wide"],
+  ["State", (n) => state(n.state), ""],
+  ["Since", (n) => when(n.since), "num"],
+  ["Reason", (n) => n.reason ?? "", "wide"],
+  ["Streams", (n) => NUMBER.format(n.streams.length), "num right"],
+  ["Capacity", (n) => capacity(n.capacity), "num wide"],
+  ["Refused", (n) => NUMBER.format(n.refused), "num right"],
+  ["Version", (n) => n.version ?? "", ""],
 ];
 const STORAGE = [
   ["Part", (r) => r[0], "wide"],
@@ -116,13 +135,15 @@ class HealthPage {
     this.streams = new Table("Streams", STREAMS, "The service has no streams.");
     this.processes = new Table("Processes", PROCESSES, ELSEWHERE);
     this.outlets = new Table("Outlets", OUTLETS, "The service has no outlets.");
+    this.nodes = new Table("Nodes", NODES, "No node of the fleet has been ready yet.");
     this.storage = new Table("Journal and disk", STORAGE, "No data yet.");
     this.changes = new Table("Changes of state", CHANGES, "No changes yet.");
     this.log = el("pre", { class: "health-log", tabindex: "0", "aria-label": "Last lines of the log" });
     this.logNote = el("p", { class: "health-note", hidden: true });
     const log = el("section", { class: "panel panel-full" }, el("h2", {}, "Log"), this.logNote, this.log);
-    this.streams.root.classList.add("panel-full");
-    root.append(this.summary, el("div", { class: "panels" }, this.streams.root, this.processes.root, this.outlets.root, this.storage.root, this.changes.root, log));
+    for (const table of [this.streams, this.nodes]) table.root.classList.add("panel-full");
+    this.nodes.root.hidden = true;
+    root.append(this.summary, el("div", { class: "panels" }, this.streams.root, this.nodes.root, this.processes.root, this.outlets.root, this.storage.root, this.changes.root, log));
     this.#poll();
   }
 
@@ -140,6 +161,8 @@ class HealthPage {
     this.#summarize(report.problems, `No problems. ${live} of ${report.streams.length} streams are live.`);
     this.streams.show(report.streams);
     this.processes.show(report.processes ?? [], report.processes === null ? ELSEWHERE : null);
+    this.nodes.root.hidden = report.nodes === null;
+    this.nodes.show(report.nodes ?? []);
     this.outlets.show(report.outlets);
     this.storage.show(storage(report));
     this.changes.show(report.changes);

@@ -206,6 +206,8 @@ class Tile {
     this.dot = make("span", "dot");
     this.dot.setAttribute("aria-hidden", "true");
     this.name = make("bdi", "name");
+    this.node = make("span", "node");
+    this.node.hidden = true;
     this.latency = make("span", "latency num");
     this.label = make("bdi", "label");
     this.probability = make("span", "probability num");
@@ -214,7 +216,7 @@ class Tile {
     this.bar = make("span", "bar-track");
     this.fill = make("span", "bar-fill");
     this.bar.append(this.fill);
-    first.append(this.dot, this.name, this.latency);
+    first.append(this.dot, this.name, this.node, this.latency);
     second.append(this.label, this.probability, this.chips);
     caption.append(first, second);
     this.link.append(frame, caption, this.bar);
@@ -227,6 +229,9 @@ class Tile {
     setData(this.item, "state", word);
     setData(this.item, "action", state.actions.length ? "yes" : "no");
     setText(this.name, state.name);
+    this.node.hidden = state.node === null;
+    setText(this.node, state.node ?? "");
+    this.node.title = state.node === null ? "" : `This node of the fleet runs the stream: ${state.node}`;
     setText(this.latency, isLive ? `latency ${milliseconds(state.latency_ms)}` : word);
     const plain = isPlain(state);
     const [, probability] = state.top[0] ?? ["", undefined];
@@ -294,6 +299,7 @@ class Panel {
       ["model", "Model"],
       ["engine", "Backend"],
       ["hop", "Hop"],
+      ["node", "Node"],
       ["note", "Note"],
     ]) {
       const row = make("div", "fact");
@@ -392,6 +398,7 @@ class Panel {
       model: view.model ?? "–",
       engine: view.engine ?? "–",
       hop: state.hop === null ? "" : String(state.hop),
+      node: state.node ?? "",
       note: state.note ?? "",
     };
     for (const [key, text] of Object.entries(facts)) {
