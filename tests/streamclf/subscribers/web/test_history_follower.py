@@ -196,7 +196,7 @@ def test_live_events_are_listed_although_the_journal_cannot_be_read(
     """A firewall may let only the live events through."""
     monkeypatch.setattr(ReplayClient, "fetch_page", lambda *_: None)
     with EventProducer(hub.link, "test") as producer, History() as history, following(hub, history) as follower:
-        wait_until(lambda: follower._position is not None, "a heartbeat")
+        wait_until(lambda: bool(follower._journals), "a heartbeat")
         producer.post(action("start"))
         wait_until(lambda: found(history) == [("door", "running", 0)], "the action")
         producer.post(action("end", at_s=4.0))
