@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from streamclf.config.source_settings import DeviceName
@@ -103,6 +104,9 @@ class FileSource(Source):
 
     def close(self) -> None:
         """Close the file."""
+        # The generator refers to this object: without an end of it, only the garbage collector would free the decoder.
+        with contextlib.suppress(ValueError):  # another thread reads
+            self._frames.close()
         self._container.close()
 
     def _open(self, part: Part) -> AvContainer:
@@ -124,7 +128,7 @@ class FileSource(Source):
                 raise SourceError(f"{self._path}: {reason}") from None
             raise
 
-    def _read(self) -> Iterator[Frame]:
+    def _read(self) -> Generator[Frame, None, None]:
         yield from self._run(first_run=True)
         while self._loop and not self._stop.is_set():
             self._container.close()

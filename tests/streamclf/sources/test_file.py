@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -21,6 +23,7 @@ from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, open_source
 from streamclf.sources.decoded_frame import OrientationTracker
+from streamclf.sources.file import FileSource
 from streamclf.units import NS
 from streamclf.windows.chunks import read_chunks
 
@@ -49,6 +52,19 @@ def test_frames_come_in_order_with_their_time_stamps(clip: Path) -> None:
     assert [frame.pts_ns for frame in frames] == [i * 40 * MS for i in range(50)]
     assert [number(frame) for frame in frames] == list(range(50)), "a frame may be kept and rendered later"
     assert not any(frame.corrupt or frame.discontinuity for frame in frames)
+
+
+def test_a_film_that_is_closed_early_leaves_no_decoder_for_the_garbage_collector(clip: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with FileSource(clip) as source:
+            next(source)
+            decoder = weakref.ref(source._container)
+        del source
+        assert decoder() is None
+    finally:
+        gc.enable()
 
 
 def test_a_rendered_frame_is_rgb(clip: Path) -> None:
