@@ -1,7 +1,7 @@
 # make demo    classify a camera, or a film made for it, and show the page; installs what serving needs into .venv (no torch)
 #              make demo ARGS=rtsp://HOST/PATH for a source of your own
 # make check   style, types, import contracts, documentation; installs everything into .venv-dev
-# make test    all tests, in three processes; then those that measure time, one by one; in .venv-dev
+# make test    all tests, in four processes; then those that measure time, one by one; in .venv-dev
 # make soak    eight cameras under random faults for SECONDS (one hour by default)
 # make docs    write the generated pages again
 # make gallery the pictures of the documentation, from films: make gallery CLIPS="street.mp4 hall.mp4"
@@ -13,23 +13,26 @@ ARGS ?=
 SECONDS ?= 3600
 BIN := .venv-dev/bin
 
-.PHONY: demo soak test test-models test-service test-system check docs gallery format clean
+.PHONY: demo soak test test-models test-sources test-service test-system check docs gallery format clean
 
 demo: .venv/.ready
 	.venv/bin/streamclf demo $(ARGS)
 
-# Three pytest processes at once, one for each group of folders, and then the tests that need the machine for themselves.
-# The group `system` is every folder that no other group names, so that no test is left out.
-TEST_GROUPS := models service system
+# Four pytest processes at once, one for each group of folders: most tests wait for other processes most of the time.
+# Then the tests that need the machine for themselves; only their files are imported, which saves 20 s. The groups
+# `service` and `system` are every folder that no other group names, so that no test is left out.
+TEST_GROUPS := models sources service system
 FOLDERS_models := tests/engines tests/training
-FOLDERS_service := tests/streamclf
-FOLDERS_system := tests $(addprefix --ignore=,$(FOLDERS_models) $(FOLDERS_service))
+FOLDERS_sources := $(addprefix tests/streamclf/,bench capture clips commands sources teach)
+FOLDERS_service := tests/streamclf $(addprefix --ignore=,$(FOLDERS_sources))
+FOLDERS_system := tests --ignore=tests/streamclf $(addprefix --ignore=,$(FOLDERS_models))
+ALONE := $(shell grep -rl --include=test_*.py "mark\.alone" tests)
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 test: .venv-dev/.ready
 ifeq ($(strip $(ARGS)),)
-	$(MAKE) --no-print-directory --keep-going -j3 $(SYNC) $(TEST_GROUPS:%=test-%)
-	$(BIN)/python -m pytest -m "alone and not slow"
+	$(MAKE) --no-print-directory --keep-going -j$(words $(TEST_GROUPS)) $(SYNC) $(TEST_GROUPS:%=test-%)
+	$(BIN)/python -m pytest -m "alone and not slow" $(ALONE)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif

@@ -11,6 +11,7 @@ from engines.backends.choice import choose_backend, missing_libraries
 from engines.backends.names import GPU_BACKEND, INSTALL, Backend, Precision
 from engines.bundle import Bundle
 from engines.errors import BackendMissingError, DeviceMemoryError, ParityError
+from engines.freed_memory import return_freed_memory
 from engines.parity import check_parity
 from engines.protocol import FP32_TRIAL_ORDER, BackendModule, EngineOptions, SharingEngine
 
@@ -148,5 +149,6 @@ def _open_verified(bundle: Bundle, backend: str, options: EngineOptions) -> Shar
     except BaseException:
         engine.close()
         raise
+    return_freed_memory()
     log.info("%s on %s; golden clip: max |dp| %.1e", bundle.spec.id, engine.description, report.max_dp)
     return engine

@@ -30,12 +30,11 @@ from streamclf.config.variables import Variables, variables_path
 from streamclf.config.views import MODEL_KEY, UNNAMED, StreamView
 from streamclf.config.yaml_text import Place, YamlTextError, parse_yaml
 from streamclf.errors import ConfigError, UsageError
-from streamclf.net.names import describe_unknown
+from streamclf.net.names import MAX_STREAMS, describe_unknown
 from streamclf.net.trusted_files import read_small_text
 from streamclf.redact import redact
 
 MAX_CONFIG_BYTES = 1 << 20
-MAX_STREAMS = 400
 MAX_MODELS = 16
 
 _KINDS: Final[Mapping[type, str]] = {list: "a list", str: "a text"}

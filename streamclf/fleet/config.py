@@ -17,7 +17,7 @@ from streamclf.builtin_models import builtin_models, find_bundle
 from streamclf.config.error_text import describe
 from streamclf.config.placeholders import Substitution
 from streamclf.config.section import Section
-from streamclf.config.service import MAX_STREAMS, ServiceConfig, parse_config
+from streamclf.config.service import ServiceConfig, parse_config
 from streamclf.config.stream import StreamName
 from streamclf.config.variables import Variables, variables_path
 from streamclf.config.yaml_text import YamlTextError, parse_yaml
@@ -25,6 +25,7 @@ from streamclf.errors import ConfigError, UsageError
 from streamclf.events.directory import MAX_DIRECTORY_STREAMS, NodeName
 from streamclf.fleet.placement import Demand
 from streamclf.net.endpoints import ENDPOINT
+from streamclf.net.names import MAX_STREAMS
 from streamclf.net.trusted_files import read_small_text
 from streamclf.supervisor.model_checks import check_models
 from streamclf.supervisor.preflight import check_access

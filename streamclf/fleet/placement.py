@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from streamclf.config.service import MAX_STREAMS
+from streamclf.net.names import MAX_STREAMS
 
 Policy: TypeAlias = Literal["spread", "pack"]
 

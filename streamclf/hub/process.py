@@ -17,7 +17,6 @@ from typing import Any
 import orjson
 import zmq
 
-from streamclf.config.service import MAX_STREAMS
 from streamclf.errors import EventError
 from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.device_status import DeviceStatus
@@ -39,6 +38,7 @@ from streamclf.hub.replay_server import ReplayServer
 from streamclf.hub.retention import RETENTION_STEP
 from streamclf.hub.stream_log import StreamLog
 from streamclf.net.curve_keys import load_certificate
+from streamclf.net.names import MAX_STREAMS
 from streamclf.runtime.child import EXIT_DONE, ChildControl
 from streamclf.runtime.jobs import HubChange, HubJob, HubReady
 from streamclf.runtime.log_tail import remove_log_tail

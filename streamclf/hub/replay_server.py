@@ -16,7 +16,6 @@ import orjson
 import zmq
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from streamclf.config.service import MAX_STREAMS
 from streamclf.errors import EventError
 from streamclf.events.example_request import parse_example_request
 from streamclf.events.kinds import JOURNALLED
@@ -25,6 +24,7 @@ from streamclf.hub.example_requests import ExampleRequests
 from streamclf.hub.guard.curve_gate import CurveGate
 from streamclf.hub.journal_reader import JournalReader
 from streamclf.hub.request_server import RequestServer, error_reply, fault_text
+from streamclf.net.names import MAX_STREAMS
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,8 @@ STREAM_NAME_RULE: Final = "1 to 64 letters, digits, _ and -"
 """The rule in words, for error messages."""
 MAX_NAME_CHARS: Final = 64
 """Characters of a stream's name for people, which is any text."""
+MAX_STREAMS: Final = 400
+"""Streams of one service."""
 _MAX_SHOWN: Final = 12
 _STREAM_NAME: Final = re.compile(STREAM_NAME_PATTERN)
 

@@ -16,8 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
 
-import numpy as np
-
 VARIABLE: Final = "STREAMCLF_STAGES"
 STAGES: Final = ("decode", "convert", "ring", "encode", "head", "publish")
 _BYTES: Final = 2 * 8 * len(STAGES)
@@ -116,6 +114,6 @@ def read_stages(folder: Path) -> dict[str, dict[str, tuple[int, int]]]:
     """Return (nanoseconds, items) so far by process, also of ended processes, and stage."""
     found = {}
     for path in sorted(folder.iterdir()):
-        counts = np.frombuffer(path.read_bytes().ljust(_BYTES, b"\0"), np.int64).tolist()
+        counts = memoryview(path.read_bytes().ljust(_BYTES, b"\0")).cast("q")
         found[path.name] = {stage: (counts[2 * i], counts[2 * i + 1]) for i, stage in enumerate(STAGES)}
     return found

@@ -14,8 +14,8 @@ from streamclf.bench.service.cpu_limit import CpuLimit, measure_cpu_limit
 from streamclf.bench.service.decoding import ORDER, compare_reports
 from streamclf.bench.service.report import build_report
 from streamclf.bench.service.run import ServiceLoad, measure_service
-from streamclf.config.service import MAX_STREAMS
 from streamclf.errors import BenchError
+from streamclf.net.names import MAX_STREAMS
 
 PROBE_KEYS: Final = ("streams", "held", "missed", "dropped", "cpu_s_per_s", "efficiency", "latency_ms", "error")
 """The keys of a report that the result of a capacity search keeps for each run."""

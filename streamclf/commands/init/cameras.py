@@ -14,10 +14,9 @@ from pydantic import ValidationError
 
 from streamclf.commands.init.credentials import Credentials
 from streamclf.config.placeholders import Substitution
-from streamclf.config.service import MAX_STREAMS
 from streamclf.config.source import SourceConfig
 from streamclf.errors import UsageError
-from streamclf.net.names import MAX_NAME_CHARS, STREAM_NAME_RULE, valid_stream_name
+from streamclf.net.names import MAX_NAME_CHARS, MAX_STREAMS, STREAM_NAME_RULE, valid_stream_name
 from streamclf.redact import register_url
 
 _NAMED: Final = re.compile(r"([^=:/@?]*)=(.+)", re.DOTALL)

@@ -285,11 +285,11 @@ def test_predictions_are_logged_on_request_only(
         for draft in (prediction(), action("start"), status(), clip(), prediction(number=1)):
             link.post(draft)
         wait_until(lambda: link.unacknowledged == 0, "confirmation")
-    output = tmp_path / name
-    command = [sys.executable, "-m", "streamclf", "log", hub.events, "-o", str(output), "--once", *options]
-    for _ in range(2):  # the second run continues where the first one ended
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
+        output = tmp_path / name
+        command = [sys.executable, "-m", "streamclf", "log", hub.events, "-o", str(output), "--once", *options]
+        for _ in range(2):  # the second run continues where the first one ended
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
     if name == "events.jsonl":
         types = [json.loads(line)["type"] for line in output.read_text().splitlines()]
     else:

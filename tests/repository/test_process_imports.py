@@ -1,4 +1,4 @@
-"""A capture process loads no library that it does not need: there is one of these processes for each stream."""
+"""Processes load no library that they do not need. There is one capture process for each stream."""
 
 from __future__ import annotations
 
@@ -50,6 +50,12 @@ with EventProducer(job.link, "capture-door") as producer:
     producer.close(0)
 print(*sys.modules)
 """
+
+
+def test_the_hub_loads_no_library_that_it_does_not_need() -> None:
+    command = [sys.executable, "-c", "import sys, streamclf.hub.process; print(*sys.modules)"]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    assert not {"numpy", "yaml", "av", "cv2", "ssl", "streamclf.config.service"} & set(loaded)
 
 
 def test_a_capture_process_loads_no_library_that_it_does_not_need(tmp_path: Path) -> None:
