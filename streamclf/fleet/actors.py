@@ -1,4 +1,4 @@
-"""Run the controller and the nodes as Ray actors: thin shells of `FleetCore` and `Node`.
+"""Run the controller as a Ray actor: a thin shell of `FleetCore`.
 
 Ray places one actor on each node of the cluster, and restarts actors that fail. Nodes call the controller, never the
 other way round, so a node that does not answer delays nobody.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -17,21 +16,19 @@ from typing import Any, Final, TypeVar
 
 import ray
 import zmq
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from streamclf.config.placeholders import register_config_secrets
 from streamclf.errors import BusError, UsageError
 from streamclf.events.directory import Directory
+from streamclf.fleet.agents import AgentHandle
 from streamclf.fleet.cluster import CONTROLLER, HEAD_RESOURCE, NAMESPACE, RayNode, expand, ray_nodes
-from streamclf.fleet.config import FleetConfig
 from streamclf.fleet.core import FleetCore
 from streamclf.fleet.directory import DirectoryServer
 from streamclf.fleet.messages import Orders, Report
 from streamclf.fleet.model_store import Files, ModelStore, Upload
-from streamclf.fleet.node import REPORT_S, Identity, Node, advertised
+from streamclf.fleet.node import advertised
 from streamclf.fleet.setup import Setup
 from streamclf.fleet.store import Store
-from streamclf.redact import redact
 from streamclf.runtime.lease_file import lease_clock_ns
 from streamclf.runtime.logs import configure_logging
 from streamclf.units import NS
@@ -39,13 +36,8 @@ from streamclf.units import NS
 TICK_S: Final = 0.25
 CLUSTER_S: Final = 1.0
 """Interval at which the controller lists the nodes of the cluster."""
-ASK_S: Final = 2.0
-"""Longest time for a report to be answered; the lease goes on to run meanwhile."""
 CALLS: Final = 32
 """Calls that the controller serves at once."""
-AGENT_S: Final = 15.0
-"""A node's actor that has not started after this long is reported."""
-_FETCH_S: Final = 30.0
 
 log = logging.getLogger("fleet")
 
@@ -74,8 +66,8 @@ class Controller:
         self._bound: tuple[Any, ...] = ()
         self._head = next(node.host for node in ray_nodes(ray) if node.is_head)
         self._ended = threading.Event()
-        if self._core.setup:
-            register_config_secrets(self._core.setup.streams)
+        if self._core.state.setup:
+            register_config_secrets(self._core.state.setup.streams)
         for name, work, interval_s in (
             ("tick", self._tick, TICK_S),
             ("cluster", self._follow_cluster, CLUSTER_S),
@@ -174,8 +166,8 @@ class Controller:
 
     def _tick(self) -> None:
         with self._lock:
-            if self._core.setup:
-                self._serve_directory(self._core.setup)
+            if self._core.state.setup:
+                self._serve_directory(self._core.state.setup)
             self._core.tick(now_s=now_s())
 
     def _follow_cluster(self) -> None:
@@ -186,7 +178,7 @@ class Controller:
 
     def _start_agents(self, found: list[RayNode] | None = None) -> None:
         """Start an actor on each node of the cluster that has none."""
-        setup = self._core.setup
+        setup = self._core.state.setup
         if setup is None:
             return
         nodes = {node.ray_id: node for node in (ray_nodes(ray) if found is None else found)}
@@ -220,60 +212,11 @@ class Controller:
 
     def _provide(self) -> Directory:
         with self._lock:
-            revision = self._core.revision
+            revision = self._core.state.revision
             if self._served is None or self._served[0] != revision:
                 self._served = (revision, self._core.directory())
-            fresh = {"time": datetime.now(timezone.utc), "nodes": self._core.entries}
+            fresh = {"time": datetime.now(timezone.utc), "nodes": tuple(self._core.state.entries.values())}
             return self._served[1].model_copy(update=fresh)
-
-
-class Agent:
-    """The actor of one node: a thread calls `Node.step` once a second."""
-
-    def __init__(self, identity: Identity) -> None:
-        configure_logging("node")
-        self._identity = identity
-        self._controller: Any = None
-        threading.Thread(target=self._run, name="node", daemon=True).start()
-
-    def ping(self) -> str:
-        """Return the name of the node, once the actor has started."""
-        return self._identity.name
-
-    def _run(self) -> None:
-        node = Node(self._identity, self._ask, self._fetch)
-        next_s = time.monotonic()
-        try:
-            while node.step():
-                next_s = max(next_s + REPORT_S, time.monotonic() + REPORT_S / 4)
-                threading.Event().wait(next_s - time.monotonic())
-        except Exception:
-            log.exception("the node has ended by a bug")
-            raise
-        finally:
-            node.close()
-
-    def _call(self, timeout_s: float, method: str, *arguments: Any) -> Any:
-        """Call the controller. Raises `ConnectionError` if it does not answer in time."""
-        try:
-            if self._controller is None:
-                self._controller = ray.get_actor(CONTROLLER, NAMESPACE)
-            return ray.get(getattr(self._controller, method).remote(*arguments), timeout=timeout_s)
-        except ray.exceptions.RayTaskError:
-            raise
-        except (ray.exceptions.RayError, ValueError) as error:
-            self._controller = None
-            raise ConnectionError(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from None
-
-    def _ask(self, report: Report, seq: int) -> Orders:
-        orders: Orders = self._call(ASK_S, "report", report, seq)
-        if orders.spec:
-            register_config_secrets(orders.spec.streams)
-        return orders
-
-    def _fetch(self, models: ModelStore, model: str) -> None:
-        files = self._call(_FETCH_S, "model_files", model)
-        models.fetch(model, files, lambda *piece: bytes(self._call(_FETCH_S, "model_piece", *piece)))
 
 
 def _attempt(work: Callable[[], None]) -> str:
@@ -298,55 +241,3 @@ def start_controller(folder: str) -> Any:
         num_cpus=0,
         resources={HEAD_RESOURCE: 0.001},
     ).remote(folder)
-
-
-class AgentHandle:
-    """The actor of one node, as the controller sees it. It reserves the node's processors and GPUs."""
-
-    def __init__(self, node: RayNode, fleet: FleetConfig, folder: Path) -> None:
-        """Start the actor, or find the one that runs."""
-        capacity = node.capacity(fleet)
-        identity = Identity(
-            name=node.name,
-            owner=node.ray_id,
-            host=node.host,
-            cpus=capacity.cpus,
-            gpus=capacity.gpus,
-            site=node.site,
-            folder=folder,
-        )
-        actor: Any = ray.remote(Agent)
-        self.node = node
-        self.actor: Any = actor.options(
-            name=f"streamclf-node-{node.ray_id}",
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            num_cpus=round(capacity.cpus, 2),
-            num_gpus=round(capacity.gpus, 2),
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node.ray_id, soft=False),
-        ).remote(identity)
-        self._needs = f"{capacity.cpus:.2f} processors" + (f" and {capacity.gpus:g} GPUs" if capacity.gpus else "")
-        self._started = self.actor.ping.remote()
-        self._slow_at_s = time.monotonic() + AGENT_S
-        self.problem = ""
-        """Why the actor does not run."""
-
-    def check(self) -> None:
-        """Find out whether the actor has started; does not wait."""
-        if self._started is None:
-            return
-        ready, _ = ray.wait([self._started], timeout=0)
-        if ready:
-            started, self._started, self.problem = self._started, None, ""
-            try:
-                ray.get(started)
-            except ray.exceptions.RayError as error:
-                self.problem = f"the program of the node cannot start: {_last_line(str(error))}"
-        elif time.monotonic() > self._slow_at_s:
-            self.problem = f"waits for {self._needs}; other programs of the cluster may use them"
-
-
-def _last_line(text: str) -> str:
-    return redact(text.strip().rpartition("\n")[2])[:300]

@@ -55,7 +55,6 @@ class RayNode:
 def import_ray() -> Any:
     """Return the module `ray`. Raises `UsageError` that says how to install it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends statistics to its makers otherwise
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 RATE_MARGIN: Final = 0.05
 """A node gives up this part of each lease, so that clocks may run at rates that differ by 5 %."""
+_NEVER: Final = float("-inf"), 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class LeaseTable:
     lease_s: float
     leases: dict[str, Lease] = field(default_factory=dict)
     last_token: int = 0
-    _renewed: dict[str, float] = field(default_factory=dict)
+    _renewed: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """(time, `lease_s` at that time): a shorter `lease_s` holds for a session from its next renewal."""
     _streams: dict[str, set[str]] = field(default_factory=dict)
 
     def grant(self, stream: str, session: str, *, wall_s: float) -> Lease:
@@ -49,19 +51,20 @@ class LeaseTable:
 
     def renew(self, session: str, now_s: float) -> None:
         """Renew all leases of a session; also the one way by which a session becomes known."""
-        self._renewed[session] = now_s
+        self._renewed[session] = now_s, self.lease_s
 
     def of(self, session: str) -> dict[str, int]:
         """Return the tokens of a session by stream."""
         return {stream: self.leases[stream].token for stream in self._streams.get(session, ())}
 
     def is_alive(self, session: str, now_s: float) -> bool:
-        """Return whether the session has renewed its leases within `lease_s`."""
-        return now_s - self._renewed.get(session, float("-inf")) <= self.lease_s
+        """Return whether the leases of the session go on, as far as the head can know."""
+        renewed_s, lease_s = self._renewed.get(session, _NEVER)
+        return now_s - renewed_s <= lease_s
 
     def age(self, session: str, now_s: float) -> float:
         """Return the seconds since the session renewed its leases."""
-        return now_s - self._renewed.get(session, float("-inf"))
+        return now_s - self._renewed.get(session, _NEVER)[0]
 
     def release(self, session: str, kept: Collection[str]) -> set[str]:
         """End the leases of a session that are not in `kept`, which it no longer uses; return their streams."""
@@ -71,6 +74,10 @@ class LeaseTable:
             self._streams[session].discard(stream)
         return ended
 
+    def revoke(self, stream: str) -> None:
+        """Take back a lease that its session cannot know yet."""
+        self._streams[self.leases.pop(stream).session].discard(stream)
+
     def end(self, session: str) -> set[str]:
         """Forget a session that cannot publish any more; return the streams that have no lease now."""
         ended = self.release(session, ())
@@ -79,25 +86,27 @@ class LeaseTable:
         return ended
 
     def expired(self, now_s: float) -> list[str]:
-        """Return the sessions that have not renewed their leases within `lease_s`."""
+        """Return the sessions whose leases have ended."""
         return [session for session in self._renewed if not self.is_alive(session, now_s)]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the part that must survive a restart."""
         return {
             "last_token": self.last_token,
+            "lease_s": max([self.lease_s, *(lease_s for _, lease_s in self._renewed.values())]),
             "leases": {stream: astuple(lease) for stream, lease in self.leases.items()},
         }
 
     @classmethod
-    def restored(cls, lease_s: float, stored: Mapping[str, Any], now_s: float) -> LeaseTable:
+    def restored(cls, lease_s: float, stored: Mapping[str, Any], sessions: Collection[str], now_s: float) -> LeaseTable:
         """Return the table of a controller that was restarted.
 
-        Its sessions may have renewed their leases until the very end, so each lease holds for `lease_s` from now.
+        Its sessions may have renewed their leases until the very end, so each holds for the longest time, from now.
         """
         table = cls(lease_s=lease_s, last_token=int(stored["last_token"]))
         for stream, (token, session, wall_s) in stored["leases"].items():
             table.leases[stream] = Lease(int(token), str(session), float(wall_s))
             table._streams.setdefault(session, set()).add(stream)
-            table._renewed[session] = now_s
+        for session in {*sessions, *table._streams}:
+            table._renewed[session] = now_s, max(lease_s, float(stored["lease_s"]))
         return table

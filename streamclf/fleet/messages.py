@@ -29,8 +29,6 @@ class Health:
     """Chunks and windows that the classifier dropped since it started."""
     refused: int = 0
     """Events that the hub refused because the node had no lease."""
-    cpus: float | None = None
-    """Processors that the service used in the last seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +40,7 @@ class Report:
     node: str
     """The node's name, which it keeps over restarts together with its folder."""
     boot: str
-    """Identifies the machine since its last start."""
+    """Identifies the folder of the node, and the machine since its last start."""
     host: str
     """Address of the machine as other machines reach it."""
     protocol: int = PROTOCOL
@@ -83,7 +81,6 @@ class NodeSpec:
     common: Mapping[str, Any] = field(repr=False)
     """The configuration without streams. Models that are not built in are "sha256:HASH"."""
     streams: Mapping[str, Mapping[str, Any]] = field(repr=False)
-    folder: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -248,7 +248,7 @@ class Node:
         return Report(
             session=self._session,
             node=self._folder.name,
-            boot=boot_id(),
+            boot=f"{boot_id()} {self._folder.identity}",
             host=identity.host,
             version=__version__,
             cpus=identity.cpus,

@@ -50,6 +50,9 @@ class NodeFolder:
         self.name, self.lock_fd = claimed
         self.path = parent / self.name
         self.config = self.path / "node.yaml"
+        status = os.fstat(self.lock_fd)
+        self.identity = f"{status.st_dev}:{status.st_ino}"
+        """Differs from that of a folder in another container, even if both have one name and one kernel."""
         (self.path / "owner").write_text(owner)
 
     @staticmethod

@@ -14,7 +14,7 @@ MODEL_PREFIX = "sha256:"
 """A model with this prefix is a bundle that nodes fetch by its hash."""
 
 
-@dataclass(slots=False)
+@dataclass
 class Setup:
     """The configuration of a fleet. The values of `commons` and `streams` may contain passwords."""
 

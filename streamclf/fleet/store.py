@@ -63,7 +63,6 @@ class Store:
             path.replace(path.with_name(f"{path.name}.damaged"))
             return None
 
-    def clear(self) -> None:
-        """Forget everything."""
-        for path in self._folder.glob("*.json"):
-            path.unlink()
+    def remove(self, name: str) -> None:
+        """Forget a value."""
+        (self._folder / f"{name}.json").unlink(missing_ok=True)

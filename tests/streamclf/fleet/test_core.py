@@ -187,7 +187,7 @@ def test_an_update_goes_from_node_to_node(fleet):
             break
     assert models == ["gestures"] * 3
     assert most == 2
-    assert [*fleet.core.setup.commons] == [target.target]
+    assert [*fleet.core.state.setup.commons] == [target.target]
 
 
 @pytest.mark.parametrize(
@@ -208,6 +208,57 @@ def test_an_update_that_is_worse_halts_and_its_node_goes_back(fleet, change, rea
     fleet.restart_controller()
     fleet.run(10)
     assert [node.spec.common["model"] for node in fleet.nodes] == ["camera-events"] * 3
+
+
+def test_a_second_change_during_an_update_reaches_all_nodes(fleet):
+    """Three versions are in use for a while: nodes that have changed, nodes that have not, and the newest one."""
+    for model in ("gestures", "everyday"):
+        fleet.core.configure(make_setup(6, common={"model": model}), now_s=fleet.now_s)
+        fleet.run(7)
+    assert len({node.spec.common["model"] for node in fleet.nodes}) > 1
+    fleet.run(40)
+    assert [node.spec.common["model"] for node in fleet.nodes] == ["everyday"] * 3
+    assert fleet.published() == 6
+
+
+def test_a_shorter_lease_holds_from_the_next_renewal(tmp_path):
+    """A node that is cut off before it knows of the change publishes until its long lease ends."""
+    fleet = SimulatedFleet(tmp_path, make_setup(6, lease_s=20), make_nodes(3))
+    fleet.run(3)
+    fleet.nodes[1].is_cut_off = True
+    fleet.core.configure(make_setup(6, lease_s=3), now_s=fleet.now_s)
+    fleet.run(10)
+    fleet.restart_controller()
+    fleet.run(30)
+    assert [len(streams) for streams in fleet.owners().values()] == [3, 0, 3]
+
+
+def test_a_full_disk_grants_nothing_that_a_restart_would_forget(fleet, monkeypatch):
+    save = Store.save
+
+    def full(store, name, value):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "save", full)
+    fleet.nodes[1].is_cut_off = True
+    fleet.run(10)
+    assert [len(streams) for streams in fleet.owners().values()] == [2, 0, 2]
+    monkeypatch.setattr(Store, "save", save)
+    fleet.run(2)
+    assert fleet.published() == 6
+
+
+def test_the_next_fleet_has_larger_tokens(tmp_path):
+    """Many grants in a second bring the tokens ahead of the clock, which alone would repeat them."""
+    fleet = SimulatedFleet(tmp_path, make_setup(50, cpus=0.01), make_nodes(2))
+    fleet.run(3)
+    before = max(token for node in fleet.nodes for token in node.tokens.values())
+    fleet.core.stop()
+    fleet.run(1.5)
+    assert fleet.core.stop() == 0
+    again = SimulatedFleet(tmp_path, make_setup(50, cpus=0.01), [SimulatedNode("n0", "again")])
+    again.run(3)
+    assert min(again.nodes[0].tokens.values()) > before
 
 
 def test_a_node_that_is_lost_during_its_update_halts_it(fleet):

@@ -49,7 +49,7 @@ def test_too_many_nodes_are_refused(tmp_path, monkeypatch):
 
 
 def spec(streams, **common):
-    return NodeSpec(version="v", common={"model": "camera-events", **common}, streams=streams, folder="")
+    return NodeSpec(version="v", common={"model": "camera-events", **common}, streams=streams)
 
 
 def test_the_configuration_is_private_and_a_service_can_read_it(tmp_path):

@@ -1,0 +1,130 @@
+"""Run the agent of each node as a Ray actor, a thin shell of `Node`; and start it, as the controller does."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from streamclf.config.placeholders import register_config_secrets
+from streamclf.fleet.cluster import CONTROLLER, NAMESPACE, RayNode
+from streamclf.fleet.config import FleetConfig
+from streamclf.fleet.messages import Orders, Report
+from streamclf.fleet.model_store import ModelStore
+from streamclf.fleet.node import REPORT_S, Identity, Node
+from streamclf.redact import redact
+from streamclf.runtime.logs import configure_logging
+
+ASK_S: Final = 2.0
+"""Longest time for a report to be answered; the lease goes on to run meanwhile."""
+AGENT_S: Final = 15.0
+"""A node's actor that has not started after this long is reported."""
+_FETCH_S: Final = 30.0
+
+log = logging.getLogger("fleet")
+
+
+class Agent:
+    """The actor of one node: a thread calls `Node.step` once a second."""
+
+    def __init__(self, identity: Identity) -> None:
+        configure_logging("node")
+        self._identity = identity
+        self._controller: Any = None
+        threading.Thread(target=self._run, name="node", daemon=True).start()
+
+    def ping(self) -> str:
+        """Return the name of the node, once the actor has started."""
+        return self._identity.name
+
+    def _run(self) -> None:
+        node = Node(self._identity, self._ask, self._fetch)
+        next_s = time.monotonic()
+        try:
+            while node.step():
+                next_s = max(next_s + REPORT_S, time.monotonic() + REPORT_S / 4)
+                threading.Event().wait(next_s - time.monotonic())
+        except Exception:
+            log.exception("the node has ended by a bug")
+            raise
+        finally:
+            node.close()
+
+    def _call(self, timeout_s: float, method: str, *arguments: Any) -> Any:
+        """Call the controller. Raises `ConnectionError` if it does not answer in time."""
+        try:
+            if self._controller is None:
+                self._controller = ray.get_actor(CONTROLLER, NAMESPACE)
+            return ray.get(getattr(self._controller, method).remote(*arguments), timeout=timeout_s)
+        except ray.exceptions.RayTaskError:
+            raise
+        except (ray.exceptions.RayError, ValueError) as error:
+            self._controller = None
+            raise ConnectionError(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from None
+
+    def _ask(self, report: Report, seq: int) -> Orders:
+        orders: Orders = self._call(ASK_S, "report", report, seq)
+        if orders.spec:
+            register_config_secrets(orders.spec.streams)
+        return orders
+
+    def _fetch(self, models: ModelStore, model: str) -> None:
+        files = self._call(_FETCH_S, "model_files", model)
+        models.fetch(model, files, lambda *piece: bytes(self._call(_FETCH_S, "model_piece", *piece)))
+
+
+class AgentHandle:
+    """The actor of one node, as the controller sees it. It reserves the node's processors and GPUs."""
+
+    def __init__(self, node: RayNode, fleet: FleetConfig, folder: Path) -> None:
+        """Start the actor, or find the one that runs."""
+        capacity = node.capacity(fleet)
+        identity = Identity(
+            name=node.name,
+            owner=node.ray_id,
+            host=node.host,
+            cpus=capacity.cpus,
+            gpus=capacity.gpus,
+            site=node.site,
+            folder=folder,
+        )
+        actor: Any = ray.remote(Agent)
+        self.node = node
+        self.actor: Any = actor.options(
+            name=f"streamclf-node-{node.ray_id}",
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            num_cpus=round(capacity.cpus, 2),
+            num_gpus=round(capacity.gpus, 2),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.ray_id, soft=False),
+        ).remote(identity)
+        self._needs = f"{capacity.cpus:.2f} processors" + (f" and {capacity.gpus:g} GPUs" if capacity.gpus else "")
+        self._started = self.actor.ping.remote()
+        self._slow_at_s = time.monotonic() + AGENT_S
+        self.problem = ""
+        """Why the actor does not run."""
+
+    def check(self) -> None:
+        """Find out whether the actor has started; does not wait."""
+        if self._started is None:
+            return
+        ready, _ = ray.wait([self._started], timeout=0)
+        if ready:
+            started, self._started, self.problem = self._started, None, ""
+            try:
+                ray.get(started)
+            except ray.exceptions.RayError as error:
+                self.problem = f"the program of the node cannot start: {_last_line(str(error))}"
+        elif time.monotonic() > self._slow_at_s:
+            self.problem = f"waits for {self._needs}; other programs of the cluster may use them"
+
+
+def _last_line(text: str) -> str:
+    return redact(text.strip().rpartition("\n")[2])[:300]
