@@ -125,6 +125,9 @@ class Recipe(Section):
     version: str = Field("1", pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$")
     licence: str = Field("as the data", max_length=200, description="licence of the weights, for the model card")
     about: str = Field("", max_length=2000, description="a sentence or two on data and labels, for the model card")
+    decode: Literal["auto", "exact"] = Field(
+        "auto", description="`exact`: the service's `decode: auto` decodes exactly for a model that judges fine detail"
+    )
     fps: float = Field(gt=0, le=240, description="sampled frames per second")
     seed: int = Field(1, ge=0)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"

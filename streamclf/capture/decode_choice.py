@@ -61,7 +61,10 @@ class DecodeChoice:
         is_watched = is_larger and self._is_watched()
         shrink = self._shrink(frame)
         decoding = resolve(self.mode, codec=codec, shrink=shrink, is_watched=is_watched)
-        wanted = WantedDecoding(decoding, 1.0 if is_watched else max(1.0, shrink)) if decoding == "fast" else EXACT
+        # Regions and masks are rounded to pixels of the decoded picture: in a smaller one they would cover other parts.
+        has_parts = any(view.job.area.region or view.job.area.mask for view in self._views)
+        factor = 1.0 if is_watched or has_parts else max(1.0, shrink)
+        wanted = WantedDecoding(decoding, factor) if decoding == "fast" else EXACT
         if wanted != self._wanted:
             self._wanted = wanted
             source.set_decoding(wanted)

@@ -6,11 +6,11 @@ import io
 import os
 import warnings
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from engines.arrays import U8
 from engines.regular_file import NotRegularFileError, open_regular
@@ -22,11 +22,31 @@ MAX_JPEG_SCANS: Final = 100
 """Encoders write 10. Each scan of a progressive JPEG takes time for every pixel, however short its data is."""
 FORMATS: Final = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 """Pillow's names of the formats that are read, whatever the suffix of the file says."""
+JPEG_KINDS: Final = frozenset({"JPEG", "MPO"})
+REDUCED_FLAGS: Final = {
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+"""OpenCV's flags by the factor by which they reduce an image along each axis."""
 _BOMB: Final = f"it has over {MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
 
 
 class ImageError(Exception):
     """An image that cannot be read; the message is the reason alone, without the name of the file."""
+
+
+class DecodedImage(NamedTuple):
+    """An image (h, w, 3) uint8 BGR, oriented as its EXIF data says, and its size before it was reduced."""
+
+    pixels: U8
+    width: int
+    height: int
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether it has fewer pixels than its file."""
+        return self.pixels.shape[:2] != (self.height, self.width)
 
 
 def read_image(path: Path) -> U8:
@@ -36,15 +56,29 @@ def read_image(path: Path) -> U8:
 
 def decode_image(data: bytes) -> U8:
     """Decode the content of an image file as `read_image` does. Raises `ImageError` with the reason."""
-    _check_header(data)
+    return decode_reduced(data, 1.0).pixels
+
+
+def decode_reduced(data: bytes, shrink: float) -> DecodedImage:
+    """Decode an image for a consumer that shrinks it by `shrink` along each axis. Raises `ImageError`.
+
+    A JPEG decoder can leave out the detail of its blocks of 8 x 8 pixels. The image is reduced by 2, 4 or 8 then, at
+    most by `shrink`, so the consumer still shrinks it. Images of other formats are decoded whole.
+
+    The factor divides both sides: otherwise the decoder would fill the last column or row up, and move the content.
+    """
+    kind, size = check_header(data)
+    factors = [factor for factor in REDUCED_FLAGS if all(side % factor == 0 for side in size)]
+    factor = max((factor for factor in factors if factor <= shrink and kind in JPEG_KINDS), default=1)
     try:
         # Not imread: it cannot open every name on every system, and prints warnings about damaged files.
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED_FLAGS.get(factor, cv2.IMREAD_COLOR))
     except cv2.error:
-        image = None
-    if image is None:
+        pixels = None
+    if pixels is None:
         raise ImageError("it is damaged, or of a kind that OpenCV does not read")
-    return np.asarray(image, np.uint8)
+    width, height = size if factor > 1 else pixels.shape[1::-1]
+    return DecodedImage(np.asarray(pixels, np.uint8), width, height)
 
 
 def read_file(path: Path) -> bytes:
@@ -82,9 +116,23 @@ def open_image(file: BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.Imag
     return image
 
 
-def _check_header(data: bytes) -> None:
-    """Raise `ImageError` if the header of an image file shows that decoding it would take too much memory or time."""
+def check_header(data: bytes) -> tuple[str, tuple[int, int]]:
+    """Return Pillow's name of an image's format, and its (width, height), turned as its EXIF data says.
+
+    Raises `ImageError` if the header shows that decoding the image would take too much memory or time.
+    """
     with open_image(io.BytesIO(data)) as image:
-        kind = image.format
-    if kind in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > MAX_JPEG_SCANS:
+        kind, size = str(image.format), image.size
+        if kind in JPEG_KINDS and _is_transposed(image):
+            size = size[::-1]
+    if kind in JPEG_KINDS and (scans := data.count(b"\xff\xda")) > MAX_JPEG_SCANS:
         raise ImageError(f"it has {scans} scans, at most {MAX_JPEG_SCANS}; save it again")
+    return kind, size
+
+
+def _is_transposed(image: Image.Image) -> bool:
+    """Return whether EXIF data turns an image by a quarter, mirrored or not."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except Exception:  # noqa: BLE001 - Pillow's parser raises SyntaxError, struct.error, and others
+        return False

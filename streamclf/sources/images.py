@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from engines.arrays import U8
 from engines.printable import path_text
 from streamclf.errors import SourceError
+from streamclf.sources.decoding import EXACT, IMAGES, Decoding, WantedDecoding
 from streamclf.sources.film_clock import FIRST_REPEAT_NS, LONG_PICTURE_NS, MAX_PICTURE_NS
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.image_file import ImageError, read_image
+from streamclf.sources.frame_skipping import FrameSelector
+from streamclf.sources.image_file import DecodedImage, ImageError, check_header, decode_reduced, read_file
 from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import render_bgr
 from streamclf.units import NS
@@ -94,6 +95,9 @@ class ImageFolderSource(Source):
         self._index = 0
         self._size = (0, 0)
         self._note: str | None = None
+        self._selector: FrameSelector | None = None
+        self._wanted, self._wanted_size = EXACT, (0, 0)
+        self._decoding: Decoding = "exact"
         self._images = list_images(folder)
         self._frames = self._read()
 
@@ -103,7 +107,18 @@ class ImageFolderSource(Source):
     @property
     def info(self) -> SourceInfo:
         """Size of the latest image, and the configured rate."""
-        return SourceInfo(codec="images", width=self._size[0], height=self._size[1], fps=self._fps, note=self._note)
+        width, height = self._size
+        return SourceInfo(
+            codec=IMAGES, width=width, height=height, fps=self._fps, note=self._note, decoding=self._decoding
+        )
+
+    def set_frame_selector(self, selector: FrameSelector) -> None:
+        """See `Source`."""
+        self._selector = selector
+
+    def set_decoding(self, wanted: WantedDecoding) -> None:
+        """Decode as `wanted` says from the next image on; its factor holds for an image of the latest one's size."""
+        self._wanted, self._wanted_size = wanted, self._size
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
@@ -115,15 +130,16 @@ class ImageFolderSource(Source):
             yield from self._run(first_run=False)
 
     def _run(self, *, first_run: bool) -> Iterator[Frame]:
-        is_first, read = True, -1
+        is_first, read, last_ns = True, -1, 0
         for number, path in enumerate(self._images):
             pts_ns = round(number * NS / self._fps)
             if self._pacer is not None:
                 self._pacer.wait(pts_ns, round(NS / self._fps), restart=number == 0)
             if self._stop.is_set():
                 return
+            end_ns = round((number + 1) * NS / self._fps)
             try:
-                image = read_image(path)
+                image = self._image(read_file(path), is_needed=is_first or self._needs(last_ns, pts_ns, end_ns))
             except ImageError as error:
                 self.undecodable += 1
                 self._note = f"image {path_text(path.name)} is left out: {error}"
@@ -131,7 +147,8 @@ class ImageFolderSource(Source):
             discontinuity = is_first and not first_run
             frame = self._frame(image, pts_ns, discontinuity=discontinuity, continues=number > 0 and read == number - 1)
             yield frame
-            yield from self._repeated(frame, round((number + 1) * NS / self._fps))
+            yield from self._repeated(image, pts_ns, end_ns)
+            last_ns = pts_ns
             is_first, read = False, number
         if is_first:
             raise SourceError(
@@ -139,29 +156,54 @@ class ImageFolderSource(Source):
                 f"{path_text(self._images[0].name)}"
             )
 
-    def _repeated(self, frame: Frame, end_ns: int) -> Iterator[Frame]:
+    def _needs(self, before_ns: int, at_ns: int, after_ns: int) -> bool:
+        """Return whether a consumer may need the image at `at_ns`, which is the next after the one at `before_ns`."""
+        if self._selector is None or after_ns - at_ns > LONG_PICTURE_NS:
+            return True
+        return self._selector.may_need(before_ns, at_ns, after_ns, at_ns - before_ns)
+
+    def _image(self, data: bytes, *, is_needed: bool) -> DecodedImage | tuple[int, int]:
+        """Decode an image; if it is not needed, only check its header for its size. Raises `ImageError`."""
+        _, size = check_header(data)
+        if not is_needed:
+            return size
+        if self._wanted.decoding == "exact" or not all(self._wanted_size):
+            return decode_reduced(data, 1.0)
+        # The factor was computed for an image of another size.
+        ratio = min(now / then for now, then in zip(size, self._wanted_size, strict=True))
+        return decode_reduced(data, self._wanted.shrink * ratio)
+
+    def _repeated(self, image: DecodedImage | tuple[int, int], pts_ns: int, end_ns: int) -> Iterator[Frame]:
         """Repeat an image that lasts long until the next one, as a film does."""
-        if not LONG_PICTURE_NS < end_ns - frame.pts_ns <= MAX_PICTURE_NS:
+        if not LONG_PICTURE_NS < end_ns - pts_ns <= MAX_PICTURE_NS:
             return
-        for at_ns in range(frame.pts_ns + FIRST_REPEAT_NS, end_ns - FIRST_REPEAT_NS // 2, FIRST_REPEAT_NS):
+        for at_ns in range(pts_ns + FIRST_REPEAT_NS, end_ns - FIRST_REPEAT_NS // 2, FIRST_REPEAT_NS):
             if self._pacer is not None:
                 self._pacer.wait(at_ns, FIRST_REPEAT_NS, restart=False)
             if self._stop.is_set():
                 return
-            yield replace(self._frame(frame.image, at_ns, discontinuity=False, continues=True), repeated=True)
+            yield replace(self._frame(image, at_ns, discontinuity=False, continues=True), repeated=True)
 
-    def _frame(self, image: U8, pts_ns: int, *, discontinuity: bool, continues: bool) -> Frame:
-        height, width = image.shape[:2]
-        self._size = (width, height)
+    def _frame(
+        self, image: DecodedImage | tuple[int, int], pts_ns: int, *, discontinuity: bool, continues: bool
+    ) -> Frame:
+        """Return the next frame: an image, or only the size of one that was not decoded."""
+        pixels = None
+        if isinstance(image, DecodedImage):
+            pixels, self._size = image.pixels, (image.width, image.height)
+            self._decoding = "fast" if image.is_reduced else "exact"
+        else:
+            self._size = image
         self._index += 1
         return Frame(
             index=self._index - 1,
             pts_ns=pts_ns,
             captured_ns=time.monotonic_ns(),
-            width=width,
-            height=height,
+            width=self._size[0],
+            height=self._size[1],
             discontinuity=discontinuity,
             continues=continues,
-            image=image,
+            decoding=self._decoding,
+            image=pixels,
             render=render_bgr,
         )

@@ -41,6 +41,7 @@ def spec_fields(
         "metrics": {name: round(float(value), 5) for name, value in metrics.items()},
         "activation": recipe.activation,
         "thresholds": dict(thresholds),
+        "decode": recipe.decode,
     }
 
 

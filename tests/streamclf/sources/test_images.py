@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
@@ -11,15 +12,21 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from support.clips import draw, read_number
 
+from engines.arrays import U8
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.config.stream import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, image_file, open_source
-from streamclf.sources.image_file import ImageError, read_image
-from streamclf.sources.images import list_images
+from streamclf.sources.decoding import WantedDecoding
+from streamclf.sources.image_file import ImageError, decode_reduced, read_image
+from streamclf.sources.images import ImageFolderSource, list_images
+from streamclf.sources.resize import render_bgr
 from streamclf.units import NS
+from streamclf.windows.chunks import ChunkBuilder, ListSink
+from streamclf.windows.sampling import ChunkSampler
 
 
 def folder_of(path: Path, names: list[str]) -> Path:
@@ -228,3 +235,111 @@ def test_a_folder_without_readable_images_is_reported_with_a_remedy(tmp_path: Pa
     (tmp_path / "empty" / "a.jpg").write_bytes(b"x")
     with pytest.raises(SourceError, match=r"none of its 1 images can be read; check a\.jpg"):
         frames_of(tmp_path / "empty")
+
+
+# Images that are decoded at a smaller size, or not at all.
+
+
+def photograph(width: int, height: int) -> U8:
+    """Draw (height, width, 3) uint8 RGB with soft edges, as a lens gives, and the grain of a sensor."""
+    grain = np.random.default_rng(0).normal(0, 3, (height, width, 3))
+    return np.clip(cv2.GaussianBlur(draw(5, width, height), (0, 0), 3) + grain, 0, 255).astype(np.uint8)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "colour": {},
+    "odd": {"size": (637, 483)},
+    "progressive": {"progressive": True},
+    "4:4:4": {"subsampling": 0},
+    "grey": {"mode": "L"},
+    "CMYK": {"mode": "CMYK"},
+    "turned": {"orientation": 6},
+    "mirrored": {"orientation": 5, "size": (636, 476)},
+}
+TURNED = PictureArea(rotate=90, flip="horizontal")
+REGION = PictureArea(region=(0.1, 0.2, 0.9, 0.8))
+
+
+def jpeg(mode: str = "RGB", size: tuple[int, int] = (640, 480), orientation: int = 1, **keys: Any) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = io.BytesIO()
+    Image.fromarray(photograph(*size)).convert(mode).save(file, "JPEG", quality=90, exif=exif, **keys)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shrink", [1.9, 2.0, 5.0, 8.0])
+def test_a_jpeg_is_reduced_by_at_most_the_factor_by_which_it_is_shrunk(kind: str, shrink: float) -> None:
+    data = jpeg(**KINDS[kind])
+    exact, reduced = decode_reduced(data, 1.0), decode_reduced(data, shrink)
+    factor = {1.9: 1, 2.0: 2, 5.0: 4, 8.0: 8}[shrink]
+    factor = {"odd": 1, "mirrored": min(factor, 4)}.get(kind, factor)  # it divides the sides
+    assert (reduced.width, reduced.height) == (exact.width, exact.height) == exact.pixels.shape[1::-1]
+    assert reduced.pixels.shape[:2] == (exact.height // factor, exact.width // factor)
+    assert reduced.is_reduced == (factor > 1)
+    for area in (WHOLE, TURNED):
+        found = []
+        for pixels in (exact.pixels, reduced.pixels):
+            out = np.zeros((int(exact.height / shrink), int(exact.width / shrink), 3), np.uint8)
+            render_bgr(pixels, *out.shape[:2], "letterbox", out, area)
+            found.append(out.astype(int))
+        difference = np.abs(found[0] - found[1])
+        assert difference.mean() < 1.0, area
+        assert difference.max() < 40, area
+
+
+def test_only_jpeg_files_are_reduced() -> None:
+    ok, data = cv2.imencode(".png", photograph(320, 180))
+    assert ok
+    assert not decode_reduced(data.tobytes(), 8.0).is_reduced
+
+
+def test_a_damaged_exif_header_does_not_prevent_reading() -> None:
+    data = jpeg(orientation=6)
+    damaged = data.replace(b"Exif\0\0MM", b"Exif\0\0XX").replace(b"Exif\0\0II", b"Exif\0\0XX")
+    assert damaged != data
+    assert decode_reduced(damaged, 4.0).pixels.size
+
+
+def test_a_folder_is_reduced_for_its_largest_view_whatever_the_size_of_each_image(tmp_path: Path) -> None:
+    sizes = [(640, 480), (640, 480), (1280, 960), (320, 240), (640, 200)]
+    for number, size in enumerate(sizes):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(size=size))
+    with ImageFolderSource(tmp_path, fps=10) as source:
+        source.set_decoding(WantedDecoding("fast", 1.0))  # before the size is known
+        frames = [next(source)]
+        source.set_decoding(WantedDecoding("fast", 4.0))  # 160 x 120 pixels are needed
+        frames += source
+    assert [(frame.width, frame.height) for frame in frames] == sizes
+    assert [frame.image.shape[1::-1] for frame in frames] == [
+        (640, 480),
+        (160, 120),
+        (160, 120),
+        (160, 120),
+        (640, 200),
+    ]
+    assert [frame.decoding for frame in frames] == ["exact", "fast", "fast", "fast", "exact"]
+    assert [frame.size_of(REGION) for frame in frames[:3]] == [(288, 512), (288, 512), (576, 1024)]
+
+
+def test_images_that_sampling_does_not_need_are_not_decoded(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "a", [f"{number}.jpg" for number in range(50)])
+    (folder / "31.jpg").write_bytes(b"no image")
+    found = []
+    for skip in (False, True):
+        sampler, sink = ChunkSampler(5, 2), ListSink((2, 90, 160, 3))
+        builder = ChunkBuilder(sampler, sink, height=90, width=160, resize="stretch")
+        with ImageFolderSource(folder, fps=25) as source:
+            if skip:
+                source.set_frame_selector(sampler)
+            frames = []
+            for frame in source:
+                frames.append(frame)
+                builder.push(frame)
+            assert source.undecodable == 1, "the header of every image is checked"
+        found.append([(chunk.start_pts_ns, pixels.tobytes()) for chunk, pixels in sink.pop_all()])
+        assert len(frames) == 49
+        assert sum(frame.skipped for frame in frames) == (0 if not skip else pytest.approx(39, abs=2))
+    assert found[0] == found[1]
+    assert len(found[0]) == 5
