@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from streamclf.config.source_settings import DecodeMode
@@ -25,31 +25,24 @@ MIN_SHRINK: Final = 2.0
 class FastOptions:
     """The options with which one of FFmpeg's decoders works faster, and less exactly."""
 
-    decoder: Mapping[str, str] = field(default_factory=dict)
+    decoder: Mapping[str, str]
     """Options by name, as PyAV's `CodecContext.options` takes them."""
-    reductions: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
-    """Further options by the factor by which they reduce the picture along each axis."""
 
     def for_shrink(self, shrink: float) -> dict[str, str]:
         """Return the options where the consumer with the largest picture shrinks the source's by `shrink`, 1 or more.
 
         An option that makes the decoder return smaller pictures must leave at least that consumer's size.
         """
-        factor = self.reduction_for(shrink)
-        return {**self.decoder, **self.reductions.get(factor, {})}
-
-    def reduction_for(self, shrink: float) -> int:
-        """Return the factor by which the decoder reduces the picture for that consumer."""
-        return max((factor for factor in self.reductions if factor <= shrink), default=1)
+        return dict(self.decoder)
 
 
-IMAGES: Final = "images"
-"""The codec of a folder of images. OpenCV reduces its JPEG files (`streamclf.sources.image_file`)."""
 NO_LOOP_FILTER: Final = FastOptions(decoder={"skip_loop_filter": "all"})
+IMAGES: Final = "images"
+"""The codec of a folder of images, whose JPEG files OpenCV reduces (`streamclf.sources.image_file`)."""
 DECODERS: Final[Mapping[str, FastOptions]] = {
     "h264": NO_LOOP_FILTER,
     "hevc": NO_LOOP_FILTER,
-    IMAGES: FastOptions(reductions={factor: {} for factor in (2, 4, 8)}),
+    IMAGES: FastOptions(decoder={}),
 }
 """The decoders that have a fast way, by FFmpeg's name."""
 
