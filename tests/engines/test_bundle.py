@@ -105,7 +105,7 @@ def test_a_spec_keeps_the_order_of_parts_and_leaves_out_defaults(path: Path) -> 
     """A version that does not know the new keys reads a spec that does not need them."""
     fields = load_bundle(path).spec.model_dump(exclude={"files"})
     write_spec(path, fields)
-    assert not {"activation", "thresholds", "feature_parts", "short_clips"} & set(
+    assert not {"activation", "thresholds", "feature_parts", "short_clips", "decode"} & set(
         json.loads((path / "spec.json").read_text())
     )
     parts, thresholds = {"motion": 1, "appearance": 2}, {"bright": 0.3}
@@ -116,6 +116,11 @@ def test_a_spec_keeps_the_order_of_parts_and_leaves_out_defaults(path: Path) -> 
     np.testing.assert_allclose(spec.label_thresholds, [0.5, 0.3])
     edit_spec(path, activation="sigmoid", labels=["one"], thresholds={})
     assert load_bundle(path).spec.labels == ("one",)
+    write_spec(path, {**fields, "decode": "exact"})
+    assert load_bundle(path).spec.decode == "exact"
+    edit_spec(path, decode="fast")
+    with pytest.raises(BundleError, match="decode: Input should be 'auto' or 'exact'"):
+        load_bundle(path)
 
 
 def test_a_file_name_with_a_path_is_refused(path: Path) -> None:

@@ -22,7 +22,7 @@ from support.clips import write_clip
 
 import streamclf
 from engines.arrays import U8
-from engines.bundle import load_bundle
+from engines.bundle import load_bundle, write_spec
 from streamclf.cli import _main
 from streamclf.errors import ModelError, SourceError, UsageError
 
@@ -90,6 +90,33 @@ def test_a_file_has_the_windows_of_the_command_line(
         assert as_json(windows) == printed["windows"]
         assert [window.short_clip for window in windows] == [printed.get("short_clip", {}).get("fill")] * len(windows)
     assert (frames == 9) == (windows[0].short_clip == "hold")
+
+
+def test_a_film_may_be_decoded_fast_as_on_the_command_line(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`auto` is fast here, because the model's picture is much smaller than the film's, unless its bundle objects."""
+    film = write_clip(tmp_path / "film.mp4", options={"preset": "veryfast", "crf": "40", "bf": "0"})
+    vectors = {}
+    for decode in ("exact", "fast", "auto"):
+        windows = list(streamclf.classify(film, model=bundle, decode=decode, **BACKEND))  # type: ignore[arg-type]
+        vectors[decode] = np.stack([window.vector for window in windows])
+        command = ["classify", str(film), "--model", str(bundle), "--json", "--decode", decode]
+        assert _main([*command, "--backend", "onnxruntime", "--precision", "fp32"]) == 0
+        assert as_json(windows) == json.loads(capsys.readouterr().out)["windows"]
+    assert not np.array_equal(vectors["fast"], vectors["exact"])
+    np.testing.assert_array_equal(vectors["auto"], vectors["fast"])
+    own = make_brightness_bundle(tmp_path / "own").path
+    write_spec(own, load_bundle(own).spec.model_dump(exclude={"files"}) | {"decode": "exact"})
+    windows = list(streamclf.classify(film, model=own, decode="auto", **BACKEND))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(np.stack([window.vector for window in windows]), vectors["exact"])
+
+
+def test_an_unknown_decode_and_one_for_frames_are_refused(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="decode='turbo': must be one of auto, exact, fast"):
+        streamclf.classify(tmp_path / "film.mp4", model=bundle, decode="turbo")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="decode=fast: only for films"):
+        streamclf.classify(np.zeros((9, 8, 8, 3), np.uint8), model=bundle, fps=10, decode="fast")
 
 
 @pytest.mark.parametrize("whole_clips", ["windows", "stretch"])

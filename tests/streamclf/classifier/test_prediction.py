@@ -14,7 +14,7 @@ from streamclf.windows.assembler import Window
 LABELS = tuple(f"label {i}" for i in range(100))
 
 
-def body(probabilities: np.ndarray, **spec: Any) -> dict[str, Any]:
+def body(probabilities: np.ndarray, fast: int = 0, **spec: Any) -> dict[str, Any]:
     chosen = ModelSpec.model_construct(labels=LABELS, name="m", version="1", **spec)
     window = Window(
         slots=np.zeros(1, np.int32),
@@ -24,6 +24,7 @@ def body(probabilities: np.ndarray, **spec: Any) -> dict[str, Any]:
         frames=1,
         duplicates=0,
         corrupt=0,
+        fast=fast,
         segment=0,
     )
     pending = PendingChunk(feed="a", slot=0, window=window, dropped={})
@@ -43,3 +44,9 @@ def test_present_labels_are_listed_by_probability() -> None:
 
 def test_labels_that_exclude_each_other_are_not_listed() -> None:
     assert "labels" not in body(np.linspace(0, 0.45, 100), thresholds={"label 0": 0.1})
+
+
+def test_only_windows_with_fast_frames_say_how_they_were_decoded() -> None:
+    """All other predictions stay the same, byte for byte."""
+    assert "decode" not in body(np.zeros(100))
+    assert body(np.zeros(100), fast=1)["decode"] == "fast"

@@ -14,8 +14,10 @@ from support.clips import X264, film, write_clip
 from support.rtsp_server import RtspServer
 
 from streamclf.config.picture_area import WHOLE, PictureArea
+from streamclf.config.service import parse_config
 from streamclf.config.source_settings import DecodeMode
 from streamclf.config.stream import StreamConfig
+from streamclf.errors import ConfigError
 from streamclf.sources import open_source, switching_decoder
 from streamclf.sources.av_container import AvContainer
 from streamclf.sources.decoding import (
@@ -218,3 +220,19 @@ def test_films_follow_their_models_and_area() -> None:
     assert film_decoding("fast", "h264", (0, 0), views, WHOLE).decoding == "fast"
     assert film_decoding("exact", "h264", (1280, 720), views, WHOLE) == EXACT
     assert film_decoding("auto", "vp9", (1280, 720), views, WHOLE) == EXACT
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"decode": "cuda"}, "decode=cuda: cuda is a device; write decode_device: cuda"),
+        ({"decode": "cpu"}, "decode=cpu: cpu is a device; write decode_device: cpu"),
+        ({"decode": "turbo"}, "decode=turbo: Input should be 'auto', 'exact' or 'fast'"),
+        ({"decode_device": "fast"}, "decode_device=fast: Input should be 'auto', 'cpu', 'cuda'"),
+    ],
+)
+def test_an_unknown_value_is_refused_with_the_list(tmp_path: Path, keys: dict[str, str], message: str) -> None:
+    for raw in ({"streams": {"a": {"url": "a.mp4", **keys}}}, {"defaults": keys, "streams": {"a": {"url": "a.mp4"}}}):
+        with pytest.raises(ConfigError) as caught:
+            parse_config(raw, base=tmp_path, origin="x")
+        assert message in str(caught.value)

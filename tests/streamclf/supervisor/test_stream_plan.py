@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from streamclf.builtin_models import find_bundle
 from streamclf.config.service import ServiceConfig
 from streamclf.config.views import UNNAMED
@@ -36,6 +38,20 @@ def test_keys_of_the_classifier_need_no_other_capture_process() -> None:
     assert view().update != view(motion_gate=2).update
     assert view().update != view(unknown_below=0.3).update
     assert view().same_channels(view(hop=3, region=[0, 0, 0.5, 0.5]))
+
+
+def test_decode_needs_no_other_capture_process_and_follows_the_models() -> None:
+    """With `auto`, one model that needs exact pictures decides for the whole stream."""
+    assert plan(decode="exact").same_capture(plan(decode="fast"))
+    checked = several(streams={"a": {"url": "a.mp4"}, "b": {"url": "b.mp4", "models": ["hands"]}})
+    for needs, expected in (("auto", {"a": "auto", "b": "auto"}), ("exact", {"a": "exact", "b": "auto"})):
+        spec = CAMERA.spec.model_copy(update={"decode": needs})
+        bundles = {**checked.bundles, "camera": replace(CAMERA, spec=spec), "again": replace(CAMERA, spec=spec)}
+        found = plan_streams(CheckedConfig(checked.config, bundles), NAMES)
+        assert {name: each.source.decode for name, each in found.items()} == expected
+    for mode in ("exact", "fast"):
+        found = plan_streams(several(streams={"a": {"url": "a.mp4", "decode": mode}}), NAMES)
+        assert found["a"].source.decode == mode, "an explicit value stays"
 
 
 def test_keys_of_the_source_need_another_capture_process_and_pace_needs_other_channels_too() -> None:
