@@ -68,10 +68,8 @@ def format_comparison(result: dict[str, Any]) -> list[str]:
         values = [result["exact"][key], result["fast"][key], result["fast_over_exact"].get(key)]
         shown = ["-" if value is None else f"{value:.4g}" for value in values]
         lines.append(f"{key:24} {shown[0]:<10} {shown[1]:<10} {shown[2]}")
-    lines += [
-        "",
-        f"missed, dropped          {sum(each['missed'] for each in rounds)}, {sum(each['dropped'] for each in rounds)}",
-    ]
+    missed, dropped = (sum(each[key] for each in rounds) for key in ("missed", "dropped"))
+    lines += ["", f"missed, dropped          {missed}, {dropped}: {'sustained' if result['held'] else 'NOT SUSTAINED'}"]
     return lines
 
 

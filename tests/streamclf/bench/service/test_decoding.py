@@ -37,8 +37,10 @@ def test_each_figure_is_the_mean_of_the_rounds_of_its_decoding() -> None:
     assert result["fast_over_exact"].keys() == FIGURES.keys() - {"latency_p99_ms", "efficiency"}
     lines = format_comparison(result)
     assert any(line.split() == ["cpu_s_per_s", "0.6", "0.3", "0.5"] for line in lines)
-    assert lines[-1].endswith("4, 8")
-    assert not compare_reports([*reports[:3], report("exact", 1.0, held=False)])["held"]
+    assert lines[-1].endswith("4, 8: sustained")
+    overloaded = compare_reports([*reports[:3], report("exact", 1.0, held=False)])
+    assert not overloaded["held"]
+    assert format_comparison(overloaded)[-1].endswith("NOT SUSTAINED")
 
 
 def test_the_rounds_alternate_with_one_film_and_one_limit(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
