@@ -27,8 +27,8 @@ def _find_endpoint(text: str) -> str:
 
 
 _ENDPOINT_HELP = (
-    "Address of the service's events, like tcp://127.0.0.1:5555, its configuration (.yaml), or a key file from "
-    "`streamclf keys`"
+    "Address of the service's events, like tcp://127.0.0.1:5555, or of a fleet, like fleet://127.0.0.1:5550; its "
+    "configuration (.yaml), or a key file from `streamclf keys`"
 )
 Endpoint = Annotated[str, typer.Argument(callback=_find_endpoint, help=f"{_ENDPOINT_HELP}.")]
 OptionalEndpoint = Annotated[

@@ -14,7 +14,7 @@ import zmq
 from streamclf.errors import BusError, EventError
 from streamclf.events.directory import MAX_DIRECTORY_BYTES, Directory, DirectoryNode, DirectoryStream, parse_directory
 from streamclf.net.curve_client import HandshakeMonitor, ServiceAddress
-from streamclf.net.endpoints import directory_endpoint, is_remote_endpoint
+from streamclf.net.endpoints import DIRECTORY_PORT, directory_endpoint, is_remote_endpoint
 from streamclf.net.zeromq import open_socket
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class DirectoryClient:
             self._socket.send(orjson.dumps(request), zmq.NOBLOCK)
             self._sent_s = time.monotonic()
         except zmq.ZMQError as error:
-            self._fail(f"{error.strerror}; must be like {self._name.rpartition(':')[0]}:5557")
+            self._fail(f"{error.strerror}; give an address like fleet://host:{DIRECTORY_PORT}")
 
     def _open(self) -> None:
         self._socket = open_socket(self._context, zmq.DEALER, max_bytes=MAX_DIRECTORY_BYTES)

@@ -13,7 +13,7 @@ from typing import Final
 from streamclf.client.subscription import subscribe
 from streamclf.errors import StreamclfError
 from streamclf.events.types import Heartbeat, Lost, Prediction, Received, Status
-from streamclf.fleet.messages import IDLE_STREAM, Health
+from streamclf.fleet.messages import Health
 from streamclf.net.endpoints import local_endpoint
 
 LATENCY_S: Final = 10.0
@@ -63,7 +63,7 @@ class LocalStatus:
                 not_live=not_live,
                 latency_ms=recent[int(0.95 * (len(recent) - 1))] if recent else None,
                 dropped=sum(self._dropped.values()),
-                refused=sum(count for stream, count in refused.items() if stream != IDLE_STREAM),
+                refused=sum(refused.values()),
             )
 
     def forget(self, stream: str) -> None:

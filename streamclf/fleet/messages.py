@@ -11,8 +11,6 @@ from typing import Any, Final
 
 PROTOCOL: Final = 1
 """Version of these messages. A node with another one gets no streams."""
-IDLE_STREAM: Final = "_idle"
-"""A paused stream, which a service without streams needs. It keeps the engine loaded and the journal readable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,13 @@ from typing import Any, Final
 import orjson
 
 from streamclf.errors import UsageError
-from streamclf.fleet.messages import IDLE_STREAM, NodeSpec
+from streamclf.fleet.messages import NodeSpec
 from streamclf.fleet.model_store import ModelStore
 from streamclf.fleet.setup import MODEL_PREFIX
 from streamclf.fleet.store import make_private_folder, write_private
 from streamclf.net.curve_keys import make_keys
 from streamclf.runtime.file_lock import open_locked
+from streamclf.runtime.lease_file import IDLE_STREAM
 
 MAX_NODES: Final = 64
 """Nodes of one fleet on one machine."""

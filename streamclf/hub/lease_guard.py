@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from streamclf.errors import EventError
-from streamclf.runtime.lease_file import MAX_LEASE_S, Lease, lease_clock_ns, read_leases
+from streamclf.runtime.lease_file import IDLE_STREAM, MAX_LEASE_S, Lease, lease_clock_ns, read_leases
 from streamclf.units import NS
 
 MAX_COUNTED: Final = 400
@@ -75,7 +75,7 @@ class LeaseGuard:
             age_ns = time.monotonic_ns() - captured_ns
             if age_ns > lease_clock_ns() - self._since_ns[stream]:
                 token = None
-        if token is None:
+        if token is None and stream != IDLE_STREAM:
             self.refused[stream if stream in self.refused or len(self.refused) < MAX_COUNTED else OTHER] += 1
         return token
 

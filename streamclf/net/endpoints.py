@@ -11,8 +11,8 @@ from streamclf.errors import BusError, UsageError
 
 ENDPOINT: Final = re.compile(r"^(tcp://[^\s/]+:(\d{1,5}|\*)|ipc://\S+)$")
 FLEET_SCHEME: Final = "fleet://"
-DIRECTORY_PORT: Final = 5557
-"""The usual port of a fleet's directory; 5555 and 5556 are those of a service."""
+DIRECTORY_PORT: Final = 5550
+"""The port of a fleet's directory if its file does not name another."""
 _TCP: Final = re.compile(r"tcp://(?P<host>\[[^\]]+\]|[^:/\s]+):(?P<port>\d{1,5}|\*)")
 
 
@@ -52,7 +52,7 @@ def check_service_endpoint(endpoint: str) -> None:
     if endpoint.startswith(FLEET_SCHEME):
         directory_endpoint(endpoint)
     elif not ENDPOINT.match(endpoint):
-        raise UsageError(f"endpoint {endpoint!r}: must be like tcp://192.0.2.7:5555 or fleet://192.0.2.7:5557")
+        raise UsageError(f"endpoint {endpoint!r}: must be like tcp://192.0.2.7:5555 or fleet://192.0.2.7:5550")
 
 
 def is_remote_endpoint(endpoint: str) -> bool:

@@ -18,6 +18,8 @@ from streamclf.errors import EventError
 from streamclf.events.types import LeaseToken, StreamName
 
 MAX_LEASE_FILE_BYTES: Final = 4 << 20
+IDLE_STREAM: Final = "_idle"
+"""A paused stream that a node without streams configures. It never gets a lease, and is not counted."""
 MAX_LEASE_S: Final = 600.0
 """A lease that ends later than this is refused: the file is not of this machine, or damaged."""
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

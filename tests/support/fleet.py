@@ -163,7 +163,7 @@ def receive(events: Subscription, count: int, deadline_s: float = 15.0) -> list[
     return found
 
 
-def quiet(events: Subscription, seconds: float = 1.2) -> None:
+def quiet(events: Subscription, seconds: float = 0.7) -> None:
     """Check that no event of a stream arrives for a while."""
     end_s = time.monotonic() + seconds
     while (left_s := end_s - time.monotonic()) > 0:

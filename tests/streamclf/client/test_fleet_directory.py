@@ -83,11 +83,11 @@ def fault_of(context: zmq.Context[zmq.Socket[bytes]], port: int, deadline_s: flo
 
 
 @pytest.mark.parametrize(
-    "address", ["fleet://host", "fleet://", "fleet://host:0", "fleet://host:70000", "fleet://*:5557", "fleet:///etc/passwd",
-                "fleet://host:5557/x", "fleet://a b:5557"]
+    "address", ["fleet://host", "fleet://", "fleet://host:0", "fleet://host:70000", "fleet://*:5550", "fleet:///etc/passwd",
+                "fleet://host:5550/x", "fleet://a b:5550"]
 )  # fmt: skip
 def test_address_without_host_and_port_is_refused_with_an_example(address: str) -> None:
-    with pytest.raises(UsageError, match="must be like fleet://host:5557"):
+    with pytest.raises(UsageError, match="must be like fleet://host:5550"):
         subscribe(address)
 
 

@@ -201,3 +201,16 @@ def test_present_labels_are_those_above_their_thresholds() -> None:
     assert view.latest.present == (("wave", 0.9), ("still", 0.1))
     view.apply(prediction(labels=()), 1.0)
     assert view.latest.present == ()
+
+
+def test_events_of_an_earlier_lease_change_nothing_and_a_later_one_ends_actions() -> None:
+    state = StreamState()
+    for event in (status("live", lease=3), action("start", lease=3), prediction("wave", lease=3)):
+        state.apply(event, 1.0)
+    assert state.active
+    state.apply(prediction("still", lease=5), 2.0)
+    assert not state.active
+    for event in (status("offline", lease=3), action("start", lease=3), prediction("wave", lease=3)):
+        state.apply(event, 3.0)  # the node that was lost has returned
+    assert (state.state, state.top[0][0], state.predicted_at_s) == ("live", "still", 2.0)
+    assert not state.active

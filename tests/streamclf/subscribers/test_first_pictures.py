@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from support.fleet import FleetRig
 from support.hub_process import HubProcess, status, wait_until
 from support.preview_camera import PreviewCamera, grey_jpeg
 
@@ -19,12 +20,13 @@ from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers import first_pictures
 from streamclf.subscribers.first_pictures import MAX_AGE_S, FirstPictures
 
+EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
 
 
 def start_of(stream: str, offset: int, phase: Any = "start") -> Action:
     return Action(
-        stream=stream, epoch="9f" * 16, offset=offset, previous=0, time=NOW, label="wave", phase=phase,
+        stream=stream, epoch=EPOCH, offset=offset, previous=0, time=NOW, label="wave", phase=phase,
         started_s=1.0, at_s=2.0, probability=0.9, peak=0.95,
     )  # fmt: skip
 
@@ -47,13 +49,29 @@ def test_a_preview_is_requested_at_the_start_only(hub: HubProcess) -> None:
         assert pictures.fetch([(start_of("door", 6, "end"), 0.0), (start_of("door", 7), MAX_AGE_S + 1)], stop) == {}
         assert camera.posted == 0
         starts = [(start_of("door", 8), 0.1), (start_of("yard", 9), 0.1), (start_of("door", 10), 0.1)]
-        assert pictures.fetch(starts, stop) == dict.fromkeys((8, 9, 10), camera.jpeg)
+        assert pictures.fetch(starts, stop) == {(EPOCH, offset): camera.jpeg for offset in (8, 9, 10)}
         wait_until(lambda: not link.preview_wanted("door"), "the cancellation")
         # The previews that were sent before the cancellation came are not taken for new ones.
         old, camera.jpeg = camera.jpeg, grey_jpeg(200)
         found = pictures.fetch([(start_of("door", 11), 0.1)], stop)
-        assert found[11] != old
+        assert found[EPOCH, 11] != old
         assert pictures.missed == 0
+
+
+def test_a_fleet_is_asked_at_the_node_that_runs_the_stream() -> None:
+    with FleetRig("a", "b") as fleet:
+        fleet.give("door", "b")
+        with (
+            EventProducer(fleet.hubs["b"].link, "capture-door") as link,
+            PreviewCamera(link, "door") as camera,
+            closing(FirstPictures(ServiceAddress(endpoint=fleet.address))) as pictures,
+        ):
+            link.post(status("door", "live"))
+            pictures.receive(1.0)  # reads the directory
+            found: dict[tuple[str, int], bytes] = {}
+            for _ in range(10):
+                found = found or pictures.fetch([(start_of("door", 8), 0.1)], StopRequest())
+            assert found == {(EPOCH, 8): camera.jpeg}
 
 
 def test_a_stalled_stream_is_not_waited_for(hub: HubProcess, monkeypatch: pytest.MonkeyPatch) -> None:

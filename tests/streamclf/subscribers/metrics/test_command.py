@@ -18,13 +18,14 @@ from support.service import Service
 from support.short_silence import short_silence_program
 
 from streamclf.events.drafts import Draft
+from streamclf.events.fleet_heartbeat import FleetHeartbeat, NodeSummary
 from streamclf.events.types import Action, Heartbeat, Latency, Lost, Prediction, Status, Window
 from streamclf.producer.link import EventProducer
 from streamclf.subscribers.metrics.command import MAX_LABELS, MAX_STREAMS, MetricsCollector
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
-ORDER = ("version", "stream", "region", "model", "label", "phase", "state", "cause", "name", "le")
+ORDER = ("version", "node", "stream", "region", "model", "label", "phase", "state", "cause", "name", "le")
 
 
 def prediction_event(label: str = "wave", stream: str = "door", **more: Any) -> Prediction:
@@ -107,6 +108,29 @@ def test_events_become_metrics() -> None:
     assert found["streamclf_up", ()] == 1
     collector.apply(action_event("end"))
     assert samples(collector)["streamclf_action_active", ("door", "wave")] == 0
+
+
+def test_leases_nodes_and_actions_of_a_lost_node_are_metrics() -> None:
+    collector = MetricsCollector(60.0)
+    node = NodeSummary(name="a", condition="lost", since=NOW, streams=("door",), reason="no answer")
+    fleet = FleetHeartbeat(
+        epoch=EPOCH, time=NOW, head=1, oldest=1, last={}, replay="", leases={"door": 5}, refused={"door": 12},
+        streams=("door", "yard"), nodes={"a": node}, owners={"door": "a"}, unplaced={"yard": "too little"},
+        overtaken=2,
+    )  # fmt: skip
+    for event in (action_event("start", lease=3), prediction_event(lease=5), action_event("update", lease=3), fleet):
+        collector.apply(event)
+    found = samples(collector)
+    assert found["streamclf_lease_refused_total", ("door",)] == 12
+    assert found["streamclf_node_up", ("a",)] == 0
+    assert found["streamclf_node_streams", ("a",)] == 1
+    assert found["streamclf_overtaken_total", ()] == 2
+    active = {key: value for key, value in found.items() if key[0] == "streamclf_action_active"}
+    assert list(active.values()) == [0]
+    text = collector.pages()["/healthz"]()[2].decode()
+    assert "node a: lost since" in text
+    assert "stream door: node a is lost" in text
+    assert "stream yard: on no node: too little" in text
 
 
 def test_drops_and_gated_chunks_are_metrics_and_no_sample_repeats() -> None:

@@ -239,6 +239,20 @@ def test_an_old_start_does_not_switch_on_but_an_old_end_switches_off() -> None:
     assert [json.loads(p).get("state") for _, p, _ in messages(topics, action("end"), age_s=old)] == [None, "OFF"]
 
 
+def test_another_node_of_the_fleet_ends_the_actions_of_the_one_before() -> None:
+    topics = Topics("streamclf", memory={}, types=("action",))
+    messages(topics, status("live", actions=("wave",), lease=3), action("start", lease=3))
+    again = Topics("streamclf", memory=topics.memory(), types=("action",))
+    for each in (topics, again):
+        moved = messages(each, prediction("still", lease=5))
+        assert json.loads({topic: text for topic, text, _ in moved}["streamclf/door/active/wave"])["state"] == "OFF"
+        # The journal of the lost node is read later: its events are passed on, and change no state.
+        for phase in ("start", "update", "end"):
+            late = messages(each, action(phase, lease=3))
+            assert [topic for topic, _, _ in late if topic != "streamclf/door/action"] == []
+        assert any(topic.endswith("active/wave") for topic, _, _ in messages(each, action("start", lease=5)))
+
+
 def test_another_process_continues_from_the_memory() -> None:
     first = Topics("streamclf", memory={})
     messages(first, status("live"), prediction("wave"), action("start"))
