@@ -27,6 +27,7 @@ from streamclf.runtime.liveness import Liveness
 from streamclf.runtime.plain_messages import decode_message
 from streamclf.runtime.profiling import open_stages
 from streamclf.sources import Source, open_source
+from streamclf.sources.card_use import pictures_scaled
 from streamclf.windows.sampling import ChunkMeta
 
 if TYPE_CHECKING:
@@ -87,7 +88,14 @@ class Capture:
         self._previews = Previewer(producer, job.stream, job.picture)
         self._frozen_detector = FrozenDetector()
         self._stages = open_stages(f"capture-{job.stream}")
-        self._views = ViewSet(job.views, job.stream, stop, self._stages, self._detect_frozen)
+        self._views = ViewSet(
+            job.views,
+            job.stream,
+            stop,
+            self._stages,
+            self._detect_frozen,
+            wants_pixels=bool(job.source.frozen_after_s),
+        )
         if clips is not None:
             clips.areas = self._views.areas
         # Any time may pass between two frames of a file, so silence is a stall only for live sources.
@@ -205,7 +213,10 @@ class Capture:
         return self._previews.wanted or (self._clips is not None and self._clips.takes_pictures)
 
     def _counters(self) -> dict[str, int]:
-        return self._views.counters | (self._clips.counters if self._clips else {})
+        counters = self._views.counters
+        if "gpu_chunks" in counters:
+            counters["gpu_pictures"] = pictures_scaled()
+        return counters | (self._clips.counters if self._clips else {})
 
     def _detect_frozen(self, chunk: ChunkMeta, pixels: U8) -> None:
         """Check the sampled frames of one view only, so that a higher frame rate or another view costs no more."""

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -17,11 +17,14 @@ from streamclf.runtime.capture_job import CaptureChange, ViewJob
 from streamclf.runtime.profiling import Stages
 from streamclf.sources import Frame
 from streamclf.sources.picture_part import RegionTooSmallError
+from streamclf.windows.card_slots import CardSlots
 from streamclf.windows.chunks import ChunkBuilder
 from streamclf.windows.ring import CommitCallback, RingWriter
 from streamclf.windows.ring_progress import ProgressWaiter
 from streamclf.windows.sampling import ChunkMeta, ChunkSampler
 
+DESCRIPTORS: Final = ("ring_fd", "wake_fd", "progress_fd", "card_fd")
+"""The fields of a `ViewJob` whose descriptors come with a `CaptureChange`, in this order."""
 COUNTERS: Final = {
     "chunks": "completed",
     "sampled": "sampled",
@@ -35,9 +38,18 @@ class View:
     """One view: its sampler, and the ring that it fills."""
 
     def __init__(
-        self, job: ViewJob, stream: str, stop: threading.Event, stages: Stages, on_commit: CommitCallback
+        self,
+        job: ViewJob,
+        stream: str,
+        stop: threading.Event,
+        stages: Stages,
+        on_commit: CommitCallback,
+        wants_pixels: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Attach to the ring. Raises `RingError` if it is not the ring of this job. `on_commit` gets each chunk."""
+        """Attach to the ring. Raises `RingError` if it is not the ring of this job. `on_commit` gets each chunk.
+
+        `wants_pixels`: whether `on_commit` uses the pixels of the next chunk. Pixels may be in a GPU's memory.
+        """
         self.job = job
         self._stages = stages
         progress = None if job.progress_fd is None else ProgressWaiter(job.progress_fd, stop)
@@ -50,6 +62,7 @@ class View:
             )
         self.fault: str | None = None
         """Why the view shows nothing; None while it does."""
+        self.card = None if job.card_fd is None else CardSlots(self._ring, job.card_fd, wants_pixels=wants_pixels)
         self.sampler = ChunkSampler(job.fps, job.frames_per_chunk, first_segment=self._ring.next_segment)
         self.connect()
 
@@ -59,11 +72,22 @@ class View:
         left, top, right, bottom = self.job.area.region or EVERYTHING
         return (right - left) * (bottom - top)
 
+    @property
+    def gpu_chunks(self) -> int:
+        """Chunks whose pixels stayed on the GPU."""
+        return 0 if self.card is None else self.card.chunks
+
     def connect(self) -> None:
         """Begin a new connection: the next frame does not follow the frames before it."""
         job = self.job
         self._builder = ChunkBuilder(
-            self.sampler, self._ring, height=job.height, width=job.width, resize=job.resize, area=job.area
+            self.sampler,
+            self._ring,
+            height=job.height,
+            width=job.width,
+            resize=job.resize,
+            area=job.area,
+            card=self.card,
         )
         self._is_first = True
 
@@ -97,6 +121,8 @@ class View:
     def close(self) -> None:
         """Release the ring and the descriptors, which belong to this process."""
         del self._builder  # it holds the memory of the next chunk
+        if self.card is not None:
+            self.card.close()
         self._ring.close()
         for fd in (self.job.ring_fd, self.job.wake_fd, self.job.progress_fd):
             if fd is not None:
@@ -122,9 +148,15 @@ class ViewSet:
         stop: threading.Event,
         stages: Stages,
         on_commit: CommitCallback,
+        *,
+        wants_pixels: bool = True,
     ) -> None:
-        """Open the views. `on_commit` gets the chunks of the view that shows most of the picture."""
+        """Open the views. `on_commit` gets the chunks of the view that shows most of the picture.
+
+        `wants_pixels`: whether it uses the chunks' pixels.
+        """
         self._stream, self._stop, self._stages, self._on_commit = stream, stop, stages, on_commit
+        self._wants_pixels = wants_pixels
         self._views: dict[str, View] = {}
         self._removed: Counter[str] = Counter()
         """Counters of the views that were removed: a stream's counters never decrease."""
@@ -138,10 +170,13 @@ class ViewSet:
     def counters(self) -> dict[str, int]:
         """The counters of all views together, by their names in a status."""
         views = tuple(self._views.values())  # the thread `status` asks, too
-        return {
+        counters = {
             name: self._removed[name] + sum(getattr(view.sampler, key) for view in views)
             for name, key in COUNTERS.items()
         }
+        if any(view.card is not None for view in views):
+            counters["gpu_chunks"] = self._removed["gpu_chunks"] + sum(view.gpu_chunks for view in views)
+        return counters
 
     def areas(self) -> dict[str, Rectangle]:
         """Return the rectangle of each region by name, "" for one without a name; any thread may call it."""
@@ -153,6 +188,7 @@ class ViewSet:
         if change.remove is not None and (view := self._views.pop(change.remove, None)):
             for name, key in COUNTERS.items():
                 self._removed[name] += getattr(view.sampler, key)
+            self._removed["gpu_chunks"] += view.gpu_chunks
             view.close()
         if change.add is not None:
             ring_fd, wake_fd, *progress = fds
@@ -177,8 +213,14 @@ class ViewSet:
         return any(view.sampler.may_need_previous(before_ns, at_ns, shortest_ns) for view in self)
 
     def _add(self, job: ViewJob) -> None:
+        def is_largest() -> bool:
+            return max(self, key=lambda view: (view.fault is None, view.shown_share)).job.view == job.view
+
         def on_commit(chunk: ChunkMeta, pixels: object) -> None:
-            if max(self, key=lambda view: (view.fault is None, view.shown_share)).job.view == job.view:
+            if is_largest():
                 self._on_commit(chunk, pixels)  # type: ignore[arg-type]
 
-        self._views[job.view] = View(job, self._stream, self._stop, self._stages, on_commit)
+        def wants_pixels() -> bool:
+            return self._wants_pixels and is_largest()
+
+        self._views[job.view] = View(job, self._stream, self._stop, self._stages, on_commit, wants_pixels)

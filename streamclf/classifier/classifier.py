@@ -92,6 +92,7 @@ class Classifier:
         self.feeds.append(feed)
         self._by_name[feed.name] = feed
         self._publisher.configure(feed, self.group)
+        feed.use_engines(self.group)
 
     def remove_feed(self, name: str) -> Feed:
         """Classify the feed's waiting chunks for at most `REMOVE_S`, end its actions, and stop serving it."""
@@ -154,6 +155,7 @@ class Classifier:
         self._batch: U8 = np.empty((group.max_batch, *group.spec.chunk_shape), np.uint8)
         for feed in self.feeds:
             self._publisher.configure(feed, group)
+            feed.use_engines(group)
 
     def run_periodic_work(self) -> None:
         """Measure the load and adapt to it, and end the actions whose hours are over."""
@@ -235,25 +237,32 @@ class Classifier:
         The next batch begins with the feed after the last one. A late feed drops windows. It gets more chunks than the
         others, since it would otherwise never catch up.
         """
-        count = encoded = idle = 0
+        count = encoded = fetched = idle = 0
         while count < self.max_batch and idle < len(self.feeds):
             feed = self.feeds[self._next_feed]
             self._next_feed = (self._next_feed + 1) % len(self.feeds)
             idle += 1
             for _ in range(2 if feed.is_late else 1):
-                if count == self.max_batch or (pending := feed.read_chunk(self._batch[encoded])) is None:
+                if count == self.max_batch or (pending := feed.read_chunk(self._batch[encoded], fetched)) is None:
                     break
                 idle = 0
                 count += 1
-                encoded += not pending.reused
+                fetched += pending.on_card
+                encoded += not (pending.reused or pending.on_card)
                 yield pending
 
     def _encode(self, batch: Sequence[PendingChunk]) -> None:
-        """Encode the chunks in the batch array: the chunks of `batch` without a feature in the bank, in that order."""
-        slots = np.array([pending.slot for pending in batch if not pending.reused], np.int32)
-        if len(slots):
-            with self._stages("encode", len(slots)):
+        """Encode the chunks of `batch` without a feature in the bank, from the batch array and the GPU's own batch."""
+        new = [pending for pending in batch if not pending.reused]
+        slots = np.array([pending.slot for pending in new if not pending.on_card], np.int32)
+        card_slots = np.array([pending.slot for pending in new if pending.on_card], np.int32)
+        if not new:
+            return
+        with self._stages("encode", len(new)):
+            if len(slots):
                 self.group.encode(self._batch[: len(slots)], slots)
+            if len(card_slots):
+                self.group.encode_device(card_slots)
 
     def _drop_if_stale(self, pending: PendingChunk, now_s: float) -> PendingChunk | None:
         return self._by_name[pending.feed].drop_if_stale(pending, int(now_s * 1e9))

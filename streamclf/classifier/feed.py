@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from engines.arrays import U8
 from engines.bundle import ModelSpec
+from streamclf.classifier.card_memory import CardMemory
 from streamclf.classifier.motion_gate import MotionGate
 from streamclf.classifier.pending_chunk import PendingChunk
 from streamclf.config.classify import HeadSettings, StreamSettings
@@ -18,6 +19,9 @@ from streamclf.windows.assembler import WindowAssembler
 from streamclf.windows.ring import RingReader
 from streamclf.windows.ring_progress import ProgressReporter
 from streamclf.windows.sampling import ChunkMeta, WindowTracker
+
+if TYPE_CHECKING:
+    from engines.group import EngineGroup
 
 MAX_BURST = 4
 """Most chunks of one stream in one batch: other streams wait for the same encode."""
@@ -70,6 +74,7 @@ class Feed:
         name: str | None = None,
         region: str | None = None,
         heads: Mapping[str, HeadSettings] = ONE_HEAD,
+        card: CardMemory | None = None,
     ) -> None:
         """`name` is unique in the classifier; it defaults to the stream's. `region` is None for the whole picture."""
         self.name = name or stream
@@ -84,6 +89,9 @@ class Feed:
         self.chunks_read = 0
         self.paused = False
         """Whether the feed is not served at present, see `pause`."""
+        self.card = card
+        """The memory on the engine's GPU that the feed's chunks may be in; None for a stream that no GPU decodes."""
+        self._engines: EngineGroup | None = None
         self._reader = reader
         self._chunks = spec.chunks
         self._limit = spec.chunks + RING_MARGIN // 2
@@ -112,8 +120,19 @@ class Feed:
             self._gate = MotionGate(settings.motion_gate)
         else:
             self._gate.threshold = settings.motion_gate
+        self._share_memory()
         self._configured.hop = settings.hop
         self.set_level(self.level)
+
+    def use_engines(self, engines: EngineGroup) -> None:
+        """Share memory of these engines' GPU with the capture process, if both can use it."""
+        self._engines = engines
+        self._share_memory()
+
+    def _share_memory(self) -> None:
+        """Share memory, unless there is a motion gate: that needs the pixels in the host's memory."""
+        if self.card is not None and self._engines is not None:
+            self.card.share(None if self._gate is not None else self._engines)
 
     @property
     def capture_waits(self) -> bool:
@@ -216,15 +235,19 @@ class Feed:
         self._next = max(self._next, first)
         self._unread = max(self._next, self._unread)
 
-    def read_chunk(self, out: U8) -> PendingChunk | None:
-        """Copy the next waiting chunk, (t, H, W, 3), into `out`; None if no chunk waits or the burst is used up."""
+    def read_chunk(self, out: U8, row: int = 0) -> PendingChunk | None:
+        """Copy the next waiting chunk, (t, H, W, 3), into `out`; None if no chunk waits or the burst is used up.
+
+        A chunk on the engine's GPU goes into `row` of the engine's next batch there instead.
+        """
         if self._burst == MAX_BURST:
             return None
         while (waiting := self.waiting) > 0:
             if waiting > self._limit and not self._progress:
                 self._drop_waiting(1)
                 waiting = 1
-            meta = self._reader.read(self._next, out)
+            card = self._reader.card(self._next)
+            meta = self._fetch(card, row) if card else self._reader.read(self._next, out)
             is_new = self._next >= self._unread
             self._next += 1
             self._unread = max(self._next, self._unread)
@@ -240,11 +263,19 @@ class Feed:
                 self._count_omitted(due)
                 continue
             self._burst += 1
-            return self._place(meta, out, due, late=waiting > CATCH_UP and not self._progress)
+            return self._place(meta, None if card else out, due, late=waiting > CATCH_UP and not self._progress)
         return None
 
-    def _place(self, meta: ChunkMeta, chunk: U8, due: bool, *, late: bool) -> PendingChunk:
-        reused = self._gate is not None and self._gate.is_unchanged(chunk)
+    def _fetch(self, card: int, row: int) -> ChunkMeta | None:
+        """Copy the next chunk from the GPU's memory; None if it is not whole, or in memory that is no longer shared."""
+        memory = self.card
+        if memory is None or memory.number != card:
+            return None
+        return self._reader.fetch(self._next, lambda slot: memory.fetch(slot, row))
+
+    def _place(self, meta: ChunkMeta, chunk: U8 | None, due: bool, *, late: bool) -> PendingChunk:
+        """Assign a slot. `chunk` is None if its pixels are on the GPU."""
+        reused = self._gate is not None and chunk is not None and self._gate.is_unchanged(chunk)
         self.gated += reused
         slot, window = self._assembler.place(meta, reused=reused)
         if window and late:
@@ -258,6 +289,7 @@ class Feed:
             window=window,
             dropped=dict(+self.drops) if window else {},
             reused=reused,
+            on_card=chunk is None,
             gated=self.gated,
             hop=self.hop if self.settings.adaptive and not self.capture_waits else None,
             features=(self._assembler.encoded, window.slots.tobytes()) if window and self._gate else None,

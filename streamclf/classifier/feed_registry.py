@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from engines.bundle import ModelSpec
+from streamclf.classifier.card_memory import CardMemory
 from streamclf.classifier.feed import Feed, bank_slots
 from streamclf.errors import RingError
 from streamclf.runtime.jobs import FeedJoin
@@ -35,7 +36,7 @@ class FeedRegistry:
 
     def add(self, join: FeedJoin, fds: Sequence[int]) -> Feed:
         """Return a new feed. The registry owns `fds` from now on, also when it raises `RingError`."""
-        if join.feed in self._feeds or not self._free or not 2 <= len(fds) <= 3:
+        if join.feed in self._feeds or not self._free or not 2 + join.card <= len(fds) <= 3 + join.card:
             for fd in fds:
                 os.close(fd)
             raise RingError(
@@ -43,6 +44,10 @@ class FeedRegistry:
             )
         index = self._free.pop()
         reader = RingReader(fds[0])
+        card = None
+        if join.card:
+            *fds, card_fd = fds
+            card = CardMemory(card_fd, reader.slots, join.feed)
         feed = Feed(
             stream=join.stream,
             reader=reader,
@@ -55,13 +60,16 @@ class FeedRegistry:
             name=join.feed,
             region=join.region,
             heads=join.heads,
+            card=card,
         )
         self._feeds[join.feed] = (feed, reader, index, tuple(fds))
         return feed
 
     def remove(self, feed: str) -> None:
         """Release everything that the feed used. It must not be used any more."""
-        _, reader, index, fds = self._feeds.pop(feed)
+        removed, reader, index, fds = self._feeds.pop(feed)
+        if removed.card is not None:
+            removed.card.close()
         reader.close()
         for fd in fds:
             os.close(fd)

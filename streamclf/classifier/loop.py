@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from streamclf.classifier.batching import DynamicBatcher, max_held_chunks
+from streamclf.classifier.card_memory import CardMemory
 from streamclf.classifier.classifier import Classifier
 from streamclf.classifier.feed import Feed
 from streamclf.classifier.load_control import SAMPLE_INTERVAL_S
@@ -88,11 +89,16 @@ class ClassifierLoop:
     def _watch(self, feed: Feed) -> None:
         self._woken.add(feed)
         self._selector.register(feed.wake_fd, selectors.EVENT_READ, feed)
+        if feed.card is not None:
+            self._selector.register(feed.card, selectors.EVENT_READ, feed.card)
 
     def _read_wake_pipes(self, ready: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
         """Empty the wake pipes that are readable, and note which feeds have chunks."""
         for key, _ in ready:
-            feed: Feed | None = key.data
+            feed: Feed | CardMemory | None = key.data
+            if isinstance(feed, CardMemory):
+                feed.answer()
+                continue
             if feed is None:
                 continue
             self._woken.add(feed)
@@ -131,6 +137,8 @@ class ClassifierLoop:
         feed = self._classifier.remove_feed(name)
         if feed.wake_fd in self._selector.get_map():
             self._selector.unregister(feed.wake_fd)
+        if feed.card is not None:
+            self._selector.unregister(feed.card)
         self._woken.discard(feed)
         log_drops(feed)
 

@@ -15,8 +15,9 @@ FeatureKey: TypeAlias = tuple[int, bytes]
 class PendingChunk:
     """A chunk in the batch, the window that it completes (if any), and its feed's drops so far.
 
-    `reused`: the bank slot holds the chunk's feature already, so the batch does not hold the chunk. `hop`: the present
-    hop, if it is adaptive. `gated` (chunks reused so far) and `features`: only with a motion gate.
+    `on_card`: the chunk is in the engine's own batch, on its GPU. `reused`: the bank slot holds the chunk's feature
+    already, so the batch does not hold the chunk. `hop`: the present hop, if it is adaptive. `gated` (chunks reused so
+    far) and `features`: only with a motion gate.
     """
 
     feed: str
@@ -24,6 +25,7 @@ class PendingChunk:
     window: Window | None
     dropped: dict[str, int]
     reused: bool = False
+    on_card: bool = False
     gated: int = 0
     hop: int | None = None
     features: FeatureKey | None = None

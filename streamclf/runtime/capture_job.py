@@ -16,8 +16,8 @@ from streamclf.config.source_settings import DecodeMode, SourceSettings
 class ViewJob:
     """One view of a stream: sample it, and write chunks of (t, H, W, 3) uint8 RGB into the view's ring.
 
-    In a `CaptureChange`, the descriptors come with the message, in the order of the three fields; their numbers here
-    have no meaning then.
+    In a `CaptureChange`, the descriptors come with the message, in the order of the four fields without those that are
+    None; their numbers here have no meaning then.
     """
 
     view: str
@@ -36,6 +36,8 @@ class ViewJob:
     """Write end of a non-blocking pipe: capture writes one byte after each committed chunk."""
     progress_fd: int | None = None
     """Read end of a pipe that reports how far the classifier has read; None where capture does not wait for it."""
+    card_fd: int | None = None
+    """Channel (`streamclf.windows.card_channel`) to the classifier, for chunks in a GPU's memory; None for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

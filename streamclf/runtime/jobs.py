@@ -99,8 +99,8 @@ ClassifierReport: TypeAlias = ModelReport | FeedLeft | ClassifierLoad
 class FeedJoin(_Message):
     """A feed to be classified from now on: one view of one stream.
 
-    Its descriptors come with the message: the ring, the read end of its wake pipe and, where capture waits for the
-    classifier, the write end of its progress pipe.
+    Its descriptors come with the message: the ring, the read end of its wake pipe, where capture waits for the
+    classifier the write end of its progress pipe, and with `card` its channel for chunks in a GPU's memory.
     """
 
     feed: str
@@ -111,6 +111,8 @@ class FeedJoin(_Message):
     heads: dict[str, HeadSettings]
     """The models that classify the feed, by name. Names that the classifier does not serve yet are kept: such a model
     begins when `add_models` has opened it."""
+    card: bool = False
+    """Whether a GPU may decode the stream, so that its chunks can stay on the GPU."""
     resumed: bool
     """Whether another classifier read this ring before, so that its chunks may have been classified already."""
 

@@ -116,7 +116,7 @@ class AvContainer:
         try:
             self._stream = choose_stream(self._container, self._shown)
             self._limit.check(self._stream.codec_context)
-            self._decoder = prepare_stream(self._container, self._stream, low_delay=low_delay)
+            self._decoder = prepare_stream(self._container, self._stream, low_delay=low_delay, device=hardware.device)
         except BaseException:
             self.close()
             raise

@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 
 from streamclf.errors import SourceError
 from streamclf.sources.film_clock import FilmClock
-from streamclf.sources.hw_decode import uses_hardware
+from streamclf.sources.hw_decode import HardwareDevice, buffer_options, uses_hardware
 from streamclf.sources.picture_limits import DECODER_OPTIONS
 from streamclf.sources.switching_decoder import SwitchingDecoder
 from streamclf.units import NS
@@ -54,7 +54,9 @@ def choose_stream(container: InputContainer, shown: str) -> VideoStream:
     return stream
 
 
-def prepare_stream(container: InputContainer, stream: VideoStream, *, low_delay: bool) -> SwitchingDecoder:
+def prepare_stream(
+    container: InputContainer, stream: VideoStream, *, low_delay: bool, device: HardwareDevice | None = None
+) -> SwitchingDecoder:
     """Read only `stream`, and return its decoder. `low_delay`: return each frame once its data is there."""
     for other in container.streams:
         if other.index != stream.index:
@@ -63,7 +65,7 @@ def prepare_stream(container: InputContainer, stream: VideoStream, *, low_delay:
     context = stream.codec_context
     # Every frame thread of a decoder holds one frame back.
     context.thread_type = "NONE" if low_delay or uses_hardware(context) else "AUTO"
-    options = dict(DECODER_OPTIONS)
+    options = {**DECODER_OPTIONS, **buffer_options(device)}
     if low_delay:
         context.thread_count = 1
         options["flags"] = "low_delay"  # by name: the Python spelling differs between PyAV's versions

@@ -1,7 +1,9 @@
 """Decode on a GPU or video chip if one can be opened; else on the CPU, with a note in the status.
 
-The only test of a device is to open it. PyAV copies what the device decodes into an ordinary frame, so the rest of the
-code is the same as with the CPU. This code has never run on such hardware, because none was available.
+The only test of a device is to open it. Pictures that a GPU has decoded through `cuda` stay in its memory, where
+`streamclf.sources.card` scales them (PyAV 17 and later). From other devices PyAV copies each picture into an ordinary
+frame, so the rest of the code is the same as with the CPU. This code has never run on such hardware, because none was
+available.
 """
 
 from __future__ import annotations
@@ -27,6 +29,10 @@ PROBE_CODEC: Final = "h264"
 
 OPTIONS: Final[Mapping[HardwareDevice, dict[str, object]]] = {"cuda": {"primary_ctx": "1"}}
 """Options of each device. A CUDA context of its own for each decoder would cost hundreds of MiB of the GPU's memory."""
+
+
+EXTRA_PICTURES: Final = 8
+"""Pictures that a decoder keeps memory for beside its own: the sampler and each preview hold the latest ones."""
 
 
 class HardwareError(SourceError):
@@ -100,12 +106,29 @@ def make_accelerator(device: HardwareDevice) -> Any:
     """Return PyAV's settings for `device`; the CPU decodes codecs it lacks. Raises `ImportError` before PyAV 14."""
     from av.codec.hwaccel import HWAccel
 
-    return HWAccel(device_type=device, allow_software_fallback=True, options=OPTIONS.get(device, {}))
+    given: dict[str, Any] = {"device_type": device, "allow_software_fallback": True, "options": OPTIONS.get(device, {})}
+    return HWAccel(**given, is_hw_owned=True) if keeps_pictures(device) else HWAccel(**given)
+
+
+def keeps_pictures(device: HardwareDevice | None) -> bool:
+    """Return whether decoded pictures stay in the memory of `device`."""
+    return device == "cuda" and int(av.__version__.split(".")[0]) >= 17
+
+
+def buffer_options(device: HardwareDevice | None) -> dict[str, str]:
+    """Return the options of a decoder that keeps its pictures: memory for those that are in use afterwards."""
+    return {"extra_hw_frames": str(EXTRA_PICTURES)} if keeps_pictures(device) else {}
 
 
 def decoder_options(device: HardwareDevice | None) -> dict[str, Any]:
     """Return the keyword arguments with which PyAV uses `device`."""
-    return {} if device is None else {"hwaccel": make_accelerator(device)}
+    if device is None:
+        return {}
+    if keeps_pictures(device):
+        from streamclf.sources import card  # it imports the adapter of TensorRT, which takes a moment
+
+        card.enable()
+    return {"hwaccel": make_accelerator(device)}
 
 
 def uses_hardware(context: Any) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from engines.arrays import U8
 from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import SourceError
+from streamclf.sources.card_use import Target, is_on_card, open_card
 from streamclf.sources.cropping import FrameCropper
 from streamclf.sources.masking import paint_mask
 from streamclf.sources.orientation import Orientation
@@ -110,6 +111,8 @@ class FrameRenderer:
 
         self._make = VideoReformatter
         self._cropper = FrameCropper()
+        self._downloaded: tuple[Any, Any] = (None, None)
+        """The last picture that a GPU could not scale, and its copy in the host's memory."""
         self._scalers: dict[tuple[int, int, int, int], VideoReformatter] = {}
         # By default, PyAV 17 and later starts one thread per core for each scaler.
         self._options: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
@@ -117,8 +120,26 @@ class FrameRenderer:
     def __call__(
         self, frame: OrientedFrame, height: int, width: int, resize: Resize, out: U8, area: PictureArea = WHOLE
     ) -> None:
-        """Fill `out` (height, width, 3) uint8 RGB with the part of the picture that `area` selects."""
+        """Fill `out` (height, width, 3) uint8 RGB with the part of the picture that `area` selects.
+
+        A picture in a GPU's memory is scaled there if possible.
+        """
+        if is_on_card(frame.frame):
+            card = open_card()
+            if card is not None and card.scale_to_host(frame, Target(height, width, resize, area), out):
+                return
+        self.render_on_host(frame, height, width, resize, out, area)
+
+    def render_on_host(
+        self, frame: OrientedFrame, height: int, width: int, resize: Resize, out: U8, area: PictureArea = WHOLE
+    ) -> None:
+        """Do the same on the host, also for a picture in a GPU's memory, which is copied as a whole."""
         picture = frame.frame
+        if is_on_card(picture):
+            if self._downloaded[0] is not picture:
+                form: Any = picture.sw_format
+                self._downloaded = (picture, self._make().reformat(picture, format=form.name))
+            picture = self._downloaded[1]
         part = part_of(picture.width, picture.height, area, frame.orientation, frame.pixel_aspect)
         size = scaled_size((part.height, part.width), (height, width), resize)
         turned = size[::-1] if part.orientation.transposed else size

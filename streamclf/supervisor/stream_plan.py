@@ -19,6 +19,7 @@ from streamclf.runtime.jobs import FeedUpdate
 from streamclf.sources.decoding import mode_for_models
 from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.engine_groups import EngineKey, Geometry
+from streamclf.windows.card_channel import make_channel
 from streamclf.windows.ring import create_ring
 
 
@@ -37,6 +38,8 @@ class ViewPlan:
     """What each model of the process reports of it."""
     capture_waits: bool
     """Whether capture waits for the classifier: true for a file that is read as fast as possible."""
+    may_use_card: bool = False
+    """Whether a GPU may decode the stream, so that its chunks can stay on the GPU."""
 
     @property
     def key(self) -> str:
@@ -55,7 +58,8 @@ class ViewPlan:
 
     def same_channels(self, other: ViewPlan) -> bool:
         """Return whether the same ring and pipes can serve both plans."""
-        return self.geometry == other.geometry and self.capture_waits == other.capture_waits
+        same_kind = (self.capture_waits, self.may_use_card) == (other.capture_waits, other.may_use_card)
+        return self.geometry == other.geometry and same_kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +90,8 @@ class ViewChannels:
     wake_write: int
     progress_read: int | None
     progress_write: int | None
+    card_classifier: int | None = None
+    card_capture: int | None = None
 
     @classmethod
     def open(cls, plan: ViewPlan) -> ViewChannels:
@@ -93,12 +99,15 @@ class ViewChannels:
         ring = create_ring(plan.geometry.slots, plan.geometry.chunk_shape)
         wake = _pipe()
         progress = _pipe() if plan.capture_waits else (None, None)
+        card = make_channel() if plan.may_use_card else (None, None)
         return cls(
             ring=ring,
             wake_read=wake[0],
             wake_write=wake[1],
             progress_read=progress[0],
             progress_write=progress[1],
+            card_classifier=card[0],
+            card_capture=card[1],
         )
 
     def close(self) -> None:
@@ -111,12 +120,12 @@ class ViewChannels:
     @property
     def capture_fds(self) -> list[int]:
         """The descriptors of the capture process, in the order of `streamclf.runtime.capture_job.ViewJob`."""
-        return _present(self.ring, self.wake_write, self.progress_read)
+        return _present(self.ring, self.wake_write, self.progress_read, self.card_capture)
 
     @property
     def classifier_fds(self) -> list[int]:
         """The descriptors that are sent to the classifier, in the order of `streamclf.runtime.jobs.FeedJoin`."""
-        return _present(self.ring, self.wake_read, self.progress_write)
+        return _present(self.ring, self.wake_read, self.progress_write, self.card_classifier)
 
     def view_job(self, plan: ViewPlan) -> ViewJob:
         """Return the part of this view in the job of its capture process."""
@@ -133,6 +142,7 @@ class ViewChannels:
             ring_fd=self.ring,
             wake_fd=self.wake_write,
             progress_fd=self.progress_read,
+            card_fd=self.card_capture,
         )
 
 
@@ -201,6 +211,7 @@ def count_rings(checked: CheckedConfig) -> Counter[tuple[str, Geometry]]:
 
 
 def _plan_views(checked: CheckedConfig, stream: str, classifiers: Mapping[EngineKey, str]) -> Iterator[ViewPlan]:
+    source = checked.config.streams[stream].source
     capture_waits = checked.config.streams[stream].pace == "fast"
     for view in checked.config.views_of(stream):
         heads = heads_of(view, checked.bundles)
@@ -214,6 +225,7 @@ def _plan_views(checked: CheckedConfig, stream: str, classifiers: Mapping[Engine
                 settings=view.settings,
                 heads={model: heads[model] for model in models},
                 capture_waits=capture_waits,
+                may_use_card=source.decode_device in ("auto", "cuda"),
             )
 
 

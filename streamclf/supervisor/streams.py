@@ -186,6 +186,7 @@ class StreamSet:
             region=plan.region,
             settings=plan.settings,
             heads=plan.heads,
+            card=view.channels.card_classifier is not None,
             resumed=view.was_read,
         )
         view.process = None

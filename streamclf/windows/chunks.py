@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.sources.frame import Frame, Source
 from streamclf.sources.resize import Resize
 from streamclf.windows.sampling import ChunkMeta, ChunkSampler, FramePlacement
+
+if TYPE_CHECKING:
+    from streamclf.windows.card_slots import CardChunk, CardSlots
 
 
 class ChunkSink(Protocol):
@@ -36,9 +39,13 @@ class ChunkBuilder:
         width: int,
         resize: Resize,
         area: PictureArea = WHOLE,
+        card: CardSlots | None = None,
     ) -> None:
+        """`card`: slots of a GPU's memory for the chunks of `sink`, which is then their ring."""
         self._sampler = sampler
         self._sink = sink
+        self._card = card
+        self._card_chunk: CardChunk | None = None
         self._height, self._width, self._resize = height, width, resize
         self._area = area
         self._previous: Frame | None = None
@@ -91,16 +98,35 @@ class ChunkBuilder:
         for placement, frame in placements:
             if placement.position == 0 or self._pixels is None:
                 self._pixels = self._sink.begin()
-            if not placement.duplicate:
-                self._render(frame, self._pixels[placement.position])
-            elif placement.position > 0:
-                self._pixels[placement.position] = self._pixels[placement.position - 1]
-            else:
-                self._pixels[0] = self._held_pixels(frame)
+                self._card_chunk = None
+                if self._card is not None and placement.position == 0:
+                    self._card_chunk = self._card.begin(frame, self._resize, self._area)
+            if self._card_chunk is None or not self._render_on_card(placement, frame, self._card_chunk, self._pixels):
+                self._render_on_host(placement, frame, self._pixels)
             if placement.chunk is not None:
-                self._sink.commit(placement.chunk)
+                if self._card_chunk is None:
+                    self._sink.commit(placement.chunk)
+                else:
+                    self._card_chunk.commit(placement.chunk, self._pixels)
                 completed += 1
         return completed
+
+    def _render_on_host(self, placement: FramePlacement, frame: Frame, pixels: U8) -> None:
+        if not placement.duplicate:
+            self._render(frame, pixels[placement.position])
+        elif placement.position > 0:
+            pixels[placement.position] = pixels[placement.position - 1]
+        else:
+            pixels[0] = self._held_pixels(frame)
+
+    def _render_on_card(self, placement: FramePlacement, frame: Frame, chunk: CardChunk, pixels: U8) -> bool:
+        """Render a frame on the GPU. If that is not possible, copy the chunk so far to the host, and return False."""
+        position = placement.position
+        if chunk.repeat(position) if placement.duplicate and position else chunk.add(frame, position):
+            return True
+        chunk.download(pixels[:position])
+        self._card_chunk = None
+        return False
 
     def _held_pixels(self, frame: Frame) -> U8:
         """Return a rendered frame that fills several chunks. It is rendered once, however long it is shown."""

@@ -4,7 +4,8 @@ The memory comes from `streamclf.runtime.shared_memory`; the processes receive i
 sequence number that is odd while the slot is written (a sequence lock). It shows a reader whether its copy is whole.
 Python has no memory barriers. x86 makes stores visible in order; on other processors a checksum must agree, too.
 
-Layout, in 8-byte words: a header (`_Head`), then per slot a header (`_Slot`) and (t, H, W, 3) uint8 RGB.
+Layout, in 8-byte words: a header (`_Head`), then per slot a header (`_Slot`) and (t, H, W, 3) uint8 RGB. The pixels of
+a chunk may be in the memory of a GPU instead (`streamclf.windows.card_slots`), in its slot of the same number.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ META_FIELDS = (
     "fast",
 )
 _CAPTURED = _Slot.META + META_FIELDS.index("captured_ns")
+_CARD = _Slot.META + len(META_FIELDS)
+"""The word that says in which memory of a GPU the pixels are; 0 for the memory of the ring."""
 
 
 def create_ring(slots: int, chunk_shape: ChunkShape, *, checked: bool = not STORES_IN_ORDER) -> int:
@@ -186,8 +189,16 @@ class RingWriter(_Ring):
         meta[_Slot.SEQUENCE] += 1 if meta[_Slot.SEQUENCE] % 2 == 0 else 2  # odd: being written
         return self._pixels[number]
 
-    def commit(self, chunk: ChunkMeta) -> int:
-        """Make the chunk begun last visible to readers. Returns its number."""
+    @property
+    def next_slot(self) -> int:
+        """The slot of the chunk that `begin` begins."""
+        return self.head % self.slots
+
+    def commit(self, chunk: ChunkMeta, *, card: int = 0) -> int:
+        """Make the chunk begun last visible to readers. Returns its number.
+
+        `card`: the number of the GPU's memory that holds its pixels; 0 for the memory that `begin` has returned.
+        """
         number = self.head
         meta = self._metas[number % self.slots]
         if meta[_Slot.SEQUENCE] % 2 == 0:
@@ -195,7 +206,8 @@ class RingWriter(_Ring):
         meta[_Slot.NUMBER] = number
         for i, name in enumerate(META_FIELDS, _Slot.META):
             meta[i] = getattr(chunk, name)
-        if self._checked:
+        meta[_CARD] = card
+        if self._checked and not card:
             meta[_Slot.CHECKSUM] = _checksum(self._pixels[number % self.slots], meta)
         self._head[_Head.SEGMENT] = max(chunk.segment, self._head[_Head.SEGMENT])
         meta[_Slot.SEQUENCE] += 1
@@ -227,20 +239,37 @@ class RingReader(_Ring):
         captured_ns = meta[_CAPTURED]
         return captured_ns if 0 <= number < self.head and meta[_Slot.NUMBER] == number else None
 
+    def card(self, number: int) -> int:
+        """Return which memory of a GPU holds the pixels of chunk `number`; 0 for the ring's own memory."""
+        return self._metas[number % self.slots][_CARD]
+
     def read(self, number: int, out: U8) -> ChunkMeta | None:
         """Copy chunk `number` into `out` (t, H, W, 3) uint8. Returns None if it is not, or no longer, complete."""
+        return self._read(number, out, None)
+
+    def fetch(self, number: int, copy: Callable[[int], None]) -> ChunkMeta | None:
+        """Call `copy` with the slot of chunk `number`, whose pixels are on a GPU, to copy them from there.
+
+        Returns None if the chunk is not, or no longer, complete: the copy is not whole then.
+        """
+        return self._read(number, None, copy)
+
+    def _read(self, number: int, out: U8 | None, copy: Callable[[int], None] | None) -> ChunkMeta | None:
         if not 0 <= number < self.head:
             return None
         meta = self._metas[number % self.slots]
         before = meta[_Slot.SEQUENCE]
-        if before % 2 or meta[_Slot.NUMBER] != number:
+        if before % 2 or meta[_Slot.NUMBER] != number or bool(meta[_CARD]) != (out is None):
             return None
-        np.copyto(out, self._pixels[number % self.slots])
+        if out is not None:
+            np.copyto(out, self._pixels[number % self.slots])
+        elif copy is not None:
+            copy(number % self.slots)
         values = meta[_Slot.META : _Slot.META + len(META_FIELDS)].tolist()
         checksum = meta[_Slot.CHECKSUM]
         if meta[_Slot.SEQUENCE] != before or meta[_Slot.NUMBER] != number:
             return None
-        if self._checked and checksum != _checksum(out, (0, number, 0, *values)):
+        if self._checked and out is not None and checksum != _checksum(out, (0, number, 0, *values)):
             return None
         return ChunkMeta(**dict(zip(META_FIELDS, values, strict=True)))
 

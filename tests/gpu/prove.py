@@ -6,15 +6,21 @@ the GPU's memory; then it is measured. `live` also runs 1,000 live streams (`--s
 JSON that is on the disk at once, so whatever ends the run, the figures before it stay. A part that fails does not end
 the run. It needs neither pytest nor ONNX Runtime.
 
+`decode:FILM:CAMERAS` decodes a film on the GPU in so many processes, without TensorRT. It compares pictures with those
+of the CPU, and gives frames/s, cameras of 25 frames/s per card, and the GPU's memory that a process takes.
+
 `--double` runs everything on the double of tests/support, without a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -38,6 +44,7 @@ from engines.parity import TOLERANCE, check_parity
 from streamclf.bench.gpu.live_load import run_live_load
 from streamclf.bench.gpu.part import MAX_LAG_S, measure_batches
 
+ROOT: Final = Path(__file__).parents[2]
 ROW_WORDS: Final = (1, 49, 768, 150528)
 """Row lengths: one word, an odd number, a feature of ViViT-B, and rows in which each thread moves several words."""
 LIVE_S: Final = 5.0
@@ -192,6 +199,49 @@ def _chunks_of_the_device(engine: Any) -> dict[str, Any]:
     return {"difference_of_device_chunks": difference, "fetch_us": round(fetched_s / most * 1e6, 1)}
 
 
+def prove_decoding(film: Path, cameras: int, say: Say, *, seconds: float, double: bool) -> None:
+    """Decode a film in `cameras` processes at the same time."""
+    part, options = f"decode/{cameras}", [str(film), str(seconds), *(["--double"] if double else [])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
+    with tempfile.TemporaryDirectory() as folder:
+        if double:
+            from support.cuda_driver import build_driver
+
+            build_driver(Path(folder))
+            environment["LD_LIBRARY_PATH"] = folder
+        cuda = requirements.open_cuda("")
+        with cuda.active():
+            free = cuda.free_bytes()
+            command = [sys.executable, "-m", "support.gpu_decoding", *options]
+            children = [
+                subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                for _ in range(cameras)
+            ]
+            try:
+                lines = [child.stdout.readline() for child in children if child.stdout]
+                taken = free - cuda.free_bytes()
+            finally:
+                for child in children:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        child.communicate(timeout=10)
+                    child.kill()
+        cuda.close()
+    found = [json.loads(line) for line in lines if line]
+    if len(found) < cameras:
+        say(part, failed=cameras - len(found))
+    if found:
+        rate = sum(each["frames_per_s"] for each in found)
+        counts = {name: sum(each[name] for each in found) for name in ("sampled", "decoded_on_gpu", "scaled_on_gpu")}
+        say(
+            part,
+            largest_difference=max(each["largest_difference"] for each in found),
+            frames_per_s=round(rate, 1),
+            cameras_of_25_per_card=round(rate / 25),
+            mib_per_process=round(taken / cameras / 2**20, 1),
+            **counts,
+        )
+
+
 def use_double() -> None:
     """Replace the GPU and TensorRT by the doubles of tests/support."""
     from support.gpu_double import DoubleCuda, double_platform
@@ -205,7 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the parts in order; return 1 if one has failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("log", type=Path, help="file to which the figures are appended, JSON lines")
-    parser.add_argument("parts", nargs="+", help="device, or BUNDLE:PRECISION:BATCH[:live]")
+    parser.add_argument("parts", nargs="+", help="device, decode:FILM:CAMERAS, or BUNDLE:PRECISION:BATCH[:live]")
     parser.add_argument("--double", action="store_true", help="run on the double, without a GPU")
     parser.add_argument("--streams", type=int, default=1000, help="live streams of a part that ends in :live")
     parser.add_argument("--live-s", type=float, default=LIVE_S, help="seconds for which they are measured")
@@ -216,7 +266,10 @@ def main(arguments: list[str] | None = None) -> int:
     say, failed = open_log(options.log), 0
     for part in options.parts:
         try:
-            if part == "device":
+            if part.startswith("decode:"):
+                _, film, cameras = part.split(":")
+                prove_decoding(Path(film), int(cameras), say, seconds=options.live_s, double=options.double)
+            elif part == "device":
                 prove_device(requirements.open_cuda(""), say, launches=1 if options.double else LAUNCHES)
             else:
                 path, precision, batch, *live = part.split(":")

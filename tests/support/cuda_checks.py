@@ -7,13 +7,12 @@ import mmap
 import os
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from support.bundles import expected_logits, make_brightness_bundle
-from support.gpu_double import DoubleCompiler, DoublePlan
+from support.host_device import ImmediateCompiler, host_device
 from support.scaled_pictures import scale_by_plan
 
 import engines.backends.tensorrt
@@ -31,48 +30,7 @@ from streamclf.sources.picture_part import part_of
 
 Device: Any = {"pycuda": find_pycuda, "cuda.bindings": find_bindings}[sys.argv[1]]()
 """The class of the adapter."""
-
-
-class HostDevice(Device):  # type: ignore[misc]
-    """The adapter's device, with the methods by which the double of TensorRT computes in its memory."""
-
-    def check(self) -> None:
-        """Fail without a current context."""
-        self.free_bytes()
-
-    def view(self, address: int, nbytes: int) -> np.ndarray[Any, Any]:
-        """Return the bytes at an address, which the driver allocated in host memory."""
-        return np.ctypeslib.as_array((ctypes.c_uint8 * max(nbytes, 1)).from_address(address))[:nbytes]
-
-    def capture(self, stream: Any, enqueue: Any) -> None:
-        return None  # the double computes outside the driver, so a graph would not contain its work
-
-
-class ImmediateExecution:
-    """An execution that computes at once, because the substitute driver has no queue."""
-
-    def __init__(self, plan: DoublePlan, batch: int, addresses: Mapping[str, int]) -> None:
-        self._plan, self._batch, self._addresses = plan, batch, addresses
-
-    def enqueue(self, stream: Any) -> None:
-        assert stream.handle
-        self._plan.infer(self._batch, self._addresses)
-
-
-class ImmediatePlan(DoublePlan):
-    """A plan that makes immediate executions."""
-
-    def execution(self, batch: int, addresses: Mapping[str, int], scratch: int) -> Any:
-        return ImmediateExecution(self, batch, addresses)
-
-
-class ImmediateCompiler(DoubleCompiler):
-    """A compiler that loads immediate plans."""
-
-    def load(self, plan: bytes) -> ImmediatePlan:
-        loaded = super().load(plan)
-        loaded.__class__ = ImmediatePlan
-        return loaded  # type: ignore[return-value]
+HostDevice = host_device(Device)
 
 
 def check_that_an_unknown_number_is_refused() -> None:

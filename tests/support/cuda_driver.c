@@ -28,6 +28,8 @@ void hang(int whether) { hanging = whether; }
 long live_allocations(void) { return (long)used; }
 long live_objects(void) { return objects; } /* streams, events and graphs */
 void fail_copies(int code) { failing = code; }
+static long downloads;
+long whole_planes(void) { return downloads; } /* planes that FFmpeg has copied to the host */
 static int shares = 1;
 void forbid_sharing(int whether) { shares = !whether; }
 void set_memory(size_t bytes) { limit = bytes; }
@@ -101,12 +103,20 @@ int cuDeviceGetPCIBusId(char *bus, int size, int device) { snprintf(bus, size, "
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = limit; return 0; }
 int cuDeviceComputeCapability(int *major, int *minor, int device) { *major = 9; *minor = 0; return 0; }
 int cuDeviceGetAttribute(int *value, int which, int device) { *value = which == 75 ? 9 : which == 41 || (which == 103 && shares); return 0; }
-int cuDevicePrimaryCtxRetain(void **out, int device) { *out = context; return 0; }
-int cuDevicePrimaryCtxRelease_v2(int device) { return 0; }
+/* FFmpeg refuses a primary context that is active with other flags than its own. */
+static int retained;
+static unsigned context_flags;
+int cuDevicePrimaryCtxRetain(void **out, int device) { *out = context; retained++; return 0; }
+int cuDevicePrimaryCtxRelease_v2(int device) { retained--; return 0; }
+int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) { *flags = context_flags; *active = retained > 0; return 0; }
+int cuDevicePrimaryCtxSetFlags_v2(int device, unsigned flags) { context_flags = flags; return 0; }
+int cuDevicePrimaryCtxSetFlags(int device, unsigned flags) { return cuDevicePrimaryCtxSetFlags_v2(device, flags); }
+int cuDevicePrimaryCtxRelease(int device) { return cuDevicePrimaryCtxRelease_v2(device); }
 int cuCtxPushCurrent_v2(void *which) { depth++; return 0; }
 int cuCtxPopCurrent_v2(void **out) { if (!depth) return NO_CONTEXT; depth--; *out = context; return 0; }
+int cuCtxGetCurrent(void **out) { *out = depth ? context : 0; return 0; }
 int cuCtxGetDevice(int *device) { *device = 0; return depth ? 0 : NO_CONTEXT; }
-int cuCtxDetach(void *which) { return 0; }
+int cuCtxDetach(void *which) { retained--; return 0; }
 int cuCtxSynchronize(void) { return depth ? 0 : NO_CONTEXT; }
 int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { *free_bytes = limit - used; *total = limit; return depth ? 0 : NO_CONTEXT; }
 int cuGetErrorString(int code, const char **text) { *text = code == NO_CONTEXT ? "invalid device context" : code == OUT_OF_MEMORY ? "out of memory" : "error"; return 0; }
@@ -188,9 +198,26 @@ int cuMemcpyDtoHAsync_v2(void *to, Address from, size_t n, Stream *s) { return r
 int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t n, Stream *s) { return run(s, (Op){0, AT(to), AT(from), n}); }
 int cuMemsetD8Async(Address to, unsigned char value, size_t n, Stream *s) { return run(s, (Op){3, AT(to), 0, n}); }
 
+/* FFmpeg copies pictures with these; its calls are made without a stream. */
+typedef struct Copy2D {
+    size_t from_x, from_y; int from_type; const char *from_host; Address from; void *from_array; size_t from_pitch;
+    size_t to_x, to_y; int to_type; char *to_host; Address to; void *to_array; size_t to_pitch, width, height;
+} Copy2D;
+int cuMemcpy2DAsync_v2(const Copy2D *c, Stream *s) {
+    if (!depth) return NO_CONTEXT;
+    if (failing) return failing;
+    const char *from = c->from_type == 1 ? c->from_host : AT(c->from);
+    char *to = c->to_type == 1 ? c->to_host : AT(c->to);
+    for (size_t y = 0; y < c->height; y++)
+        memcpy(to + (c->to_y + y) * c->to_pitch + c->to_x, from + (c->from_y + y) * c->from_pitch + c->from_x, c->width);
+    downloads += c->to_type == 1;
+    return 0;
+}
+int cuMemcpy2D_v2(const Copy2D *c) { return cuMemcpy2DAsync_v2(c, 0); }
+
 int cuStreamCreate(Stream **out, unsigned flags) { if (flags != 1) return 1; *out = calloc(1, sizeof(Stream)); objects++; return 0; }
 int cuStreamDestroy_v2(Stream *s) { if (!depth) return NO_CONTEXT; objects--; free(s); return 0; }
-int cuStreamSynchronize(Stream *s) { return !depth ? NO_CONTEXT : s->capturing ? 900 : 0; }
+int cuStreamSynchronize(Stream *s) { return !depth ? NO_CONTEXT : s && s->capturing ? 900 : 0; }
 int cuStreamQuery(Stream *s) { return cuStreamSynchronize(s) ? 999 : hanging ? 600 : 0; }
 int cuStreamWaitEvent(Stream *s, void *event, unsigned flags) { return depth ? 0 : NO_CONTEXT; }
 int cuEventCreate(void **out, unsigned flags) { if (!depth) return NO_CONTEXT; *out = malloc(8); objects++; return 0; }

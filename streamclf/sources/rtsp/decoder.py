@@ -20,6 +20,7 @@ from streamclf.sources.hw_decode import (
     FAILED_DEVICES,
     DecodeDevice,
     HardwareDevice,
+    buffer_options,
     choose_device,
     decoder_options,
     device_note,
@@ -104,7 +105,7 @@ class RtspDecoder:
         self._decoder.set_decoding(wanted)
 
     def _create_decoder(self) -> SwitchingDecoder:
-        options = {"flags": "low_delay", **DECODER_OPTIONS}
+        options = {"flags": "low_delay", **DECODER_OPTIONS, **buffer_options(self._hardware.device)}
         codec, device = self._media.codec, self._hardware.device
         # A function of its own, not a method: a reference back to this object would keep the decoder's pictures of a
         # closed connection in memory until the garbage collector runs.
