@@ -44,6 +44,7 @@ os.environ |= {
     "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
 }
 RAY_NODE = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
+MISSING_KEYS = ("epoch", "offset", "type", "stream", "lease", "time")
 DIRECTORY = "tcp://127.0.0.1:5598"
 
 
@@ -120,17 +121,20 @@ class Rig:
         """Return (events in the journals, events that the log lacks); its table refuses an event that it has."""
         end = time.monotonic() + 60
         while True:
+            published = {(event["epoch"], event["offset"]): event for event in journals(self.folder)}
             with closing(sqlite3.connect(self.folder / "log.db")) as db:
                 logged = {(row[0], row[1]) for row in db.execute("SELECT epoch, offset FROM events")}
-            published = {(event["epoch"], event["offset"]) for event in journals(self.folder)}
-            missing = published - logged
+            missing = published.keys() - logged
             if not missing or time.monotonic() > end:
+                for key in sorted(missing)[:20]:
+                    print("  missing in the log:", {k: published[key].get(k) for k in MISSING_KEYS})
                 return len(published), len(missing)
             time.sleep(1)
 
     def close(self) -> None:
-        self.log.terminate()
-        self.log.wait(20)
+        if hasattr(self, "log"):
+            self.log.terminate()
+            self.log.wait(20)
         print(self.command("down").stdout.strip())
         self.cluster.shutdown()
 
