@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import typer
 
 from engines.backends.names import Backend, Precision
 from streamclf.cli.options import FlipOption, Json, JsonObject, MaskOption, RegionOption, RotateOption, parse_path
+from streamclf.errors import UsageError
 
 
 def classify(
@@ -23,7 +25,10 @@ def classify(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Write the film with predictions drawn on it to this .mp4 or .gif; for one FILE."
+            "-o",
+            "--output",
+            help="FILM.mp4 or FILM.gif: the film with predictions drawn on it, for one FILE. RESULTS.parquet: a table "
+            "of all windows of any number of films, which a later run completes.",
         ),
     ] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the events of all films to this .csv file.")] = None,
@@ -56,11 +61,21 @@ def classify(
     ] = "exact",
     backend: Annotated[Backend, typer.Option(help="Library that runs the model.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Number format of the computation.")] = "auto",
+    workers: Annotated[
+        int, typer.Option(min=0, max=1024, help="With RESULTS.parquet: processes; 0 is one for each core.")
+    ] = 0,
+    fleet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="With RESULTS.parquet: the Ray cluster that classifies; `auto` finds one."
+        ),
+    ] = None,
 ) -> int:
     """Classify the windows of video files.
 
     Prints a table for each file, or one JSON line. A file that cannot be read is reported, the others are classified,
-    and the exit code is 1.
+    and the exit code is 1. With `-o RESULTS.parquet` it classifies an archive of thousands of files, or s3://BUCKET/…,
+    on all cores or on a cluster. After an interruption, the same command continues.
     """
     from streamclf.commands.area_options import parse_area
     from streamclf.commands.classify import run_classify
@@ -75,6 +90,29 @@ def classify(
         explain_windows=explain_windows if explain else 0,
     )
     area = parse_area(region=region, masks=mask, rotate=rotate, flip=flip)
+    if output is not None and output.suffix.lower() == ".parquet":
+        from streamclf.archive.command import run_archive
+
+        classify_films = None
+        if fleet is not None:
+            from streamclf.fleet.archive import classify_on_cluster
+
+            classify_films = partial(classify_on_cluster, address=None if fleet == "auto" else fleet)
+        return run_archive(
+            files,
+            output,
+            models=model,
+            hop=hop,
+            backend=backend,
+            precision=precision,
+            area=area,
+            decode=decode,
+            workers=workers,
+            classify=classify_films,
+            unused={"--json": as_json, "--csv": csv, "--report": report, "--labels": labels, "--explain": explain},
+        )
+    if workers or fleet:
+        raise UsageError(f"{'--workers' if workers else '--fleet'}: only with -o RESULTS.parquet")
     return run_classify(
         files, outputs, models=model, hop=hop, backend=backend, precision=precision, area=area, decode=decode
     )
