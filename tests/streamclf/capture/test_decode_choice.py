@@ -85,7 +85,7 @@ def test_auto_follows_the_view_that_shrinks_the_picture_least() -> None:
 
 def test_a_region_that_shows_nothing_does_not_count() -> None:
     tiny = view(area=PictureArea(region=(0.5, 0.5, 0.505, 0.505)))
-    assert chosen(view(), tiny) == WantedDecoding("fast", 5.0)
+    assert chosen(view(), tiny) == WantedDecoding("fast", 1.0), "with a region, the decoder itself shrinks nothing"
 
 
 def test_a_preview_larger_than_the_models_pictures_needs_exact_pictures() -> None:
