@@ -78,6 +78,7 @@ def assert_each_window_once(watcher: Watcher) -> None:
         assert ends == sorted(set(ends)), (stream, ends)
 
 
+@pytest.mark.flaky(reruns=0)
 def test_streams_of_a_killed_classifier_move_to_the_other_gpu_and_come_back(setup: Setup) -> None:
     with start(setup) as service, Watcher(service.endpoint) as watcher:
         began = time.monotonic()
@@ -103,21 +104,6 @@ def test_streams_of_a_killed_classifier_move_to_the_other_gpu_and_come_back(setu
         assert service.wait() == 0
 
 
-def test_streams_are_served_while_a_gpu_refuses_every_start(setup: Setup) -> None:
-    (setup.folder / "broken-0").touch()
-    with start(setup) as service, Watcher(service.endpoint) as watcher:
-        began = time.monotonic()
-        service.wait_for_line(r"classifier@0: cannot open its models; parked for 60 s; the other GPUs go on")
-        wait_gpus(watcher, began, gpu0=("lost", 0), gpu1=("serving", 4))
-        wait_predictions(watcher, began)
-        (setup.folder / "broken-0").unlink()
-        reload(service, setup, actions={"dark": {"on": 0.9}})  # starts parked processes again
-        service.wait_for_line(r"classifier@0: takes over 2 streams or regions from other GPUs")
-        wait_gpus(watcher, time.monotonic() - 2, gpu0=("serving", 2), gpu1=("serving", 2))
-        wait_predictions(watcher, time.monotonic() + 1)
-        assert_each_window_once(watcher)
-
-
 def test_a_service_without_any_gpu_ends_with_the_reason(setup: Setup) -> None:
     (setup.folder / "broken-0").touch()
     (setup.folder / "broken-1").touch()
@@ -126,29 +112,29 @@ def test_a_service_without_any_gpu_ends_with_the_reason(setup: Setup) -> None:
         assert service.wait() == 1
 
 
-def test_gpus_and_streams_are_added_and_removed_while_others_go_on(setup: Setup) -> None:
-    streams = dict.fromkeys(("a", "b", "c"), setup.film)
-    setup.config["engine"]["devices"] = [1, 5]
-    setup.config["streams"] = streams
+def test_a_gpu_that_refuses_every_start_is_replaced_and_gpus_and_streams_come_and_go(setup: Setup) -> None:
+    (setup.folder / "broken-0").touch()
     with start(setup) as service, Watcher(service.endpoint) as watcher:
         began = time.monotonic()
-        service.wait_for_line(r"GPU 5: CUDA sees the numbers 0, 1; give a number that nvidia-smi lists")
-        wait_gpus(watcher, began, gpu1=("serving", 3), gpu5=("lost", 0))
+        service.wait_for_line(r"classifier@0: cannot open its models; parked for 60 s; the other GPUs go on")
+        wait_gpus(watcher, began, gpu0=("lost", 0), gpu1=("serving", 4))
+        wait_predictions(watcher, began)
         captures, first = set(service.children("streamclf.capture")), classifier(service, 1)
-        added = reload(service, setup, engine=ENGINE)
-        service.wait_for_line(r"classifier@0: takes over 1 streams or regions from other GPUs")
-        wait_gpus(watcher, added, gpu0=("serving", 1), gpu1=("serving", 2), gpu5=None)
-        wait_predictions(watcher, time.monotonic() + 1, streams)
-        assert classifier(service, 1) == first
-        joined = reload(service, setup, streams={**streams, "d": setup.film})
-        wait_gpus(watcher, joined, gpu0=("serving", 2), gpu1=("serving", 2))
-        wait_predictions(watcher, joined + 1)
-        for stream in streams:  # nothing moved
-            assert_unbroken(watcher, stream, since=joined, at_least=3)
+        (setup.folder / "broken-0").unlink()
+        repaired = reload(service, setup, actions={"dark": {"on": 0.9}})  # starts parked processes again
+        service.wait_for_line(r"classifier@0: takes over 2 streams or regions from other GPUs")
+        wait_gpus(watcher, repaired, gpu0=("serving", 2), gpu1=("serving", 2))
+        wait_predictions(watcher, time.monotonic() + 1)
+        joined = reload(service, setup, streams=dict.fromkeys((*STREAMS, "e"), setup.film))
+        watcher.wait("prediction", "e", since=joined, within=DEADLINE_S)
+        for stream in STREAMS:  # nothing moves for a new stream
+            assert_unbroken(watcher, stream, since=joined, at_least=1)
         reload(service, setup, engine=ENGINE | {"devices": [0, 1, 9]})
+        service.wait_for_line(r"GPU 9: CUDA sees the numbers 0, 1; give a number that nvidia-smi lists")
         service.wait_for_line(r"refused: the classifier on GPU 9 cannot start with it; back to the one before")
+        assert classifier(service, 1) == first
         removed = reload(service, setup, engine=ENGINE | {"devices": [0]})
-        wait_gpus(watcher, removed, gpu0=("serving", 4), gpu1=None)
+        wait_gpus(watcher, removed, gpu0=("serving", 5), gpu1=None)
         wait_predictions(watcher, time.monotonic() + 1)
         assert captures < set(service.children("streamclf.capture"))
         assert_each_window_once(watcher)

@@ -21,6 +21,7 @@ import engines.backends.tensorrt
 import engines.opening
 from engines.activation import softmax
 from engines.backends.names import Backend
+from engines.backends.tensorrt.interface import Platform
 from engines.bundle import Bundle, write_spec
 from engines.errors import BundleError, EngineError, EngineInputError, ParityError
 from engines.group import EngineGroup, GroupOptions, encoder_key, open_group, open_next
@@ -166,13 +167,18 @@ def test_the_encoder_is_in_memory_once_on_a_cpu(
     assert sorted(loaded) == ["encoder.onnx", "head.onnx", "head.onnx"]
 
 
+@pytest.mark.parametrize("version", ["8.5.3.1", "10.3.0"])
 def test_a_gpu_keeps_one_encoder_and_one_bank(
-    brightness: Bundle, other: Bundle, monkeypatch: pytest.MonkeyPatch
+    brightness: Bundle, other: Bundle, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
+    """In 8.5 each execution has a profile of its own: the head, captured again, must use its execution again."""
     platforms: list[Any] = []
-    monkeypatch.setattr(
-        engines.backends.tensorrt, "load_platform", lambda _: (platforms.append(double_platform()), platforms[-1])[1]
-    )
+
+    def load_platform(device: int | None) -> Platform:
+        platforms.append(double_platform(version=version))
+        return platforms[-1]
+
+    monkeypatch.setattr(engines.backends.tensorrt, "load_platform", load_platform)
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
     group = open_group({"": brightness, "levels": other}, options("tensorrt")).group
     gc.collect()
