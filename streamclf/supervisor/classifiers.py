@@ -6,16 +6,13 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from engines.bundle import Bundle
 from streamclf.config.engine import EngineConfig
 from streamclf.config.views import MODEL_KEY
-from streamclf.events.device_status import DeviceStatus
 from streamclf.runtime.jobs import (
     ClassifierChange,
     ClassifierJob,
@@ -28,78 +25,19 @@ from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.child import Child, ChildEvent
 from streamclf.supervisor.engine_groups import CLASSIFIER, EngineKey, ModelGroup, process_name
-from streamclf.supervisor.placement import Place
+from streamclf.supervisor.engine_process import EngineProcess, failures, names_of
 from streamclf.supervisor.stream_plan import count_feeds
 
-DEAL_WAIT_S: Final = 20.0
-"""Streams wait so long for all processes of their engine group that start together: dealt later, they would move."""
+DEAL_WAIT_S: Final = 10.0
+"""After the first process of an engine group is ready, streams wait so long for those that were started with it.
+
+Otherwise the first process would get all streams, and hand some of them over a few seconds later.
+"""
 
 log = logging.getLogger("service")
 
 _READY: Final[TypeAdapter[ClassifierReady | ClassifierReport]] = TypeAdapter(ClassifierReady)
 _REPORT: Final[TypeAdapter[ClassifierReady | ClassifierReport]] = TypeAdapter(ClassifierReport)
-
-
-@dataclass(slots=True, kw_only=True)
-class EngineProcess:
-    """One classifier process in its present state."""
-
-    child: Child
-    row: int
-    """Its row of the liveness table."""
-    group: ModelGroup
-    """The models that it has to serve."""
-    group_name: str
-    """Name of the engine group: that of the process, without its GPU."""
-    device: int | None = None
-    """Number of its GPU; None for the default."""
-    feeds: int = 0
-    """Number of feeds for which it has to have room."""
-    capacity: int = 0
-    """Largest number of feeds of the present run."""
-    serving: dict[str, Bundle] = field(default_factory=dict)
-    """The models that the present run serves or opens."""
-    opening: set[str] = field(default_factory=set)
-    """The models that were added to the present run, and about which it has not reported yet."""
-    engine: str = ""
-    """The description of its engine, from its last report that it was ready."""
-    is_ready: bool = False
-    is_on_trial: bool = False
-    """Whether it must show that it can serve a new configuration. If it cannot, the service returns to the old one."""
-    is_removed: bool = False
-    """Whether it has been asked to stop because no model needs it any more."""
-    expected_until_s: float = 0.0
-    """Until this time (monotonic) streams wait for its start; 0 once it was ready or has failed."""
-    lost: str = ""
-    """Why its last run ended by itself; empty once it is ready again."""
-    load: ClassifierLoad | None = None
-    """The last report about its load."""
-
-    @property
-    def name(self) -> str:
-        """The name of the process."""
-        return self.child.name
-
-    @property
-    def title(self) -> str:
-        """The process with the names of its models, for a sentence."""
-        models = "" if self.group_name == CLASSIFIER else f" of {_names(self.group.bundles)}"
-        return f"the classifier{models}" + ("" if self.device is None else f" on GPU {self.device}")
-
-    @property
-    def place(self) -> Place:
-        """The process as streams are dealt to it."""
-        return Place(name=self.name, group=self.group_name, device=self.device, capacity=self.capacity)
-
-    @property
-    def was_ever_ready(self) -> bool:
-        """Whether it has reported that it was ready, in this run or an earlier one."""
-        return bool(self.engine)
-
-    @property
-    def is_parked(self) -> bool:
-        """Whether it ended so often, or in such a way, that its next start is minutes away."""
-        return self.child.times_parked > 0 and not self.child.running
 
 
 class ClassifierSet:
@@ -150,9 +88,10 @@ class ClassifierSet:
         return {process.group.key: process.group_name for process in self.all}
 
     def may_deal(self, group: str) -> bool:
-        """Return whether streams may be dealt to the processes of a group: none of them has just been started."""
-        now_s = time.monotonic()
-        return not any(each.group_name == group and now_s < each.expected_until_s for each in self.all)
+        """Return whether streams may be dealt to the processes of a group that are ready, without the others."""
+        members = [each for each in self.all if each.group_name == group]
+        first_s = min((each.ready_s for each in members if each.is_ready), default=math.inf)
+        return time.monotonic() - first_s > DEAL_WAIT_S or not any(each.is_expected for each in members)
 
     @property
     def can_serve(self) -> bool:
@@ -180,7 +119,7 @@ class ClassifierSet:
             return None
         if len(self.all) == 1 or len({process.engine for process in ready}) == 1 == len(self.names):
             return ready[0].engine
-        return "; ".join(f"{_names(process.group.bundles)}: {process.engine}" for process in ready)
+        return "; ".join(f"{names_of(process.group.bundles)}: {process.engine}" for process in ready)
 
     @property
     def missing(self) -> list[str]:
@@ -266,7 +205,7 @@ class ClassifierSet:
         match report:
             case ClassifierReady():
                 process.is_ready, process.is_on_trial = True, False
-                process.expected_until_s, process.lost = 0.0, ""
+                process.is_expected, process.ready_s, process.lost = False, time.monotonic(), ""
                 process.engine = report.engine
                 self._add_models(process)
             case ModelReport():
@@ -324,7 +263,6 @@ class ClassifierSet:
             device=device,
             feeds=feeds,
             is_on_trial=on_trial,
-            expected_until_s=time.monotonic() + DEAL_WAIT_S,
         )
         self._processes[name] = process
         self._start(process.child)
@@ -349,7 +287,7 @@ class ClassifierSet:
 
     def _start_again(self, process: EngineProcess, *, on_trial: bool) -> None:
         process.is_on_trial = on_trial
-        process.expected_until_s = time.monotonic() + DEAL_WAIT_S
+        process.is_expected = True
         self._restart(process)
 
     def _add_models(self, process: EngineProcess) -> None:
@@ -365,29 +303,3 @@ class ClassifierSet:
         if removed and self.send(process.name, ClassifierChange(remove_models=removed)):
             process.serving = {name: each for name, each in process.serving.items() if name not in removed}
             process.opening -= set(removed)
-
-
-def failures(report: ClassifierReady | ClassifierReport) -> dict[str, str]:
-    """Return the models that cannot be opened by a report, each with the reason."""
-    match report:
-        case ClassifierReady():
-            return report.failed
-        case ModelReport() if report.error is not None:
-            return {report.model: report.error}
-    return {}
-
-
-def describe_device(processes: Sequence[EngineProcess], views: Mapping[str, int]) -> DeviceStatus:
-    """Return the state of the GPU of `processes`; `views` counts the views of each process."""
-    lost = next((each.lost for each in processes if each.lost), None)
-    load = [each.load.busy for each in processes if each.load]
-    return DeviceStatus(
-        state="lost" if lost else "serving" if all(each.is_ready for each in processes) else "starting",
-        reason=lost,
-        views=sum(views.get(each.name, 0) for each in processes),
-        load=round(sum(load), 2) if load else None,
-    )
-
-
-def _names(bundles: Mapping[str, Bundle]) -> str:
-    return ", ".join(name or MODEL_KEY for name in bundles)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED, EXIT_OUT_OF_MEMORY
 from streamclf.supervisor.child import Child
-from streamclf.supervisor.classifiers import EngineProcess
+from streamclf.supervisor.engine_process import EngineProcess
 from streamclf.supervisor.machine_limits import memory_reason
 from streamclf.supervisor.processes import ProcessSet
 from streamclf.supervisor.reconfiguration import Reconfiguration
@@ -62,7 +62,7 @@ class ExitHandler:
         processes, child = self._processes, engine.child
         was_ready = processes.classifiers.mark_down(engine)
         if not child.stopping:
-            engine.expected_until_s = 0.0
+            engine.is_expected = False
             engine.lost = "it cannot start; the log has the reason" if code == EXIT_FAILED else _end_reason(child, code)
         processes.streams.classifier_gone(engine.name)
         if child.stopping:

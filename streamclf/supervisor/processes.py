@@ -10,7 +10,8 @@ from streamclf.config.publish import PublishConfig
 from streamclf.events.device_status import DeviceStatus
 from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.child import Child, ChildEvent
-from streamclf.supervisor.classifiers import ClassifierSet, EngineProcess, describe_device
+from streamclf.supervisor.classifiers import ClassifierSet
+from streamclf.supervisor.engine_process import EngineProcess, describe_device
 from streamclf.supervisor.hub_process import HubProcess, Ready
 from streamclf.supervisor.outlets import OutletSet, make_outlet_access
 from streamclf.supervisor.stopping import OUTLET_STOP_S, stop_children, wait_until_finished

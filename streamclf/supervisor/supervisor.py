@@ -23,9 +23,9 @@ from streamclf.runtime.log_tail import kept_log_tail
 from streamclf.runtime.logs import TextFormatter
 from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.child import Child, ChildEvent, reap_orphans
-from streamclf.supervisor.classifiers import EngineProcess, failures
 from streamclf.supervisor.config_reader import ConfigReader, ReadConfig
 from streamclf.supervisor.config_watch import ConfigFile
+from streamclf.supervisor.engine_process import EngineProcess, failures
 from streamclf.supervisor.exits import ExitHandler
 from streamclf.supervisor.hub_process import Ready
 from streamclf.supervisor.machine_limits import check_machine, find_oversized
