@@ -29,6 +29,8 @@ _OR_VARIABLE = "; or put the password into an environment variable and write ${N
 _LIKE_A_SCHEME = re.compile(r"[a-z]{2,12}")
 
 DEVICE_NAMES: Final = tuple(name for name in get_args(DeviceName) if name != "auto")
+GPU_DEVICES: Final = frozenset({"auto", "cuda"})
+"""The values of `decode_device` with which decoded pictures may be in a GPU's memory."""
 
 SelfT = TypeVar("SelfT", bound="SourceConfig")
 

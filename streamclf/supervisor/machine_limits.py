@@ -6,6 +6,7 @@ import resource
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from streamclf.config.source import GPU_DEVICES
 from streamclf.errors import ConfigError
 from streamclf.runtime.memory_limit import private_bytes
 from streamclf.runtime.shared_memory import available_bytes
@@ -26,12 +27,13 @@ HUB_FDS = (256, 4, 0)
 """For each stream: two connections of its capture process, and two subscribers."""
 
 
-def needed_descriptors(streams: int, rings: int, further_classifiers: int = 0) -> int:
+def needed_descriptors(streams: int, rings: int, further_classifiers: int = 0, gpu_rings: int = 0) -> int:
     """Return the file descriptors of the process that needs most of them.
 
-    `further_classifiers`: the classifiers beyond one for each engine group.
+    `further_classifiers`: the classifiers beyond one for each engine group. `gpu_rings`: the rings of streams that a
+    GPU may decode. Each has the two ends of a channel, or in the classifier one end and the memory that it shares.
     """
-    return 2 * further_classifiers + max(
+    return 2 * (further_classifiers + gpu_rings) + max(
         base + per_stream * streams + per_ring * rings
         for base, per_stream, per_ring in (SUPERVISOR_FDS, CLASSIFIER_FDS, HUB_FDS)
     )
@@ -44,13 +46,15 @@ def check_machine(new: CheckedConfig, running: CheckedConfig | None = None) -> N
     """
     rings = count_rings(new)
     further = (len(new.config.engine.devices or (0,)) - 1) * len(new.groups)
-    raise_descriptor_limit(len(new.config.streams), sum(rings.values()), further)
+    on_gpu = {name for name, stream in new.config.streams.items() if stream.source.decode_device in GPU_DEVICES}
+    gpu_rings = sum(count for (name, _), count in rings.items() if name in on_gpu)
+    raise_descriptor_limit(len(new.config.streams), sum(rings.values()), further, gpu_rings)
     check_memory(rings - (count_rings(running) if running else Counter()))
 
 
-def raise_descriptor_limit(streams: int, rings: int, further_classifiers: int = 0) -> None:
+def raise_descriptor_limit(streams: int, rings: int, further_classifiers: int = 0, gpu_rings: int = 0) -> None:
     """Raise the soft limit, which children inherit, to what `streams` need; `ConfigError` where that is forbidden."""
-    need = needed_descriptors(streams, rings, further_classifiers)
+    need = needed_descriptors(streams, rings, further_classifiers, gpu_rings)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= need:
         return

@@ -12,7 +12,7 @@ from streamclf.config.classify import HeadSettings, StreamSettings
 from streamclf.config.clips import ClipsConfig
 from streamclf.config.examples import ExamplesConfig
 from streamclf.config.picture_area import WHOLE, PictureArea
-from streamclf.config.source import SourceConfig
+from streamclf.config.source import GPU_DEVICES, SourceConfig
 from streamclf.config.views import StreamView, actions_of_model
 from streamclf.runtime.capture_job import ViewJob
 from streamclf.runtime.jobs import FeedUpdate
@@ -225,7 +225,7 @@ def _plan_views(checked: CheckedConfig, stream: str, classifiers: Mapping[Engine
                 settings=view.settings,
                 heads={model: heads[model] for model in models},
                 capture_waits=capture_waits,
-                may_use_card=source.decode_device in ("auto", "cuda"),
+                may_use_card=source.decode_device in GPU_DEVICES,
             )
 
 

@@ -25,6 +25,7 @@ def rings(streams: int) -> Counter[tuple[str, Geometry]]:
 def test_descriptors_are_counted_for_the_process_that_needs_most() -> None:
     assert needed_descriptors(1, 1) == 260
     assert needed_descriptors(400, 400) == 192 + 6 * 400
+    assert needed_descriptors(400, 400, gpu_rings=100) == 192 + 6 * 400 + 2 * 100
     assert needed_descriptors(10, 400) == 192 + 10 + 5 * 400
 
 
