@@ -54,7 +54,8 @@ def make_heartbeat(nodes: Mapping[str, FleetNode], directory: DirectoryClient, o
         replay="",
         not_durable=sum(beat.not_durable for beat in beats.values()),
         dropped=dropped,
-        streams=tuple(directory.list.streams),
+        # A directory without any stream is one that starts: outlets would remove all streams from other systems.
+        streams=tuple(directory.list.streams) or None,
         outlets=outlets,
         leases=leases,
         devices=devices,

@@ -76,7 +76,9 @@ class DirectoryClient:
         try:
             if self._socket is not None and self._monitor.check():
                 raise EventError(self._explain() or "the connection was refused")
-            while self._sent_s is not None and self._socket is not None and self._socket.poll(0):
+            while self._socket is not None and self._socket.poll(0):
+                if self._sent_s is None:
+                    raise EventError("it sends replies without a request")
                 changed = self._accept(self._receive(self._socket)) or changed
         except (EventError, BusError, zmq.ZMQError) as error:
             self._fail(str(error).removeprefix(f"{self._address.endpoint}: "))

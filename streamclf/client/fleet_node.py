@@ -17,6 +17,8 @@ from streamclf.events.types import Heartbeat, Lost, Received, StreamEvent
 
 SILENT_S = 5.0
 """A node that sends nothing for this long is lost, whatever the directory says."""
+CHECK_S = 5.0
+"""A journal of which nothing arrives for this long is not waited for."""
 CONNECT_S = 5.0
 """A node that was never heard counts as one that may have older events for this long."""
 RETRY_S = (2.0, 60.0)
@@ -45,7 +47,9 @@ class FleetNode:
         self._clock_s: float | None = None
         """The node's wall clock minus this machine's monotonic one; messages that were on the way make it smaller."""
         self._check_began_s: float | None = None
-        self._checked_s = 0.0
+        self._checked_s = self._progress_s = 0.0
+        self._first_head: int | None = None
+        """The newest event when the receiver connected."""
         self.fault: str | None = None
         """Why the node cannot be read, if it refuses the connection."""
         self._retry_s = 0.0
@@ -117,6 +121,7 @@ class FleetNode:
             self._note_heartbeat(event, now_s)
         elif event is not None:
             self.next, self.next_s, self._offset_before = event, now_s, before
+            self._progress_s = now_s
         if self._check_began_s is not None and not self.receiver.is_checking and self.next is None:
             self._checked_s, self._check_began_s = self._check_began_s, None
         return event
@@ -154,11 +159,16 @@ class FleetNode:
         if self._check_began_s is None and self.receiver is not None:
             self._check_began_s = now_s
             self.receiver.begin_check()
-        return False
+        # A node whose replay endpoint cannot be reached must not stop the others.
+        return self._check_began_s is not None and now_s - max(self._check_began_s, self._progress_s) > CHECK_S
 
     def received_at_s(self, event: StreamEvent) -> float | None:
         """Return the monotonic time of this machine when the node's hub received `event`; None while unknown."""
         return None if self._clock_s is None else event.time.timestamp() - self._clock_s
+
+    def is_present(self, event: StreamEvent) -> bool:
+        """Return whether `event` is newer than this connection. The node's clock may have been set before that."""
+        return event.offset is None or (self._first_head is not None and event.offset > self._first_head)
 
     def update_condition(self, now_s: float) -> bool:
         """Find out whether the node is live; return whether that has changed."""
@@ -190,6 +200,8 @@ class FleetNode:
         return self.entry.reason or silence or f"it has sent nothing for {SILENT_S:g} s"
 
     def _note_heartbeat(self, heartbeat: Heartbeat, now_s: float) -> None:
+        if self._first_head is None or self.heartbeat is None or self.heartbeat.epoch != heartbeat.epoch:
+            self._first_head = heartbeat.head
         self.heartbeat, self._heard_s, self.fault, self._pause_s = heartbeat, now_s, None, RETRY_S[0]
         clock_s = heartbeat.time.timestamp() - now_s
         self._clock_s = clock_s if self._clock_s is None else max(clock_s, self._clock_s)
@@ -206,6 +218,7 @@ class FleetNode:
 
     def _connect(self, after: Position | None) -> None:
         try:
+            self._first_head = None
             self.receiver = self._open(self.entry, after)
             self.connections += 1
         except BusError as error:

@@ -25,6 +25,7 @@ from streamclf.events.directory import DirectoryNode
 from streamclf.events.positions import Position
 from streamclf.events.types import Lost, Received, StreamEvent, topic_of
 from streamclf.net.curve_client import ServiceAddress
+from streamclf.runtime.descriptor_limit import raise_descriptor_limit
 from streamclf.units import duration_text
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ _PAUSE_S: Final = 1.0
 """After a longer time between two calls, the silence of nodes means nothing: their messages still wait."""
 _PREVIEW_POLL_S: Final = 0.02
 _MAX_SOCKETS: Final = 16_384
+_MANY_NODES: Final = 64
+"""Each node needs about eight descriptors, and a process usually has 1,024."""
 
 
 class FleetReceiver:
@@ -232,7 +235,7 @@ class FleetReceiver:
     def _is_overtaken(self, node: FleetNode, event: StreamEvent) -> bool:
         known = self._directory.list
         stream = known.streams.get(event.stream) if known and event.lease is not None else None
-        if stream is None or stream.lease is None or stream.since is None or event.lease == stream.lease:
+        if stream is None or stream.since is None or event.lease == stream.lease or not node.is_present(event):
             return False
         received_s = node.received_at_s(event)
         granted_s = known.monotonic_of(stream.since) if known else None
@@ -293,6 +296,8 @@ class FleetReceiver:
         """Connect to new nodes, and follow those that have moved."""
         assert self._directory.list is not None
         listed = self._directory.list.nodes
+        if len(listed) > _MANY_NODES:
+            raise_descriptor_limit()
         is_first, self._has_list = not self._has_list, True
         for name, entry in listed.items():
             self._removed_s.pop(name, None)

@@ -27,7 +27,7 @@ class Position:
     @property
     def offsets(self) -> dict[str, int]:
         """The offset in each journal, by epoch; empty at `START`."""
-        return {epoch: offset for epoch, offset in ((self.epoch, self.offset), *self.others) if epoch}
+        return {epoch: offset for epoch, offset in (*self.others, (self.epoch, self.offset)) if epoch}
 
     def covers(self, heads: Mapping[str, int]) -> bool:
         """Return whether everything up to the offsets `heads`, by epoch, has been received."""

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import os
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -40,6 +39,7 @@ from streamclf.hub.stream_log import StreamLog
 from streamclf.net.curve_keys import load_certificate
 from streamclf.net.names import MAX_STREAMS
 from streamclf.runtime.child import EXIT_DONE, ChildControl
+from streamclf.runtime.descriptor_limit import raise_descriptor_limit
 from streamclf.runtime.jobs import HubChange, HubJob, HubReady
 from streamclf.runtime.log_tail import remove_log_tail
 
@@ -52,7 +52,6 @@ _EARLY_HEARTBEAT_S = 0.05
 _RETAIN_S = 5.0
 _RETAIN_AGAIN_S = 0.02
 """The pause between two steps of retention while there is more to remove."""
-_MAX_DESCRIPTORS = 65_536
 _MAX_DRAIN_S = 0.4
 """After the request to stop, longest time to receive the producers' last drafts."""
 _LOOP_DEADLINE_S = 30.0
@@ -354,21 +353,13 @@ def _open_gate(context: zmq.Context[zmq.Socket[bytes]], job: HubJob) -> CurveGat
     return CurveGate(context, load_certificate(job.keys, secret=True), AllowList(job.allow, job.own_key))
 
 
-def _raise_descriptor_limit() -> None:
-    """Raise the limit of descriptors: the usual 1,024 are few for a service that any client can reach."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MAX_DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def main(job: HubJob, control: ChildControl) -> int:
     """Run the hub until it is asked to stop; return its exit code.
 
     The hub writes one line to stdout, a `HubReady` for the supervisor, and nothing else.
     """
     supervisor = os.getppid()
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     with Hub(job) as hub:
         ready = HubReady(**hub.endpoints, epoch=hub.journal.epoch, head=hub.journal.head)
         sys.stdout.write(ready.model_dump_json() + "\n")

@@ -213,3 +213,23 @@ def test_filter_of_streams_returns_each_event_once_across_moves(fleet: FleetRig)
         found = receive(events, 15)
         quiet(events)
     assert numbers(found) == fleet.posted("door")
+
+
+def test_node_whose_replay_endpoint_cannot_be_reached_does_not_stop_the_others(
+    fleet: FleetRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamclf.client.fleet_node.CHECK_S", 0.5)
+    fleet.give("door", "a")
+    with subscribe(fleet.address, types=["prediction", "heartbeat"], replay=True) as events:
+        heartbeat(events, {"a": "live", "b": "live"})
+        fleet.post("door", 3)
+        assert numbers(receive(events, 3)) == [0, 1, 2]
+        job = fleet.hubs["a"].job
+        fleet.hubs["a"].job = job.model_copy(update={"replay": "tcp://127.0.0.1:1"})  # a firewall in between
+        fleet.changed()
+        time.sleep(1.5)
+        heartbeat(events, {"a": "live", "b": "live"})
+        fleet.give("door", "b")
+        fleet.post("door", 3)
+        assert numbers(receive(events, 3)) == [3, 4, 5]
+        fleet.hubs["a"].job = job

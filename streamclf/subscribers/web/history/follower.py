@@ -52,7 +52,7 @@ _CLOSE_S: Final = 5.0
 
 @dataclass(slots=True)
 class _Journal:
-    """What has been read of one journal."""
+    """The parts of one journal that have been read."""
 
     position: Position
     """Everything after the start of the thread up to here has been read."""
