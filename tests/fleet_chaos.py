@@ -111,11 +111,12 @@ class Rig:
 
     def start_log(self) -> None:
         """Start a subscriber that logs every event of the fleet, from the first one on."""
-        self.log = subprocess.Popen(
-            [sys.executable, "-m", "streamclf", "log", DIRECTORY.replace("tcp:", "fleet:"),
-             "-o", str(self.folder / "log.db"), "--types", "prediction,action,status"],
-            stderr=(self.folder / "log.err").open("wb"),
-        )  # fmt: skip
+        arguments = [DIRECTORY.replace("tcp:", "fleet:"), "-o", str(self.folder / "log.db")]
+        with (self.folder / "log.err").open("wb") as errors:
+            self.log = subprocess.Popen(
+                [sys.executable, "-m", "streamclf", "log", *arguments, "--types", "prediction,action,status"],
+                stderr=errors,
+            )
 
     def check_log(self) -> tuple[int, int]:
         """Return (events in the journals, events that the log lacks); its table refuses an event that it has."""
