@@ -16,7 +16,7 @@ from streamclf.fleet.cluster import CONTROLLER, NAMESPACE, RayNode
 from streamclf.fleet.config import FleetConfig
 from streamclf.fleet.messages import Orders, Report
 from streamclf.fleet.model_store import ModelStore
-from streamclf.fleet.node import REPORT_S, Identity, Node
+from streamclf.fleet.node import Identity, Node
 from streamclf.redact import redact
 from streamclf.runtime.logs import configure_logging
 
@@ -47,7 +47,7 @@ class Agent:
         next_s = time.monotonic()
         try:
             while node.step():
-                next_s = max(next_s + REPORT_S, time.monotonic() + REPORT_S / 4)
+                next_s = max(next_s + node.pause_s, time.monotonic() + node.pause_s / 4)
                 threading.Event().wait(next_s - time.monotonic())
         except Exception:
             log.exception("the node has ended by a bug")

@@ -102,6 +102,7 @@ class FleetCore:
             drop=tuple(sorted(dropping)),
             lease_s=self.state.table.lease_s,
             spec=None if spec.version == report.spec else spec,
+            soon=bool(dropping) or any(move.target == report.node for move in self.state.moves.values()),
         )
 
     def _refusal(self, report: Report, now_s: float) -> str | None:

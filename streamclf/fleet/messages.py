@@ -92,6 +92,8 @@ class Orders:
     lease_s: float = 0.0
     spec: NodeSpec | None = None
     """Set if the node has another specification, or none."""
+    soon: bool = False
+    """Whether a stream moves from or to this node: it should report more often, so that the stream pauses shortly."""
     error: str | None = None
     """Why the node gets no streams."""
     stop: bool = False

@@ -31,7 +31,9 @@ from streamclf.runtime.lease_file import Lease, boot_id, lease_clock_ns, write_l
 from streamclf.units import NS
 
 REPORT_S: Final = 1.0
-DRAIN_S: Final = 2.0
+MOVE_REPORT_S: Final = 0.2
+"""Interval of reports while a stream moves from or to this node."""
+DRAIN_S: Final = 1.0
 """After a stream has left the configuration, time for its last events to reach the hub before its lease ends."""
 LEAVE_S: Final = 15.0
 """Longest time for a stream to leave; then its lease ends, and the hub refuses its events."""
@@ -62,7 +64,7 @@ class Identity:
 
 
 class Node:
-    """One run of a node. `step` is called once a second, by one thread, until it returns False."""
+    """One run of a node. One thread calls `step` every `pause_s` until it returns False."""
 
     def __init__(self, identity: Identity, ask: Ask, fetch: Fetch) -> None:
         self._identity, self._ask, self._fetch = identity, ask, fetch
@@ -84,6 +86,8 @@ class Node:
         self._fetching: threading.Thread | None = None
         self._problem: str | None = None
         self._stopped = False
+        self.pause_s = REPORT_S
+        """Time until the next call of `step`."""
 
     def step(self) -> bool:
         """Report, obey, and watch the service; return False once it has been stopped as ordered."""
@@ -94,6 +98,7 @@ class Node:
         except ConnectionError as error:
             self._log_once(f"the controller cannot be reached: {error}")
         else:
+            self.pause_s = MOVE_REPORT_S if orders.soon else REPORT_S
             self._log_once(orders.error and f"this node gets no streams: {orders.error}")
             if self._stopped:
                 return False
