@@ -6,7 +6,8 @@
 
 `--films`: `own` reads the films as they are. The others encode them again as a camera would: at 1280x720 or as much of
 it as the shape fills, with the noise of a sensor, two seconds between key frames, without B frames. `h264` (main) and
-`h265` have 2 Mbit/s, so that the loop filters have work; `jpeg` is Motion JPEG.
+`h265` have 2 Mbit/s, so that the loop filters have work. `images` writes the pictures as JPEG files of that size, with
+quality 90, and reads them as a folder of images: whole, or reduced.
 
 A row: windows, and |dp|, the largest difference of a label's probability in a window (mean, 99th percentile, largest);
 clips or windows whose best label changes; accuracy of both. A clip's probabilities are the mean over its windows, as in
@@ -27,14 +28,17 @@ from typing import Any
 from unittest.mock import patch
 
 import av
+import cv2
 import numpy as np
 
 from engines.arrays import F32, U8
 from engines.bundle import ModelSpec
 from streamclf.builtin_models import find_bundle
+from streamclf.config.picture_area import PictureArea
 from streamclf.sources import Source, open_source
 from streamclf.sources.decoding import EXACT, WantedDecoding, shrink_factor
-from streamclf.sources.resize import Resize
+from streamclf.sources.image_file import decode_reduced
+from streamclf.sources.resize import Resize, render_bgr
 from streamclf.windows.clip_layout import STRETCH_STEPS
 from training.builtin.camera_events import benchmark
 from training.data.clip_lists import read_rows
@@ -47,7 +51,6 @@ WIDTH, HEIGHT, BIT_RATE, GOP_S, NOISE = 1280, 720, 2_000_000, 2, 3.0
 ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "h264": ("libx264", "yuv420p", {"preset": "veryfast", "profile": "main", "bf": "0"}),
     "h265": ("libx265", "yuv420p", {"preset": "ultrafast", "x265-params": "log-level=none:bframes=0:pools=none"}),
-    "jpeg": ("mjpeg", "yuvj420p", {"qmin": "4", "qmax": "4"}),
 }
 MODES = ("exact", "fast")
 
@@ -87,19 +90,38 @@ class Price:
 class Decoding:
     """Open films exactly or fast, and count what they are."""
 
-    def __init__(self, price: Price, target: tuple[int, int], resize: Resize) -> None:
-        self._price, self._target, self._resize = price, target, resize
+    def __init__(self, price: Price, target: tuple[int, int], resize: Resize, kind: str) -> None:
+        self._price, self._target, self._resize, self._kind = price, target, resize, kind
         self.mode = "exact"
 
     def open(self, config: Any) -> Source:
         """Take the place of `open_source`."""
-        source = open_source(config)
+        source: Any = open_source(config)
+        if self._kind == "images":
+            source._render, self._number = self._render_image, 0
+            return source
         info = source.info
         shrink = shrink_factor((info.height, info.width), self._target, self._resize)
         source.set_decoding(EXACT if self.mode == "exact" else WantedDecoding("fast", max(1.0, shrink)))
         self._price.shrinks.append(shrink)
         self._price.films.add(info.codec)
         return source
+
+    def _render_image(self, frame: Any, height: int, width: int, resize: Resize, out: U8, area: PictureArea) -> None:
+        """Render a frame of the film as a folder of images would, in whose files it is."""
+        picture = frame.frame
+        scale = min(WIDTH / picture.width, HEIGHT / picture.height)
+        columns, rows = (round(side * scale / 16) * 16 for side in (picture.width, picture.height))
+        image = picture.reformat(columns, rows, "bgr24", interpolation="BICUBIC").to_ndarray()
+        self._number += 1
+        noisy = np.clip(image + grain(self._number % 4)[:rows, :columns, None], 0, 255).astype(np.uint8)
+        data = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+        shrink = shrink_factor((rows, columns), self._target, self._resize)
+        self._price.shrinks.append(shrink)
+        self._price.films.add("jpeg")
+        render_bgr(
+            decode_reduced(data, 1.0 if self.mode == "exact" else shrink).pixels, height, width, resize, out, area
+        )
 
 
 @functools.cache
@@ -110,7 +132,7 @@ def grain(seed: int) -> Any:
 
 def encode(path: Path, folder: Path, kind: str) -> Path:
     """Write the film again as a camera would, with the times of its frames."""
-    if kind == "own":
+    if kind not in ENCODERS:
         return path
     codec, pixels, options = ENCODERS[kind]
     out = folder / "camera.mkv"
@@ -137,12 +159,12 @@ def encode(path: Path, folder: Path, kind: str) -> Path:
     return out
 
 
-def clips(target: EvaluationTarget, data: Path, split: str | None, kind: str) -> Price:
-    """Predict the clips of a list."""
+def clips(target: EvaluationTarget, data: Path, split: str | None, kind: str, every: int) -> Price:
+    """Predict the clips of a list, or every so many of them."""
     price, reader = Price(), target.reader
     shape = reader.shape
     rows, folder = read_rows(data, notes=[], multi_label=False, known=reader.labels)
-    decoding = Decoding(price, (shape.height, shape.width), reader.resize)
+    decoding = Decoding(price, (shape.height, shape.width), reader.resize, kind)
     spec = DecodeSpec(
         fps=shape.fps,
         frames_per_chunk=shape.frames_per_chunk,
@@ -153,9 +175,7 @@ def clips(target: EvaluationTarget, data: Path, split: str | None, kind: str) ->
         area=reader.area,
     )
     with tempfile.TemporaryDirectory() as scratch, patch("training.data.decode.open_source", decoding.open):
-        for row in rows:
-            if split is not None and row.split != split:
-                continue
+        for row in [row for row in rows if split is None or row.split == split][::every]:
             found = []
             try:
                 path = encode(folder / row.path, Path(scratch), kind)
@@ -174,7 +194,7 @@ def clips(target: EvaluationTarget, data: Path, split: str | None, kind: str) ->
 def camera_events(target: EvaluationTarget, spec: ModelSpec, data: Path, kind: str, excerpts: int) -> Price:
     """Predict the windows of the held-out half of the benchmark of camera-events."""
     price = Price()
-    decoding = Decoding(price, (spec.height, spec.width), spec.resize)
+    decoding = Decoding(price, (spec.height, spec.width), spec.resize, kind)
     windows: Callable[[Path, Any], Iterator[tuple[float, U8]]] = benchmark._windows
 
     def windows_of_both(path: Path, spec: Any) -> Iterator[tuple[float, U8]]:
@@ -205,7 +225,8 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="a bundle, by name or folder, or the folder of a run")
     parser.add_argument("data", type=Path, help="a list of clips; with --camera-events the folder of the benchmark")
     parser.add_argument("--split")
-    parser.add_argument("--films", nargs="+", choices=("own", *ENCODERS), default=["own", "h264"])
+    parser.add_argument("--films", nargs="+", choices=("own", *ENCODERS, "images"), default=["own", "h264"])
+    parser.add_argument("--every", type=int, default=1, help="take every so many of the clips")
     parser.add_argument("--camera-events", action="store_true", help="measure as the benchmark of camera-events")
     parser.add_argument("--excerpts", type=int, default=benchmark.EXCERPTS_PER_FILM, help="of each of its long films")
     args = parser.parse_args()
@@ -219,7 +240,7 @@ def main() -> None:
             spec = find_bundle(str(args.model)).spec
             price = camera_events(target, spec, args.data, kind, args.excerpts)
         else:
-            price = clips(target, args.data, args.split, kind)
+            price = clips(target, args.data, args.split, kind, args.every)
         print(price.row(f"{target.reader.name.split(' ')[0]}, {kind}", balanced=args.camera_events), flush=True)
     target.close()
 
