@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from engines.regular_file import NotRegularFileError, open_regular
 from streamclf.errors import EventError
 from streamclf.events.types import LeaseToken, StreamName
 
@@ -72,8 +73,10 @@ def write_leases(path: Path, leases: Mapping[str, Lease]) -> None:
 def read_leases(path: Path) -> dict[str, Lease]:
     """Read the file of the leases. Raises `EventError` for a file that is missing, damaged or from before a restart."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:  # a pipe would block the hub
             content = file.read(MAX_LEASE_FILE_BYTES + 1)
+    except NotRegularFileError:
+        raise EventError(f"{path}: not a file") from None
     except OSError as error:
         raise EventError(f"{path}: {error.strerror}") from None
     if len(content) > MAX_LEASE_FILE_BYTES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -194,6 +195,13 @@ def test_file_that_cannot_be_used_grants_nothing_and_is_logged_once(
     assert guard.token_of("door") is None
     (record,) = caplog.records
     assert reason in record.message
+
+
+def test_pipe_in_place_of_the_file_does_not_block_the_hub(path: Path) -> None:
+    os.mkfifo(path)
+    guard = LeaseGuard(path)
+    guard.refresh()
+    assert guard.held() == {}
 
 
 def test_lease_that_ends_hours_ahead_is_refused(path: Path) -> None:
