@@ -111,13 +111,13 @@ def run_streamclf(load: ServiceLoad, limit: CpuLimit, film: Path) -> dict[str, A
     """Measure the service with the parts of `streamclf bench`."""
     with tempfile.TemporaryDirectory(prefix="streamclf-bench-") as folder:
         report = build_report(load, measure_service(load, film, Path(folder)), limit)
-    wanted = report["predictions_per_s_by_stream"]["wanted"] * load.streams
+    wanted, rate = report["predictions_per_s_by_stream"]["wanted"] * load.streams, report["predictions_per_s"]
     keys = ("predictions_per_s", "cpu_s_per_s", "cpu_ms_per_prediction", "rss_mb", "pss_mb", "efficiency", "fast_share")
     return {
         **{key: report[key] for key in (*keys, "held", "stages_cpu_s_per_s")},
-        "missed": max(0.0, 1 - report["predictions_per_s"] / wanted),
+        "missed": max(0.0, 1 - rate / wanted),
         "latency_ms": {key: report["latency_ms"][key] for key in ("p50", "p99")},
-        "limit_ms_per_prediction": 1e3 * report["limit_cpu_s_per_s"] / report["predictions_per_s"],
+        "limit_ms_per_prediction": 1e3 * report["limit_cpu_s_per_s"] / rate if rate else None,
     }
 
 
@@ -182,12 +182,18 @@ def main() -> None:
                         seconds=arguments.seconds, decode=decode,
                     )  # fmt: skip
                     name = f"streamclf {precision} {decode}"
-                    rows.append({"name": name, "streams": streams, **run_streamclf(load, limit, path)})
-                    print(_row(rows[-1]), flush=True)
+                    try:
+                        rows.append({"name": name, "streams": streams, **run_streamclf(load, limit, path)})
+                        print(_row(rows[-1]), flush=True)
+                    except BenchError as error:
+                        print(f"{name}: {error}", flush=True)
         for streams in arguments.hold:
             load = replace(load, streams=streams)
-            rows.append({"name": f"{name}, held?", "streams": streams, **run_streamclf(load, limit, path)})
-            print(_row(rows[-1]), "sustained" if rows[-1]["held"] else "NOT SUSTAINED", flush=True)
+            try:
+                rows.append({"name": f"{name}, held?", "streams": streams, **run_streamclf(load, limit, path)})
+                print(_row(rows[-1]), "sustained" if rows[-1]["held"] else "NOT SUSTAINED", flush=True)
+            except BenchError as error:
+                print(f"{streams} streams: NOT SUSTAINED: {error}", flush=True)
     if arguments.json:
         arguments.json.write_text(
             json.dumps({"machine": describe_machine(), "model": bundle.spec.id, "rows": rows}, indent=1)
