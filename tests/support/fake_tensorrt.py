@@ -131,18 +131,38 @@ class Config:
         return types.SimpleNamespace(serialize=lambda: b"timing")
 
 
+@dataclass
+class Layer:
+    """See `tensorrt.ILayer`: a layer with one output."""
+
+    name: str
+    type: Any = None
+    precision: Any = None
+    output_type: Any = None
+    num_outputs: int = 1
+
+    def get_output(self, index: int) -> Any:
+        return types.SimpleNamespace(dtype="float32")
+
+    def set_output_type(self, index: int, dtype: Any) -> None:
+        self.output_type = dtype
+
+
 class Builder:
     """See `tensorrt.Builder`."""
 
     last_config: Config
     failure: str | None = None
+    layers: list[Layer] = []  # noqa: RUF012 - tests replace it
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
     def create_network(self, flags: int) -> Any:
         tensor = types.SimpleNamespace(name="frames", shape=(-1, 4))
-        return types.SimpleNamespace(num_layers=0, num_inputs=1, get_input=lambda index: tensor)
+        return types.SimpleNamespace(
+            num_layers=len(self.layers), get_layer=self.layers.__getitem__, num_inputs=1, get_input=lambda index: tensor
+        )
 
     def create_builder_config(self) -> Config:
         Builder.last_config = Config()
@@ -171,6 +191,7 @@ def make_fake(version: str) -> Any:
     fake.NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", creation)
     flags = {8: "FP16 INT8 TF32", 10: "FP16 BF16 INT8 TF32", 11: "TF32"}[major]
     fake.BuilderFlag = enum.Enum("BuilderFlag", flags + (" OBEY_PRECISION_CONSTRAINTS" if major < 11 else ""))
+    fake.float32, fake.LayerType = "float32", enum.Enum("LayerType", "CONSTANT SHAPE MATRIX_MULTIPLY")
     network = {"add_normalization": None} if (major, minor) >= (8, 6) else {}
     fake.INetworkDefinition = type("INetworkDefinition", (), network)
     external = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"

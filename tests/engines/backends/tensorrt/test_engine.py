@@ -117,6 +117,22 @@ def test_the_next_chunks_are_encoded_before_a_result_is_taken(
     engine.close()
 
 
+def test_an_engine_whose_work_cannot_be_captured_runs_without_graphs(
+    brightness: Bundle, install_double: InstallDouble, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "engine")
+    cuda, _ = install_double()
+
+    def fail(stream: object, enqueue: object) -> None:
+        raise RuntimeError("the GPU reports while work is captured: operation not permitted")
+
+    monkeypatch.setattr(cuda, "capture", fail)
+    engine = open_tensorrt(brightness)
+    assert largest_error(engine) < 1e-4
+    assert "without CUDA graphs: the GPU reports while work is captured" in caplog.text
+    engine.close()
+
+
 def test_the_double_detects_pinned_memory_that_is_overwritten_too_early(
     brightness: Bundle, install_double: InstallDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:

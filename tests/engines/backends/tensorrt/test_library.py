@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support.fake_tensorrt import VERSIONS, Builder, make_fake
+from support.fake_tensorrt import VERSIONS, Builder, Layer, make_fake
 
 from engines.backends.tensorrt.interface import AllocationError, PlanRequest
 from engines.errors import CompileError
@@ -74,6 +74,18 @@ def test_the_optional_features_of_old_versions_are_switched_on(library: ModuleTy
     }
     assert features == expected.get(compiler.version, set())
     assert compiler.traits.shared_profiles == (compiler.version != "8.5.3.1")
+
+
+@pytest.mark.parametrize("library", ["8.5.3.1", "8.6.1"], indirect=True)
+def test_an_int8_build_uses_fp16_for_the_rest_and_keeps_the_pinned_layers(
+    library: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norm, other = Layer("norm"), Layer("product")
+    monkeypatch.setattr(Builder, "layers", [norm, other])
+    library.TensorRtCompiler().build(request(precision="int8", keep_fp32=("norm",)))
+    assert {flag.name for flag in Builder.last_config.flags} == {"INT8", "FP16", "OBEY_PRECISION_CONSTRAINTS"}
+    assert (norm.precision, norm.output_type) == ("float32", "float32")
+    assert (other.precision, other.output_type) == (None, None)
 
 
 @pytest.mark.parametrize("library", ["8.5.3.1"], indirect=True)
