@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -114,6 +115,23 @@ def test_the_next_chunks_are_encoded_before_a_result_is_taken(
         results.append(take())
     for begin, result in zip(range(0, SLOTS - 4, 4), results, strict=True):
         np.testing.assert_allclose(result, softmax(expected_logits(chunks[begin : begin + 4]))[None], atol=1e-4)
+    engine.close()
+
+
+def test_a_submit_and_the_next_encode_wait_for_nothing(brightness: Bundle, install_double: InstallDouble) -> None:
+    """The double runs work only when something waits for it, so every wait shows in the compute stream."""
+    install_double()
+    engine: Any = open_tensorrt(brightness)
+    compute, chunks = engine._compute, chunks_of(4)
+    slots = np.arange(4, dtype=np.int32)
+    begin = compute.done
+    engine.encode(chunks, slots)
+    take = engine.submit(slots[None])
+    engine.encode(chunks, slots)
+    assert compute.done == begin
+    assert len(compute.queue) > begin
+    take()
+    assert compute.done > begin
     engine.close()
 
 
