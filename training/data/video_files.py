@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from engines.arrays import F32, I64, U8
 from engines.printable import printable
+from streamclf.config.picture_area import PictureArea
 from streamclf.config.picture_area_keys import PictureAreaKeys
 from streamclf.sources import Resize
 from training.data.base import ClipSection, given_path
@@ -68,6 +69,11 @@ class ClipsData(ClipSection, PictureAreaKeys):
         if self.fold and self.fold >= (self.folds or 1):
             raise ValueError(f"fold={self.fold}: folds count from 0 to folds - 1 (folds={self.folds})")
         return self
+
+    @property
+    def area(self) -> PictureArea:
+        """Return the part of each film's picture that the model sees."""
+        return PictureArea(rotate=self.rotate, flip=self.flip, mask=self.mask, region=self.region)
 
     @property
     def resize_policy(self) -> Resize | None:
