@@ -47,17 +47,27 @@ def train(
     run: Annotated[
         Path | None, typer.Option("--run", "--folder", help="folder of the run; by default runs/NAME")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="train on a Ray cluster; RUN is on a disk of all its machines"),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="with --cluster: processes")] = 1,
     as_json: Json = False,
 ) -> None:
     """Train a recipe, or resume a run that was killed."""
     from training.data.batches import rank
+    from training.fit.cluster import train_on_cluster
     from training.fit.train import train as train_recipe
     from training.recipe import load_recipe
 
     try:
         loaded = load_recipe(recipe, overrides or [])
         run = run or Path("runs") / loaded.name
-        metrics = train_recipe(loaded, run)
+        if cluster is None:
+            metrics = train_recipe(loaded, run)
+        else:
+            gpu = loaded.accelerator == "gpu"
+            metrics = train_on_cluster(recipe, overrides or [], run, address=cluster, workers=workers, gpu=gpu)
     except TrainingError as error:
         _fail(error)
     except OSError as error:
