@@ -35,7 +35,9 @@ REPORT_FILE: Final = "report.html"
 CHECKED_WINDOWS: Final = 16
 MOST_DIFFERENCE: Final = 1e-3
 """The largest accepted difference of a probability between `head.onnx` and the head in NumPy."""
-_COPIED: Final = ("height", "width", "resize", "fps", "frames_per_chunk", "chunks", "short_clips", "feature_parts")
+_COPIED: Final = (
+    "height", "width", "resize", "fps", "frames_per_chunk", "chunks", "short_clips", "feature_parts", "decode",
+)  # fmt: skip
 
 
 def model_name(output: Path) -> str:

@@ -58,7 +58,7 @@ class Recorder:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_brightness_bundle(tmp_path_factory.mktemp("base") / "bundle")
+    return make_brightness_bundle(tmp_path_factory.mktemp("base") / "bundle", decode="exact")
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,7 @@ def test_a_taught_bundle_classifies_new_films(taught: tuple[Taught, Recorder], b
     assert top(bundle, write_example(tmp_path / "short.mp4", BLUE, seed=503, seconds=0.4)) == "blue"
     spec = load_bundle(bundle).spec
     assert spec.name == "my-yard"
+    assert spec.decode == "exact"
     assert (bundle / "encoder.onnx").read_bytes() == (base.path / "encoder.onnx").read_bytes()
     assert set(spec.thresholds) == {"red", "green", "blue"}
 
