@@ -110,7 +110,9 @@ def test_the_log_equals_the_journal_after_hub_and_logs_were_killed_at_random(hub
     poster.start()
     try:
         end = time.monotonic() + CHAOS_S
-        while time.monotonic() < end:
+        latest = end + 40
+        # On a loaded machine a killed log starts late, so the kills go on until the small files were rotated.
+        while (now := time.monotonic()) < end or (now < latest and len(complete_files(outputs[2])) < 3):
             time.sleep(chance.uniform(0.1, 0.6))
             victim = chance.choice([*outputs, None])
             if victim is None:
