@@ -69,6 +69,8 @@ def _describe(
         message = f"must be {STREAM_NAME_RULE}"  # every pattern of the configuration is that of these names
     if item["type"] in ("dict_type", "model_type"):
         message = "must be a section of keys, like NAME: VALUE"
+    if item["type"] == "tuple_type":
+        message = "must be a list, like [a, b]"
     if item["type"] == "too_short":
         message = "must not be empty; give at least one, or leave the key out"
     if item["type"] == "too_long" and (limit := _LIMIT.search(message)) and isinstance(item.get("input"), Sized):

@@ -62,6 +62,7 @@ class Controller:
         self._agents: dict[str, AgentHandle] = {}
         self._context = zmq.Context(io_threads=1)
         self._directory: DirectoryServer | None = None
+        self._directory_fault = ""
         self._served: tuple[str, Directory] | None = None
         self._bound: tuple[Any, ...] = ()
         self._head = next(node.host for node in ray_nodes(ray) if node.is_head)
@@ -70,6 +71,7 @@ class Controller:
             register_config_secrets(self._core.state.setup.streams)
         for name, work, interval_s in (
             ("tick", self._tick, TICK_S),
+            ("directory", self._follow_directory, CLUSTER_S),
             ("cluster", self._follow_cluster, CLUSTER_S),
         ):
             threading.Thread(target=self._repeat, args=(name, work, interval_s), name=name, daemon=True).start()
@@ -96,6 +98,7 @@ class Controller:
             status = self._core.status(now_s=now_s())
         if status["up"]:
             status["directory"] = advertised(status["directory"], self._head)
+            status["problems"] = [each for each in (self._directory_fault, self._core.state.fault) if each]
         return {**status, "waiting": {each.node.name: each.problem for each in self._agents.values() if each.problem}}
 
     def stop(self) -> int:
@@ -166,9 +169,17 @@ class Controller:
 
     def _tick(self) -> None:
         with self._lock:
-            if self._core.state.setup:
-                self._serve_directory(self._core.state.setup)
             self._core.tick(now_s=now_s())
+
+    def _follow_directory(self) -> None:
+        """Serve the directory again after a restart. Leases end and streams are placed also while that fails."""
+        with self._lock:
+            if self._core.state.setup:
+                self._directory_fault = ""
+                try:
+                    self._serve_directory(self._core.state.setup)
+                except UsageError as error:
+                    self._directory_fault = str(error)
 
     def _follow_cluster(self) -> None:
         found = ray_nodes(ray)

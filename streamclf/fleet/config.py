@@ -87,7 +87,9 @@ class FleetConfig(Section):
     @field_validator("directory")
     @classmethod
     def _check_endpoint(cls, value: str) -> str:
-        if not ENDPOINT.match(value) or not value.startswith("tcp://"):
+        port = value.rpartition(":")[2]
+        is_tcp = ENDPOINT.match(value) and value.startswith("tcp://")
+        if not is_tcp or (port != "*" and not 1 <= int(port) <= 65535):  # ZeroMQ would bind 99999 as another port
             raise ValueError(f"{value!r}: like tcp://127.0.0.1:5550")
         return value
 
@@ -209,6 +211,8 @@ def usable(total: float, share: float) -> float:
 
 
 def _section(kind: Any, values: object, path: Path, key: str) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: {key}: must be a section of keys, like NAME: VALUE")
     try:
         return kind.model_validate(values)
     except ValidationError as error:

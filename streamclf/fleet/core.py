@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
+from streamclf.errors import UsageError
 from streamclf.events.directory import Directory, DirectoryNode
 from streamclf.fleet.config import digest
 from streamclf.fleet.messages import PROTOCOL, NodeSpec, Orders, Report
@@ -43,22 +44,30 @@ class FleetCore:
         """Take a new configuration; return in one line what changes. Streams change at once, the rest node by node."""
         state = self.state
         before, state.setup = state.setup, setup
+        if before is not None:
+            rollout = state.rollout
+            stable = rollout.previous if rollout else before.target
+            in_use = {stable, *(session.common for session in state.sessions.values())} & before.commons.keys()
+            setup.commons.update({version: before.commons[version] for version in in_use})
+        try:
+            state.save_setup()
+        except OSError as error:
+            state.setup = before
+            raise UsageError(
+                f"{setup.fleet.folder} on the head: the configuration cannot be stored: {error.strerror}; nothing has "
+                "changed"
+            ) from None
         if before is None:
             self._place_after_s = now_s + SETTLE_S
             text = f"{len(setup.streams)} stream(s) are placed"
         else:
             text = setup.differences(before)
-            rollout = state.rollout
-            stable = rollout.previous if rollout else before.target
-            in_use = {stable, *(session.common for session in state.sessions.values())} & before.commons.keys()
-            setup.commons.update({version: before.commons[version] for version in in_use})
             if setup.target != before.target:
                 state.rollout = Rollout(target=setup.target, previous=stable)
             elif rollout and rollout.halted:
                 state.rollout = Rollout(target=setup.target, previous=stable)
                 text = f"{text}; the rolling update is tried again"
         state.table.lease_s = setup.fleet.lease_s
-        state.save_setup()
         state.save()
         self.tick(now_s=now_s)
         return text

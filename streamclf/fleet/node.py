@@ -83,6 +83,7 @@ class Node:
         self._status: LocalStatus | None = None
         self._failures, self._start_at_s = 0, 0.0
         self._error: str | None = None
+        self._lease_fault: str | None = None
         self._fetching: threading.Thread | None = None
         self._problem: str | None = None
         self._stopped = False
@@ -143,10 +144,26 @@ class Node:
         latest_s = time.monotonic() + LEAVE_S
         self._leaving = {each: self._leaving.get(each, latest_s) for each in orders.drop if each in self._tokens}
         self._end_left_streams()
-        write_leases(self._folder.leases, self._tokens)
+        self._write_leases(before)
         if orders.spec:
             self._spec = orders.spec
         self._configure()
+
+    def _write_leases(self, before: dict[str, Lease]) -> None:
+        """Write the leases for the service. Keep those of `before` if that fails: the service has them until they end.
+
+        Then the node gives its streams away, and goes on to try.
+        """
+        try:
+            write_leases(self._folder.leases, self._tokens)
+        except OSError as error:
+            now_ns = lease_clock_ns()
+            self._tokens = {stream: lease for stream, lease in before.items() if lease.expires_ns > now_ns}
+            if self._lease_fault is None:
+                self._lease_fault = f"{self._folder.leases}: the leases cannot be written: {error.strerror}"
+                log.error("%s", self._lease_fault)
+        else:
+            self._lease_fault = None
 
     def _end_left_streams(self) -> None:
         """Give up the leases of streams that have left the configuration some time ago."""
@@ -246,6 +263,7 @@ class Node:
         broken = self._failures >= MAX_FAILURES and self._service is None
         if broken:
             self._tokens, self._leaving = {}, {}
+        broken = broken or (self._lease_fault is not None and not self._tokens)
         is_written = spec is not None and self._written_for.startswith(f"{spec.version} ")
         runs = [stream for stream in self._tokens if stream not in self._leaving]
         heartbeat = self._status.heartbeat if self._status else None
@@ -264,7 +282,7 @@ class Node:
             spec=spec.version if spec else "",
             applied=spec.version if spec and is_written and self._is_applied() else "",
             fetching=bool(spec and any(not self._models.has(model) for model in models_of(spec))),
-            error=self._error or self._refusal(),
+            error=self._lease_fault or self._error or self._refusal(),
             broken=broken,
             stopped=self._stopped,
             events=advertised(endpoints.get("events"), identity.host),

@@ -46,7 +46,9 @@ class FleetState:
 
     def __init__(self, store: Store, *, now_s: float) -> None:
         self._store = store
-        self._start, self._changes, self._fault = uuid.uuid4().hex[:8], 0, ""
+        self._start, self._changes = uuid.uuid4().hex[:8], 0
+        self.fault = ""
+        """Why the state cannot be stored."""
         self.sessions: dict[str, Session] = {}
         """The runs of nodes that have reported since this controller started."""
         self.moves: dict[str, StreamMove] = {}
@@ -89,9 +91,9 @@ class FleetState:
             self._store.save("state", state)
         except OSError as error:
             fault = f"the state of the fleet cannot be written: {error}; nothing is granted until it can"
-        if fault and fault != self._fault:
+        if fault and fault != self.fault:
             log.error("%s", fault)
-        self._fault = fault
+        self.fault = fault
         return not fault
 
     def save_setup(self) -> None:

@@ -14,6 +14,7 @@ def format_status(status: Mapping[str, Any]) -> list[str]:
         return ["no fleet is up; start one with `streamclf fleet up FLEET.yaml`"]
     directory = str(status["directory"]).replace("tcp://", "fleet://")
     lines = [f"fleet {status['fleet']}: {status['live']} of {status['streams']} streams live; subscribe to {directory}"]
+    lines += status.get("problems", ())
     lines += [_node_line(name, node) for name, node in status["nodes"].items()]
     lines += [f"  {name:<24} {reason}" for name, reason in status.get("waiting", {}).items()]
     lines += _streams_that_are_not_live(status)

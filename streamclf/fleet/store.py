@@ -10,14 +10,16 @@ from typing import Any
 import orjson
 
 from streamclf.errors import UsageError
+from streamclf.net.trusted_files import check_owner
 
 
 def make_private_folder(path: Path) -> Path:
-    """Create a folder, mode 0700, and its parents. Raises `UsageError`."""
+    """Create a folder, mode 0700, and its parents. Raises `UsageError`, also where other users may change it."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; set fleet.folder to a folder that can be written") from None
+    check_owner(path, path.stat())
     return path
 
 

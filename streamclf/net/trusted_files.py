@@ -35,7 +35,7 @@ def read_key_file(path: Path, *, max_bytes: int, remedy: str) -> tuple[bytes, in
     If it holds a secret, call `check_secrecy` with the mode. Raises `UsageError`, which ends with a remedy.
     """
     data, status = _read(path, max_bytes, remedy)
-    _check_owner(path, status)
+    check_owner(path, status)
     return data, stat.S_IMODE(status.st_mode)
 
 
@@ -53,10 +53,11 @@ def check_key_directory(path: Path) -> None:
         raise UsageError(f"{path}: {_reason(error)}; create it, and put public keys into it") from None
     if not stat.S_ISDIR(status.st_mode):
         raise UsageError(f"{path}: not a directory; give a directory with public keys")
-    _check_owner(path, status)
+    check_owner(path, status)
 
 
-def _check_owner(path: Path, status: os.stat_result) -> None:
+def check_owner(path: Path, status: os.stat_result) -> None:
+    """Raise `UsageError` if other users than this one and root may change the file or directory."""
     if status.st_uid not in (0, os.geteuid()):
         raise UsageError(
             f"{path}: belongs to user {status.st_uid}, who may change it; it has to belong to user {os.geteuid()}, who "

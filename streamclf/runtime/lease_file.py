@@ -7,6 +7,7 @@ time in which the machine is suspended: a laptop that wakes up after an hour hol
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,10 +64,16 @@ def boot_id() -> str:
 
 
 def write_leases(path: Path, leases: Mapping[str, Lease]) -> None:
-    """Replace the file of the leases as a whole. A stream that is not in `leases` may not be published any more."""
+    """Replace the file of the leases as a whole. A stream that is not in `leases` may not be published any more.
+
+    Raises `OSError`; the file has its old content then.
+    """
     content = _LeaseFile(boot=boot_id(), leases=dict(leases)).model_dump_json().encode()
     fresh = path.with_name(path.name + ".new")
-    fresh.write_bytes(content)  # no fsync: after a loss of power the clock begins anew, and the file is worth nothing
+    fresh.unlink(missing_ok=True)  # a link or a pipe there must not be written to
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)  # no fsync: after a loss of power the clock begins anew, and the file is worth nothing
     fresh.replace(path)
 
 

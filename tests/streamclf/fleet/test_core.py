@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fleet_simulation import SimulatedFleet, SimulatedNode, make_setup
 
+from streamclf.errors import UsageError
 from streamclf.fleet.core import FleetCore
 from streamclf.fleet.store import Store
 
@@ -300,3 +301,14 @@ def test_no_stream_is_ever_published_twice(tmp_path_factory, events, rates, offs
         node.is_cut_off = False
     fleet.run(80)
     assert fleet.published() == 6
+
+
+def test_a_configuration_that_cannot_be_stored_changes_nothing(fleet, monkeypatch):
+    def full(store, name, value):
+        raise OSError(28, "No space left on device")
+
+    before = fleet.core.state.setup
+    monkeypatch.setattr(Store, "save", full)
+    with pytest.raises(UsageError, match="cannot be stored: No space left on device; nothing has changed"):
+        fleet.core.configure(make_setup(9), now_s=fleet.now_s)
+    assert fleet.core.state.setup is before

@@ -15,6 +15,7 @@ from streamclf.fleet.messages import Orders
 from streamclf.fleet.node import Identity, Node
 from streamclf.fleet.store import Store
 from streamclf.runtime.lease_file import lease_clock_ns
+from streamclf.units import NS
 
 
 class Controller:
@@ -105,3 +106,39 @@ def test_streams_of_a_node_that_is_cut_off_are_published_once(tmp_path):
         in_order = [times for _, times in sorted(tokens.items())]
         for before, after in itertools.pairwise(in_order):
             assert max(before) < min(after)
+
+
+def test_a_node_that_cannot_write_its_leases_gives_its_streams_away_when_they_end(tmp_path, monkeypatch):
+    """The service reads the leases from the file, so it may publish until those in the old file have ended."""
+    clock_ns = 1000 * NS
+    monkeypatch.setattr("streamclf.fleet.node.lease_clock_ns", lambda: clock_ns)
+    monkeypatch.setattr(Node, "_watch_service", lambda _: None)
+    reports = []
+
+    def ask(report, seq) -> Orders:
+        reports.append(report)
+        return Orders(tokens={} if report.broken else {"cam": 7}, lease_s=3.0)
+
+    identity = Identity(name="n0", owner="n0", host="127.0.0.1", cpus=2, gpus=0, site=None, folder=tmp_path)
+    node = Node(identity, ask, lambda *_: None)
+    node.step()
+    file = next((tmp_path / "n0").glob("leases-*.json"))
+    before = file.read_bytes()
+    (blocked := file.with_name(file.name + ".new")).mkdir()
+    clock_ns += NS
+    node.step()
+    clock_ns += NS
+    node.step()
+    assert (reports[-1].held, reports[-1].broken) == ({"cam": 7}, False)
+    assert "the leases cannot be written" in reports[-1].error
+    assert file.read_bytes() == before
+    clock_ns += 2 * NS
+    node.step()
+    node.step()
+    assert (reports[-1].held, reports[-1].broken) == ({}, True)
+    blocked.rmdir()
+    node.step()
+    node.step()
+    assert (reports[-1].broken, reports[-1].error) == (False, None)
+    node.step()
+    assert reports[-1].held == {"cam": 7}

@@ -119,3 +119,10 @@ def test_a_file_that_this_machine_lacks_concerns_one_stream(stream, reason):
 )
 def test_the_directory_has_endpoints_that_others_reach(bound, reached):
     assert advertised(bound, "10.0.0.7") == reached
+
+
+def test_a_folder_that_other_users_may_change_is_refused(tmp_path):
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host").chmod(0o777)
+    with pytest.raises(UsageError, match=r"host: mode 0777 lets other users change it; chmod go-w"):
+        NodeFolder(tmp_path, "host", "ray-0")

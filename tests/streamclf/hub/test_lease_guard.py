@@ -236,3 +236,11 @@ def test_file_of_another_machine_run_is_recognised(path: Path, monkeypatch: pyte
     guard = LeaseGuard(path)
     guard.refresh()
     assert guard.token_of("door") is None
+
+
+def test_a_link_in_place_of_the_new_file_is_not_followed(tmp_path):
+    (tmp_path / "other").write_text("kept")
+    (tmp_path / "leases.json.new").symlink_to(tmp_path / "other")
+    write_leases(tmp_path / "leases.json", {})
+    assert (tmp_path / "other").read_text() == "kept"
+    assert (tmp_path / "leases.json").stat().st_mode & 0o777 == 0o600
