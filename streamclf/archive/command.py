@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import time
@@ -15,11 +14,11 @@ from typing import Any, Final, Protocol
 from engines.backends.cores import usable_cores
 from engines.backends.names import Backend, Precision
 from engines.bundle import Bundle
-from engines.printable import printable
+from engines.printable import path_text, printable
 from streamclf.archive.films import Film, find_archive
 from streamclf.archive.pool import classify_in_processes
 from streamclf.archive.results import ArchiveResults
-from streamclf.archive.worker import ArchiveJob, FilmRows
+from streamclf.archive.worker import ArchiveJob, FilmRows, model_sha256
 from streamclf.builtin_models import find_bundle
 from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.config.source_settings import DecodeMode
@@ -73,7 +72,15 @@ def run_archive(
     bundle = find_bundle(models[0])
     if hop > bundle.spec.chunks:
         raise UsageError(f"--hop {hop}: at most {bundle.spec.chunks} (chunks in a window of {bundle.spec.id})")
-    job = ArchiveJob(bundle=bundle.path, hop=hop, backend=backend, precision=precision, area=area, decode=decode)
+    job = ArchiveJob(
+        bundle=bundle.path,
+        model_sha256=model_sha256(bundle),
+        hop=hop,
+        backend=backend,
+        precision=precision,
+        area=area,
+        decode=decode,
+    )
     _check_output(output)
     found = find_archive(files)
     for fault in found.faults:
@@ -81,7 +88,7 @@ def run_archive(
     if not found.films:
         return 1
     results = ArchiveResults(output, identity=_identity(bundle, job), labels=bundle.spec.labels)
-    films = [film for film in found.films if film.name not in results.done]
+    films = [film for film in found.films if path_text(film.name) not in results.done]
     if len(films) < len(found.films):
         _complain(
             f"{output}: has {len(found.films) - len(films)} of {len(found.films)} films already; they are left out"
@@ -99,7 +106,7 @@ def run_archive(
             for film in rows:
                 results.add(film)
                 progress.count(film.film)
-                for text in (film.error, film.warning and f"{film.film}: warning: {film.warning}"):
+                for text in (film.error, film.warning and f"warning: {film.warning}"):
                     if text:
                         _complain(redact(text))
                 failed += film.error is not None
@@ -153,15 +160,21 @@ def _check_output(output: Path) -> None:
         raise UsageError(f"-o {output}: {folder} does not exist; create it first")
     if output.is_dir():
         raise UsageError(f"-o {output}: is a directory; give the name of a file")
+    if output.exists() and not output.is_file():  # opening a pipe would wait for ever
+        raise UsageError(f"-o {output}: is not a regular file; give another name")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"-o {output}: {folder} cannot be written; give another folder")
 
 
 def _identity(bundle: Bundle, job: ArchiveJob) -> dict[str, Any]:
     """Return what the results depend on, apart from the films."""
-    graphs = "".join(f"{name} {sha256}\n" for name, sha256 in sorted(bundle.spec.files.items()))
-    digest = hashlib.sha256(graphs.encode()).hexdigest()
-    return {"model": bundle.spec.id, "sha256": digest, "hop": job.hop, "area": job.area.keys, "decode": job.decode}
+    return {
+        "model": bundle.spec.id,
+        "sha256": job.model_sha256,
+        "hop": job.hop,
+        "area": job.area.keys,
+        "decode": job.decode,
+    }
 
 
 def _complain(text: str) -> None:

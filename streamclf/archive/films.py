@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from engines.printable import path_text
 from streamclf.errors import SourceError, UsageError
 from streamclf.redact import redact
 from streamclf.sources.film_files import MAX_FILMS, VIDEO_SUFFIXES, find_films, is_system_file
@@ -24,7 +23,10 @@ _COPY_BYTES: Final = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """One film of an archive. `name`: its path, or the URI of an object. `size`: in bytes, 0 if it is unknown."""
+    """One film of an archive. `size`: in bytes, 0 if it is unknown.
+
+    `name`: its path, which may not be UTF-8 (`engines.printable.path_text`), or the URI of an object.
+    """
 
     name: str
     size: int
@@ -67,7 +69,7 @@ def find_archive(given: Sequence[Path]) -> FoundArchive:
             size = path.stat().st_size
         except (OSError, ValueError):  # reading it reports the reason
             size = 0
-        archive.films.append(Film(path_text(path.absolute()), size))
+        archive.films.append(Film(str(path.absolute()), size))
     for uri in uris:
         try:
             archive.films += _objects(uri)

@@ -7,6 +7,7 @@ from contextlib import closing
 from multiprocessing.connection import wait
 from typing import Final
 
+from engines.printable import path_text
 from streamclf.archive.films import Film
 from streamclf.archive.worker import STALL_S, ArchiveJob, FilmRows, FilmWorker
 from streamclf.errors import OutputError
@@ -78,4 +79,4 @@ class FilmPool:
         if worker.film is None:
             return None
         text = reason or f"the process that read it ended with {ended}"
-        return FilmRows.failed(worker.film, f"{worker.film}: {text}")
+        return FilmRows.failed(worker.film, f"{path_text(worker.film)}: {text}")

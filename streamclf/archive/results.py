@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from engines.printable import path_text
 from streamclf.archive.worker import FilmRows
 from streamclf.errors import OutputError, UsageError
 
@@ -48,13 +49,13 @@ class ArchiveResults:
                 shutil.rmtree(self._parts)  # a run was killed between its last two steps: the file has these parts
             self._parts.mkdir(exist_ok=True)
             self._lock = _lock(self._parts)
-            if not (self._parts / _ID_FILE).exists():
-                (self._parts / _ID_FILE).write_text(uuid.uuid4().hex)
-            for leftover in self._parts.glob(".*.parquet-*"):
-                leftover.unlink()
-            self._number = max((int(part.stem) for part in self._parts.glob("*.parquet")), default=0)
-            for part in self._files():
-                self._read_done(part)
+            try:
+                self._begin()
+            except BaseException:
+                if not any(self._parts.glob("*.parquet")):
+                    shutil.rmtree(self._parts, ignore_errors=True)
+                os.close(self._lock)
+                raise
         except (OSError, ValueError) as error:
             raise self._error(error) from error
 
@@ -64,7 +65,7 @@ class ArchiveResults:
         self._pending.append(table)
         self._rows += table.num_rows
         if film.error is None:
-            self.done.add(film.film)
+            self.done.add(path_text(film.film))
         if self._rows >= ROWS_PER_PART:
             self.flush()
 
@@ -91,6 +92,16 @@ class ArchiveResults:
             os.close(self._lock)
         except OSError as error:
             raise self._error(error) from error
+
+    def _begin(self) -> None:
+        """Read which films are done. Raises `OSError`, `ValueError`, and `UsageError` for results of another kind."""
+        if not (self._parts / _ID_FILE).exists():
+            (self._parts / _ID_FILE).write_text(uuid.uuid4().hex)
+        for leftover in self._parts.glob(".*.parquet-*"):
+            leftover.unlink()
+        self._number = max((int(part.stem) for part in self._parts.glob("*.parquet")), default=0)
+        for part in self._files():
+            self._read_done(part)
 
     def _files(self) -> list[Path]:
         parts = sorted(self._parts.glob("*.parquet"))
@@ -211,14 +222,14 @@ def _schema(identity: dict[str, Any], labels: tuple[str, ...]) -> Any:
 def _table(film: FilmRows, labels: tuple[str, ...], schema: Any) -> Any:
     import pyarrow as pa
 
-    count = max(len(film.starts_s), 1)
+    name, count = path_text(film.film), max(len(film.starts_s), 1)
     if film.error is not None or not len(film.starts_s):
         row: dict[str, Any] = dict.fromkeys(schema.names)
-        error = film.error or "has no window"
-        return pa.Table.from_pylist([{**row, "file": film.film, "error": error, "warning": film.warning}], schema)
+        row |= {"file": name, "error": film.error or "has no window", "warning": film.warning}
+        return pa.Table.from_pylist([row], schema)
     top = film.probabilities.argmax(axis=1)
     columns = [
-        pa.array([film.film] * count, pa.string()),
+        pa.array([name] * count, pa.string()),
         pa.array(film.starts_s),
         pa.array(film.ends_s),
         pa.array([labels[index] for index in top], pa.string()),

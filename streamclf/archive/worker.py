@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -16,10 +17,10 @@ import numpy as np
 
 from engines.arrays import F32, F64
 from engines.backends.names import Backend, Precision
-from engines.bundle import load_bundle
+from engines.bundle import SPEC_FILE, Bundle, load_bundle
 from engines.errors import EngineError
 from engines.opening import open_engine
-from engines.printable import printable
+from engines.printable import path_text, printable
 from streamclf.archive.films import local_copy
 from streamclf.classifier.offline import classify_file
 from streamclf.classifier.window_classifier import offline_bank_slots
@@ -40,9 +41,13 @@ _END_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveJob:
-    """How the films of one archive are classified. `threads`: of one process's engine, 0 for all cores."""
+    """How the films of one archive are classified. `threads`: of one process's engine, 0 for all cores.
+
+    `model_sha256`: that of the bundle when the run began. A process refuses another one. Empty: not checked.
+    """
 
     bundle: Path
+    model_sha256: str = ""
     hop: int = 1
     backend: Backend = "auto"
     precision: Precision = "auto"
@@ -73,6 +78,17 @@ class FilmRows:
         return cls(
             film=film, starts_s=empty, ends_s=empty, probabilities=np.zeros((0, 0), np.float32), error=printable(error)
         )
+
+
+def model_sha256(bundle: Bundle) -> str:
+    """Return the SHA-256 of what a bundle computes: its spec.json, which has the SHA-256 of each graph.
+
+    Raises `EngineError` if the file cannot be read.
+    """
+    try:
+        return hashlib.sha256((bundle.path / SPEC_FILE).read_bytes()).hexdigest()
+    except OSError as error:
+        raise EngineError(f"{bundle.path / SPEC_FILE}: {error.strerror}; check the path") from error
 
 
 class FilmWorker:
@@ -143,6 +159,11 @@ def _run(job: ArchiveJob, connection: Connection) -> None:
     os.nice(5)
     try:
         bundle = load_bundle(job.bundle)
+        if job.model_sha256 not in {"", model_sha256(bundle)}:
+            raise EngineError(
+                f"{job.bundle}: another model was written there during this run; restore the model, or give another "
+                "name for the results"
+            )
         engine = open_engine(
             bundle,
             backend=job.backend,
@@ -172,8 +193,9 @@ def _run(job: ArchiveJob, connection: Connection) -> None:
                     shown = str(path)
                     result = classify_file(engine, path, hop=job.hop, on_frame=watch, area=job.area, decode=job.decode)
             except (StreamclfError, EngineError, MemoryError) as error:
-                text = redact(str(error).replace(shown, film)) or "out of memory"
-                connection.send(FilmRows.failed(film, text if film in text else f"{film}: {text}"))
+                name = path_text(film)
+                text = redact(str(error).replace(path_text(shown), name)) or "out of memory"
+                connection.send(FilmRows.failed(film, text if name in text else f"{name}: {text}"))
                 continue
             connection.send(
                 FilmRows(
@@ -181,6 +203,6 @@ def _run(job: ArchiveJob, connection: Connection) -> None:
                     starts_s=np.array([window.start_s for window in result.windows]),
                     ends_s=np.array([window.end_s for window in result.windows]),
                     probabilities=np.array([window.probabilities for window in result.windows], np.float32),
-                    warning=result.warning and printable(result.warning),
+                    warning=result.warning and printable(result.warning.replace(path_text(shown), path_text(film))),
                 )
             )

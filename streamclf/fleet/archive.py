@@ -47,7 +47,8 @@ def classify_on_cluster(
         names = sorted(describe_bundle(job.bundle)[1])
         bundle = ray.put({name: (job.bundle / name).read_bytes() for name in names})
         rows = ray.data.from_items(
-            [{"name": film.name, "size": film.size} for film in films], override_num_blocks=min(len(films), MAX_BLOCKS)
+            [{"name": os.fsencode(film.name), "size": film.size} for film in films],
+            override_num_blocks=min(len(films), MAX_BLOCKS),
         ).map_batches(
             _NodeClassifier,
             fn_constructor_args=(job, [bundle], __version__),
@@ -85,6 +86,6 @@ class _NodeClassifier:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Classify the films of a batch."""
-        films = [Film(str(name), int(size)) for name, size in zip(batch["name"], batch["size"], strict=True)]
+        films = [Film(os.fsdecode(name), int(size)) for name, size in zip(batch["name"], batch["size"], strict=True)]
         with closing(self._pool.classify(films)) as results:
             return {"rows": [pickle.dumps(result) for result in results]}

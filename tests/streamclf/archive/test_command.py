@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from support.bundles import make_brightness_bundle
 from support.clips import write_clip
 
+from engines.errors import EngineError
 from streamclf.api.model import open_model
 from streamclf.archive.films import Film
 from streamclf.archive.pool import FilmPool
@@ -182,3 +184,28 @@ def test_a_film_without_a_result_has_a_row(tmp_path: Path) -> None:
     results.finish()
     (row,) = rows(tmp_path / "r.parquet")
     assert (row["file"], row["error"], row["label"]) == ("x.mp4", "x.mp4: bad", None)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are UTF-8 there")
+def test_a_film_whose_name_is_no_utf8_is_classified_once(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "model").symlink_to(archive / "model")
+    write_clip(tmp_path / "film.mp4", frames=30)
+    os.rename(tmp_path / "film.mp4", os.fsencode(tmp_path / "films") + b"/caf\xe9.mp4")  # noqa: PTH104
+    assert classify(tmp_path, tmp_path / "r.parquet") == 0
+    before = rows(tmp_path / "r.parquet")
+    assert {row["file"] for row in before} == {f"{tmp_path}/films/caf\\xe9.mp4"}
+    assert classify(tmp_path, tmp_path / "r.parquet") == 0
+    assert rows(tmp_path / "r.parquet") == before
+
+
+def test_a_pipe_is_no_place_for_results(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "r.parquet")
+    assert classify(archive, tmp_path / "r.parquet") == 2
+    assert "is not a regular file" in capsys.readouterr().err
+
+
+def test_a_model_that_is_replaced_during_a_run_is_refused(archive: Path) -> None:
+    pool = FilmPool(ArchiveJob(bundle=archive / "model", model_sha256="0" * 64), workers=1)
+    with closing(pool), pytest.raises(EngineError, match="another model was written there during this run"):
+        list(pool.classify([Film(str(archive / "films" / "0.mp4"), 0)]))

@@ -84,3 +84,10 @@ def test_of_several_failures_of_a_film_the_last_is_kept_until_it_succeeds(tmp_pa
     results.add(rows_of("x", 1))
     results.finish()
     assert pq.read_table(path)["error"].to_pylist() == [None]
+
+
+def test_a_refusal_leaves_no_folder_behind(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "r.parquet")
+    with pytest.raises(UsageError, match="was not written by this command"):
+        open_results(tmp_path / "r.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["r.parquet"]
