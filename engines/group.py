@@ -39,6 +39,7 @@ class GroupOptions:
     threads: int = 0
     streams: int = 1
     device: int | None = None
+    url: str | None = None
 
 
 class EngineGroup:
@@ -187,6 +188,7 @@ def open_next(bundle: Bundle, group: EngineGroup, options: GroupOptions, *, may_
         threads=options.threads,
         streams=options.streams,
         device=options.device,
+        url=options.url,
         may_build=may_build,
     )
 
@@ -210,6 +212,7 @@ def _open_owner(bundle: Bundle, options: GroupOptions, *, may_build: bool) -> Sh
         threads=options.threads,
         streams=options.streams,
         device=options.device,
+        url=options.url,
         may_build=may_build,
     )
 

@@ -28,6 +28,7 @@ def open_engine(
     threads: int = 0,
     streams: int = 1,
     device: int | None = None,
+    url: str | None = None,
     may_build: bool = True,
 ) -> SharingEngine:
     """Load `bundle` on the best backend of this machine, or on the given one, and check its numbers.
@@ -36,6 +37,7 @@ def open_engine(
     engine's `max_batch` is smaller than the given one if the device's memory holds no more.
 
     `device` is the number of a GPU, as `nvidia-smi` shows it: the engine runs there on TensorRT, or is not opened.
+    `url` is the address of the server for the backend `triton`.
 
     With `backend="auto"`, a backend that cannot run here is replaced by the next best. With `precision="auto"`, an
     engine whose reduced precision fails the golden clip is opened again with one graph, or both, in fp32. The log
@@ -52,6 +54,7 @@ def open_engine(
         streams=streams,
         may_build=may_build,
         device=device,
+        url=url,
     )
     if device is not None:
         if backend not in ("auto", GPU_BACKEND):
@@ -81,6 +84,7 @@ def open_beside(
     threads: int = 0,
     streams: int = 1,
     device: int | None = None,
+    url: str | None = None,
     may_build: bool = True,
 ) -> SharingEngine:
     """Open a bundle that has the encoder of `owner`, and check its numbers; `share_bank` may then join the two.
@@ -98,6 +102,7 @@ def open_beside(
         streams=streams,
         may_build=may_build,
         device=device,
+        url=url,
         beside=owner,
     )
     try:

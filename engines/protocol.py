@@ -120,6 +120,8 @@ class EngineOptions:
     """If False, raise `NotBuiltError` instead of compiling anything that takes minutes."""
     device: int | None = None
     """Number of the GPU, as `nvidia-smi` shows it; None for the default of the backend. Only TensorRT uses it."""
+    url: str | None = None
+    """Address of the server; only Triton uses it."""
     beside: Engine | None = None
     """An engine of a bundle with the same encoder, which stays open. A backend that can uses its loaded encoder."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final, get_args
 
 from engines.backends.choice import missing_libraries
-from engines.backends.names import Backend, Precision
+from engines.backends.names import SERVER_BACKEND, Backend, Precision
 from engines.bundle import Bundle
 from engines.errors import EngineError
 from engines.opening import open_engine
@@ -28,7 +28,11 @@ def bench_bundle(
     Each round takes `seconds`. The result is ready for JSON; `refused` lists what could not run, with the reason.
     Raises `BenchError` if nothing can run the bundle, and the engine's own error if both are given.
     """
-    backends = [backend] if backend else [name for name in get_args(Backend) if name != "auto" and _is_installed(name)]
+    backends = (
+        [backend]
+        if backend
+        else [name for name in get_args(Backend) if name not in ("auto", SERVER_BACKEND) and _is_installed(name)]
+    )
     results: list[dict[str, Any]] = []
     refused: list[dict[str, str]] = []
     for each in backends:

@@ -47,6 +47,7 @@ def main(job: ClassifierJob, control: ChildControl) -> int:
         threads=job.engine.threads,
         streams=job.streams,
         device=job.device,
+        url=job.engine.url,
     )
     serving = open_serving(bundles, options)
     registry = FeedRegistry(spec, job.capacity)

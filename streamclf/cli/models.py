@@ -203,6 +203,12 @@ def compile_model(
         Path | None, typer.Option(help="Windows to compare accuracy with fp32 on: another .npz.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Directory for the new INT8 bundle.")] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            help="Build no engine; write both graphs into this model repository of a Triton Inference Server."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Build, check and measure the engine of a model.
@@ -222,6 +228,7 @@ def compile_model(
         calibration=calibration,
         validation=validation,
         output=output,
+        triton=triton,
         as_json=as_json,
     )
 

@@ -23,6 +23,7 @@ from engines.parity import TOLERANCE, check_parity
 from engines.printable import printable
 from engines.protocol import Engine
 from engines.throughput import Speed, measure_speed
+from engines.triton_repository import write_repository
 from streamclf.builtin_models import find_bundle
 from streamclf.errors import UsageError
 from streamclf.runtime.logs import configure_logging
@@ -43,6 +44,7 @@ def run_compile(
     calibration: Path | None,
     validation: Path | None,
     output: Path | None,
+    triton: Path | None = None,
     as_json: bool,
 ) -> int:
     """Build, check and measure the engine, print the report and return the exit code.
@@ -59,6 +61,10 @@ def run_compile(
         raise UsageError(f"--calibration --precision {precision}: calibration is for INT8; give --precision int8")
     bundle = find_bundle(model)
     report: dict[str, Any] = {"model": bundle.spec.id}
+    if triton is not None:
+        models = write_repository(bundle, triton, max_batch=max_batch)
+        print(printable(f"{bundle.spec.id}: written: {', '.join(map(str, models))}"))
+        return 0
     if calibration is not None and output is not None:
         bundle = _quantise(bundle, calibration, output)
         report["bundle"] = str(output)

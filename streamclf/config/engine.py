@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 from pydantic import Field, field_validator, model_validator
 
-from engines.backends.names import GPU_BACKEND, Backend, Precision
+from engines.backends.names import GPU_BACKEND, SERVER_BACKEND, Backend, Precision
 from streamclf.config.section import Section
 from streamclf.config.units import MemoryLimit
 
@@ -14,6 +15,7 @@ MAX_DEVICES: Final = 16
 MAX_DEVICE: Final = 63
 """The largest number of a GPU: more than the GPUs of any machine."""
 
+_URL: Final = re.compile(r"https?://[^/@\s?#]+/?")
 _Device = Annotated[int, Field(strict=True)]
 
 
@@ -35,6 +37,11 @@ class EngineConfig(Section):
         description="NVIDIA GPUs to use, by the numbers that `nvidia-smi` shows, like [0, 1]. Each gets a classifier "
         "process, the streams are dealt by load, and those of a lost GPU move to the others. If not set, the first GPU "
         "is used. Only for `tensorrt`, and for `auto`, which then means `tensorrt`.",
+    )
+    url: str | None = Field(
+        None,
+        max_length=256,
+        description="Address of a Triton Inference Server, like http://10.0.0.5:8000, for `backend: triton`.",
     )
     max_batch: int = Field(
         16, ge=1, le=256, description="Most chunks in one encode, and most windows in one classification."
@@ -86,4 +93,8 @@ class EngineConfig(Section):
                 f"devices: only {GPU_BACKEND} has numbered GPUs, not {self.backend}; leave devices out, or set "
                 f"backend: {GPU_BACKEND}"
             )
+        if (self.backend == SERVER_BACKEND) != (self.url is not None):
+            raise ValueError("backend: triton and url go together: give both, or none of them")
+        if self.url is not None and not _URL.fullmatch(self.url):
+            raise ValueError("url: must be http://HOST:PORT or https://HOST:PORT, without a user or a path")
         return self
