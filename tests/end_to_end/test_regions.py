@@ -37,7 +37,8 @@ def test_each_region_has_the_predictions_that_classify_gives_for_it(tmp_path: Pa
     make_brightness_bundle(tmp_path / "brightness")
     write_clip(tmp_path / "film.mp4", frames=60)
     stream = {
-        "url": "film.mp4", "pace": "fast", "rotate": 90, "flip": "vertical", "mask": [MASK],
+        "url": "film.mp4", "pace": "fast", "decode": "exact",  # as `classify` decodes unless an option changes it
+        "rotate": 90, "flip": "vertical", "mask": [MASK],
         "regions": {**REGIONS, "thin": [0, 0, 0.05, 1]},
     }  # fmt: skip
     publish = {"events": "tcp://127.0.0.1:*", "replay": "tcp://127.0.0.1:*", "journal": "journal.db"}
