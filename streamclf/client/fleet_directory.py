@@ -25,6 +25,8 @@ REPLY_S: Final = 2.0
 RETRY_S: Final = (0.2, 5.0)
 """The first pause after a failed request, and the longest after it has doubled."""
 _MAX_FRAMES: Final = 2
+_MAX_LOGGED: Final = 5
+"""Nodes that were left out, in the log after one reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +151,13 @@ class DirectoryClient:
         if found.unchanged and self.list is not None:
             return False
         self._revision = found.revision
+        before = {} if self.list is None else self.list.refused
         self.list = _checked_list(found, now_s)
-        for name, reason in self.list.refused.items():
+        fresh = {name: reason for name, reason in self.list.refused.items() if before.get(name) != reason}
+        for name, reason in [*fresh.items()][:_MAX_LOGGED]:
             log.warning("%s: node %s is left out: %s", self._name, name, reason)
+        if len(fresh) > _MAX_LOGGED:
+            log.warning("%s: %d more nodes are left out", self._name, len(fresh) - _MAX_LOGGED)
         return True
 
     def _fail(self, reason: str) -> None:

@@ -21,7 +21,7 @@ from streamclf.client.fleet_order import FleetOrder, is_overtaken
 from streamclf.client.receiver import KINDS, POLL_S, EventReceiver, Kind
 from streamclf.client.replay import Snapshot
 from streamclf.errors import BusError
-from streamclf.events.directory import DirectoryNode
+from streamclf.events.directory import MAX_DIRECTORY_NODES, DirectoryNode
 from streamclf.events.positions import Position
 from streamclf.events.types import Lost, Received, StreamEvent, topic_of
 from streamclf.net.curve_client import ServiceAddress
@@ -299,6 +299,11 @@ class FleetReceiver:
         if len(listed) > _MANY_NODES:
             raise_descriptor_limit()
         is_first, self._has_list = not self._has_list, True
+        for name in self._nodes.keys() - listed.keys():
+            self._removed_s.setdefault(name, now_s)
+        oldest = [name for name in self._removed_s if name not in listed]
+        for name in oldest[: max(0, len(oldest) + len(listed) - MAX_DIRECTORY_NODES)]:
+            self._forget(name)  # a directory with new names every second must not use up all sockets
         for name, entry in listed.items():
             self._removed_s.pop(name, None)
             node = self._nodes.get(name)
@@ -310,8 +315,6 @@ class FleetReceiver:
                 self._nodes[name] = FleetNode(entry, begin, self._open, replay=self._replay)
             else:
                 node.update(entry)
-        for name in self._nodes.keys() - listed.keys():
-            self._removed_s.setdefault(name, now_s)
         self._watch()
 
     def _open(self, entry: DirectoryNode, after: Position | None) -> EventReceiver:

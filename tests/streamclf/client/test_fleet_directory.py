@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import socket
@@ -16,6 +17,7 @@ import pytest
 import zmq
 from support.hub_process import HubProcess
 
+from streamclf.client import fleet_directory, fleet_receiver
 from streamclf.client.fleet_directory import DirectoryClient
 from streamclf.client.subscription import snapshot, subscribe
 from streamclf.errors import BusError, UsageError
@@ -219,3 +221,50 @@ def test_directory_that_cannot_be_made_answers_with_an_error_and_goes_on(
     assert replies[3]["id"] == "y"
     client.close(0)
     server.close()
+
+
+def test_directory_with_new_names_every_time_cannot_use_up_the_sockets(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_receiver, "MAX_DIRECTORY_NODES", 5)
+    monkeypatch.setattr(fleet_directory, "REFRESH_S", 0.02)
+    replies = itertools.count()
+
+    def reply(request: dict[str, Any]) -> list[bytes]:
+        number = next(replies)
+        ports = range(1 + 8 * number % 60_000, 9 + 8 * number % 60_000, 2)
+        nodes = [
+            {"name": f"n{port}", "events": f"tcp://127.0.0.1:{port}", "replay": f"tcp://127.0.0.1:{port + 1}"}
+            for port in ports
+        ]
+        return directory(request, *nodes, revision=str(number))
+
+    with (
+        Answering(context, reply) as server,
+        subscribe(f"fleet://127.0.0.1:{server.port}") as events,
+    ):
+        known: list[int] = []
+        end_s = time.monotonic() + 10
+        while next(replies) < 30 and time.monotonic() < end_s:
+            events.receive(0.05)
+            known.append(len(events._receiver._nodes))  # type: ignore[union-attr]
+        assert max(known) == 5
+
+
+def test_node_that_is_left_out_is_logged_once(
+    context: zmq.Context[zmq.Socket[bytes]], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_directory, "REFRESH_S", 0.01)
+    bad = [{"name": f"n{number}", "events": "ipc:///x", "replay": "ipc:///x"} for number in range(9)]
+    replies = itertools.count()
+    with Answering(context, lambda request: directory(request, *bad, revision=str(next(replies)))) as server:
+        client = DirectoryClient(context, ServiceAddress(endpoint=f"fleet://127.0.0.1:{server.port}"))
+        end_s = time.monotonic() + 5
+        while client._revision not in ("5", "6") and time.monotonic() < end_s:
+            client.poll()
+            time.sleep(0.005)
+        client.close()
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records].count(
+        "4 more nodes are left out"
+    ) == 1
+    assert len([record for record in caplog.records if "left out" in record.getMessage()]) == 6
