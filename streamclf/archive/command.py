@@ -152,9 +152,7 @@ def _check_output(output: Path) -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
-        raise UsageError(
-            f"-o {output}: needs pyarrow, which is not installed: pip install 'streamclf[parquet]'"
-        ) from None
+        raise UsageError(f"-o {output}: needs pyarrow, which is not installed: pip install pyarrow") from None
     folder = output.absolute().parent
     if not folder.is_dir():
         raise UsageError(f"-o {output}: {folder} does not exist; create it first")

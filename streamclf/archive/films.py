@@ -50,7 +50,7 @@ def store_uri(path: Path) -> str | None:
         return None
     if "@" in found[2].partition("/")[0]:
         raise UsageError(
-            f"{found[1]}://…@…: credentials do not belong into the URI; give them in the environment, as "
+            f"{found[1]}://…@…: a URI must hold no credentials; give them in the environment, as "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     return f"{found[1]}://{found[2]}{found[3] or ''}"
@@ -131,9 +131,7 @@ def _open_store(uri: str) -> tuple[Any, str]:
     try:
         from pyarrow import fs
     except ImportError:
-        raise UsageError(
-            f"{redact(uri)}: needs pyarrow, which is not installed: pip install 'streamclf[parquet]'"
-        ) from None
+        raise UsageError(f"{redact(uri)}: needs pyarrow, which is not installed: pip install pyarrow") from None
     try:
         store, path = fs.FileSystem.from_uri(uri)
     except (ValueError, NotImplementedError) as error:

@@ -114,7 +114,7 @@ class ArchiveResults:
         try:
             file = pq.ParquetFile(path)
         except pa.ArrowException as error:
-            raise UsageError(f"{path}: is no complete Parquet file; delete it, or choose another name") from error
+            raise UsageError(f"{path}: is not a complete Parquet file; delete it, or choose another name") from error
         with file:
             found = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
             if found is None:

@@ -20,7 +20,7 @@ SILENT_S = 5.0
 CHECK_S = 5.0
 """A journal of which nothing arrives for this long is not waited for."""
 CONNECT_S = 5.0
-"""A node that was never heard counts as one that may have older events for this long."""
+"""A node that has sent nothing yet may have older events: wait for it this long."""
 RETRY_S = (2.0, 60.0)
 """The first pause after a node refused the connection, and the longest after it has doubled."""
 

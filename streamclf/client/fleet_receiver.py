@@ -261,7 +261,7 @@ class FleetReceiver:
         return make_heartbeat(self._nodes, self._directory, self.overtaken)
 
     def _is_complete(self, now_s: float) -> bool:
-        """Return whether each node that should be live has been heard, or had time enough."""
+        """Return whether each node that should be live has sent a message, or had time enough."""
         if self._directory.list is None:
             return False
         return now_s - self._started_s >= CONNECT_S or all(

@@ -79,7 +79,7 @@ class SourceConfig(Section):
     decode: DecodeMode = Field(
         "auto",
         description="How exactly video is decoded. `exact` decodes as the codec's standard says. `fast` leaves out the "
-        "filters of H.264, H.265 and some other codecs, which a small picture hardly shows. `auto` is `fast` where all "
+        "loop filters of H.264 and H.265, and decodes JPEG files of a folder at a smaller size. `auto` is `fast` where all "
         "models see a much smaller picture than the source sends and nobody watches a larger preview, else `exact`.",
     )
     decode_device: DeviceName = Field(

@@ -18,7 +18,7 @@ from streamclf.fleet.placement import Capacity
 
 NAMESPACE: Final = "streamclf"
 CONTROLLER: Final = "streamclf-fleet"
-INSTALL: Final = "pip install 'streamclf[fleet]'"
+INSTALL: Final = "pip install '.[fleet]' in a clone"
 PROBE_S: Final = 5.0
 """Longest time for a cluster to answer."""
 _ADDRESS: Final = re.compile(r"(\[[^\]\s]+\]|[^:/\s\[\]]+):\d{1,5}")

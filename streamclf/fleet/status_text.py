@@ -29,7 +29,7 @@ def format_status(status: Mapping[str, Any]) -> list[str]:
         if rollout["halted"]:
             lines.append(f"rolling update halted after {done} node(s): {rollout['halted']}")
         else:
-            lines.append(f"rolling update: {done} node(s) done, {rollout['node'] or 'none'} changes now")
+            lines.append(f"rolling update: {done} node(s) done, {rollout['node'] or 'no node'} changes now")
     return lines
 
 

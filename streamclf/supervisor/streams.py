@@ -146,7 +146,7 @@ class StreamSet:
             view.process, view.lost = None, name
         self.join_waiting()
         if moved := sum(view.process is not None for view in lost):
-            log.warning("%s: gone; other GPUs go on with %d of its %d streams or regions", name, moved, len(lost))
+            log.warning("%s: lost; other GPUs continue with %d of its %d streams or regions", name, moved, len(lost))
 
     def feed_left(self, name: str, feed: str) -> None:
         """Let a view join its next classifier, after the classifier `name` has handed it over."""

@@ -88,7 +88,7 @@ def test_streams_of_a_killed_classifier_move_to_the_other_gpu_and_come_back(setu
         (setup.folder / "broken-1").touch()
         killed = time.monotonic()
         os.kill(classifier(service, 1), signal.SIGKILL)
-        service.wait_for_line(r"classifier@1: gone; other GPUs go on with 2 of its 2 streams or regions")
+        service.wait_for_line(r"classifier@1: lost; other GPUs continue with 2 of its 2 streams or regions")
         lost = wait_gpus(watcher, killed, gpu0=("serving", 4), gpu1=("lost", 0))
         assert lost["1"]["reason"] in ("signal 9", "it cannot start; the log has the reason")
         wait_predictions(watcher, time.monotonic())

@@ -53,7 +53,7 @@ def test_results_of_another_model_are_refused_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PAR1 and no more", b"x" * 1000])
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r.parquet").write_bytes(content)
-    with pytest.raises(UsageError, match="is no complete Parquet file"):
+    with pytest.raises(UsageError, match="is not a complete Parquet file"):
         open_results(tmp_path / "r.parquet")
     assert (tmp_path / "r.parquet").read_bytes() == content
 
