@@ -73,8 +73,8 @@ class FilmPool:
         self._failed_starts = 0 if worker.is_ready else self._failed_starts + 1
         if self._failed_starts >= MAX_FAILED_STARTS:
             raise OutputError(
-                f"the processes that classify ended before they opened the model ({ended}); if memory ran out, give fewer "
-                "--workers"
+                f"the processes that classify ended before they opened the model ({ended}); if memory ran out, give "
+                "fewer --workers"
             )
         self._workers[self._workers.index(worker)] = FilmWorker(self._job)
         if worker.film is None:
