@@ -80,7 +80,7 @@ class SourceConfig(Section):
         "auto",
         description="How exactly video is decoded. `exact` decodes as the codec's standard says. `fast` leaves out the "
         "loop filters of H.264 and H.265, and decodes JPEG files of a folder at a smaller size. `auto` is `fast` where "
-        "all models see a much smaller picture than the source sends and nobody watches a larger preview, else `exact`.",
+        "all models see a much smaller picture than the source and nobody watches a larger preview, else `exact`.",
     )
     decode_device: DeviceName = Field(
         "cpu",
