@@ -142,7 +142,8 @@ class ClassifierSet:
         self._engine = new.config.engine
         devices: tuple[int | None, ...] = self._engine.devices or (None,)
         # When one GPU is lost, the others have room for its streams.
-        feeds = {key: math.ceil(count / max(1, len(devices) - 1)) for key, count in count_feeds(new).items()}
+        counts, others = count_feeds(new), max(1, len(devices) - 1)
+        feeds = {group.key: math.ceil(counts[group.key] / others) for group in new.groups}  # 0: no stream uses it
         present = {(process.group.key, process.device): process for process in self.all}
         names_of_groups = self.names
         waiting: list[tuple[ModelGroup, int | None]] = []
