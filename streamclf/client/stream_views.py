@@ -176,6 +176,11 @@ class StreamState:
         return self.status.note if self.status else None
 
     @property
+    def decode(self) -> str | None:
+        """How the source's latest frame was decoded, `exact` or `fast`; None if that is not known."""
+        return self.status.decode if self.status else None
+
+    @property
     def hop(self) -> int | None:
         """Chunks between two predictions, where the stream is adaptive; the longest of its views."""
         return self.status.hop if self.status else None

@@ -104,7 +104,8 @@ def _rows_of(stream: str, view: StreamState, now_s: float, *, is_silent: bool) -
     first.full_name = f"{name} ({stream})" if name != stream else stream
     first.state = "unknown" if is_silent else view.state
     first.reason = printable(view.reason) if view.reason and view.state != "live" else ""
-    first.note = printable(view.note or "")
+    notes = [printable(view.note or ""), "decoded fast" if view.decode == "fast" else ""]
+    first.note = "; ".join(filter(None, notes))
     if view.hop is not None:
         first.rate = f"{first.rate} hop {view.hop}".strip()
     more = [_Row(f"  {SEPARATOR.join(key.names)}", part, now_s) for key, part in parts if key != UNNAMED]

@@ -268,6 +268,7 @@ def _stream_report(name: str, view: StreamState, now: datetime, rates: dict[_Rat
         "state_age_s": age_s(status),
         "counters": status.counters if status else {},
         "hop": view.hop,
+        "decode": view.decode,
         "top": view.top,
         "views": [
             _view_report(key, part, age_s) | {"rate_per_s": rate_per_s(key)} for key, part in view.ordered_views()

@@ -122,9 +122,13 @@ def test_reasons_and_notes_are_written_out_below_the_table() -> None:
     table.apply(
         Status(stream="door", state="live", note="time stamps stand still: frames have their arrival", **COMMON)
     )
+    table.apply(Status(stream="yard", state="live", decode="fast", **COMMON))
+    table.apply(Status(stream="hall", state="live", decode="exact", **COMMON))
     text = " ".join(text_of(table, 80).replace("│", " ").split())
     assert f"film {reason}" in text
     assert "door time stamps stand still: frames have their arrival" in text
+    assert "yard decoded fast" in text
+    assert text.count("decoded") == 1
 
 
 def test_a_long_list_of_reasons_is_cut() -> None:

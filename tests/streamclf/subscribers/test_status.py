@@ -52,6 +52,7 @@ def test_json_reports_every_stream_with_the_same_keys(hub: HubProcess, capsys: p
     assert sorted(report["streams"]) == ["cam0", "cam1", "cam2"]
     cam0, cam1, cam2 = (report["streams"][f"cam{n}"] for n in range(3))
     assert (cam0["state"], cam0["reason"], cam0["counters"], cam0["hop"]) == ("live", None, {"chunks": 15}, None)
+    assert cam0["decode"] is None
     assert cam0["top"] == [["wave", 0.91], ["still", 0.04]]
     assert cam0["model"] == "gestures@1"
     assert 0 <= cam0["age_s"] < 15

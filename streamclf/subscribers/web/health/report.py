@@ -13,7 +13,7 @@ from streamclf.errors import ClipError
 from streamclf.events.fleet_heartbeat import FleetHeartbeat, NodeCondition, fleet_fault, journals_of
 from streamclf.events.kinds import State
 from streamclf.events.outlet_status import OutletState
-from streamclf.events.types import Heartbeat
+from streamclf.events.types import Heartbeat, Status
 from streamclf.subscribers.web.archive import EventArchive
 from streamclf.subscribers.web.health.machine import JournalUse, ProcessUse, ServiceMachine
 from streamclf.subscribers.web.health.meter import StreamMeter
@@ -209,7 +209,7 @@ class HealthReporter:
             codec=status.codec if status else None,
             width=None if width is None else int(width),
             height=None if height is None else int(height),
-            decoding=_decoding(note, status.codec if status else None),
+            decoding=_decoding(status),
             reconnects=int(counters["reconnects"]) if "reconnects" in counters else None,
         )
 
@@ -323,11 +323,14 @@ def _outlet(name: str, heartbeat: Heartbeat) -> OutletHealth:
     )
 
 
-def _decoding(note: str | None, codec: str | None) -> str | None:
-    """Return the device that decodes: a status names it if the configuration requests one."""
-    if note is not None and note.startswith("decoded by "):
-        return note.removeprefix("decoded by ").split(" (")[0]
-    return None if codec is None else "CPU"
+def _decoding(status: Status | None) -> str | None:
+    """Return the device that decodes, and whether it decodes fast. A note names a device that was configured."""
+    if status is None:
+        return None
+    if status.note is not None and status.note.startswith("decoded by "):
+        return status.note.removeprefix("decoded by ").split(" (")[0]
+    device = None if status.codec is None else "CPU"
+    return f"{device}, fast" if device and status.decode == "fast" else device
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
