@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -51,5 +53,14 @@ def map_in_processes(
 
 
 def _prepare_process() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process handles Ctrl-C
     cv2.setNumThreads(1)  # the processes already keep all cores busy
+
+
+def _end_with_parent() -> None:
+    """End this process when the training process has ended, also where that was killed: no one reads the results."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -39,3 +41,15 @@ def test_process_that_is_killed_ends_the_call_with_an_error() -> None:
     """The kernel kills a process when memory runs out, and a damaged film may crash a decoder."""
     with pytest.raises(DataError, match=r"a process that decodes or renders clips ended; .*lower data\.workers"):
         list(map_in_processes(os._exit, [1] * MIN_JOBS, workers=2))
+
+
+def test_processes_end_when_the_training_process_is_killed() -> None:
+    """The processes inherit the pipe of stdout, so that its end is reached only when the last of them has ended."""
+    code = (
+        "import os, time; from training.data.pool import map_in_processes\n"
+        "if __name__ == '__main__':\n"
+        "    results = map_in_processes(time.sleep, [0.0] * 2 + [300.0] * 30, workers=2, chunksize=1)\n"
+        "    next(results), next(results); os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=60, check=False)
+    assert killed.returncode == -9
