@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from support.fleet import FleetRig
 from support.hub_process import HubProcess, action, prediction, status
 from support.repository import ROOT
 
@@ -37,7 +38,7 @@ def test_schema_is_up_to_date() -> None:
     ],
 )
 def test_documented_programs_run_and_print_events(page: str, first_lines: list[str]) -> None:
-    readers = [program for program in programs(page) if "subscribe(" in program or page == "protocol.md"]
+    readers = [program for program in programs(page) if "subscribe(" in program or "127.0.0.1:5556" in program]
     with HubProcess() as hub, EventProducer(hub.link, "test") as link:
         stop = threading.Event()
 
@@ -63,6 +64,15 @@ def test_documented_programs_run_and_print_events(page: str, first_lines: list[s
         finally:
             stop.set()
             poster.join()
+
+
+def test_the_documented_program_lists_the_nodes_of_a_fleet() -> None:
+    (program,) = [program for program in programs("protocol.md") if '"directory"' in program]
+    with FleetRig("hall", "yard") as fleet:
+        command = [sys.executable, "-c", program.replace("tcp://127.0.0.1:5550", fleet.endpoint)]
+        output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        expected = [f"{name} live {hub.events} {hub.replay}" for name, hub in fleet.hubs.items()]
+    assert output.splitlines() == expected
 
 
 def test_documented_program_pushes_without_a_service(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from streamclf.fleet.cluster import connected, import_ray
 
 def test_a_machine_without_ray_gets_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match=r"which is not installed: pip install 'streamclf\[fleet\]'"):
+    with pytest.raises(UsageError, match=r"which is not installed: pip install '.\[fleet\]' in a clone"):
         import_ray()
 
 
