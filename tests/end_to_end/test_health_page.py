@@ -60,7 +60,7 @@ def test_streams_processes_journal_and_log_are_those_of_the_service(site: Site) 
     wait_until(lambda: site.stream("gone")["state"] == "offline", "the stream without a camera")
     report = site.health()
     door, gone, hall = report["streams"]
-    assert (door["state"], door["codec"], door["width"], door["decoding"]) == ("live", "h264", 160, "CPU")
+    assert (door["state"], door["codec"], door["width"], door["decoding"]) == ("live", "h264", 160, "CPU, fast")
     assert door["latency_p50_ms"] <= door["latency_p99_ms"]
     assert door["since"] is not None
     assert "connection refused" in gone["reason"]
