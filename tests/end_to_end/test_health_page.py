@@ -92,4 +92,5 @@ def test_the_page_shows_it_without_violations_on_any_width(site: Site) -> None:
         assert tab.find_violations() == []
         page.set_viewport_size({"width": 1400, "height": 900})
         page.get_by_role("cell", name="capture door").wait_for()
+        assert page.get_by_text("No node of the fleet").is_hidden(), "a single service has no nodes"
         assert tab.find_violations() == []
