@@ -178,7 +178,7 @@ def test_the_lint_finds_misread_shapes_in_an_old_export_and_nothing_in_a_new_one
 def test_a_full_export_has_nothing_that_a_generation_refuses(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The test prints its figures with `-s`. It takes minutes, and up to 6 GB of memory."""
+    """The test prints its figures with `-s`. It takes minutes, and up to 8 GB of memory."""
     print(json.dumps(export_and_prepare(name, tmp_path, caplog)))
 
 
