@@ -6,7 +6,6 @@ that could not be classified has one row with its `error`. The file's metadata n
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ import numpy as np
 from engines.printable import path_text
 from streamclf.archive.worker import FilmRows
 from streamclf.errors import OutputError, UsageError
+from streamclf.runtime.file_lock import open_locked
 
 METADATA_KEY: Final = b"streamclf"
 PARTS_KEY: Final = b"streamclf.parts"
@@ -27,6 +27,7 @@ PARTS_KEY: Final = b"streamclf.parts"
 ROWS_PER_PART: Final = 50_000
 _SUFFIX: Final = ".parts"
 _ID_FILE: Final = "id"
+_LOCK_FILE: Final = "lock"
 
 
 class ArchiveResults:
@@ -176,13 +177,10 @@ class ArchiveResults:
 
 
 def _lock(folder: Path) -> int:
-    """Lock a folder for this process; the kernel releases it when the process ends. Raises `UsageError` if it is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UsageError(f"{folder}: another run writes these results; wait for it, or choose another name") from None
+    """Lock a folder for this process until the descriptor is closed. Raises `UsageError` if another process has it."""
+    descriptor = open_locked(folder / _LOCK_FILE)
+    if descriptor is None:
+        raise UsageError(f"{folder}: another run writes these results; wait for it, or choose another name")
     return descriptor
 
 

@@ -91,7 +91,7 @@ def classify(
     )
     area = parse_area(region=region, masks=mask, rotate=rotate, flip=flip)
     if output is not None and output.suffix.lower() == ".parquet":
-        from streamclf.archive.command import run_archive
+        from streamclf.commands.classify_archive import run_archive
 
         classify_films = None
         if fleet is not None:

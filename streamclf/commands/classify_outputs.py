@@ -59,11 +59,11 @@ def check_outputs(outputs: ClassifyOutputs, films: Sequence[Path]) -> None:
         raise UsageError("--explain: draws heat on a film or in a report; add -o FILE.mp4 or --report FILE.html")
     for option, path in (("-o", outputs.film), ("--csv", outputs.csv), ("--report", outputs.report)):
         if path is not None:
-            _check_writable(option, path, films)
+            check_writable(option, path, films)
 
 
-def _check_writable(option: str, path: Path, films: Sequence[Path]) -> None:
-    """Raise `UsageError` for a path that no output can have, before a long run begins."""
+def check_writable(option: str, path: Path, films: Sequence[Path] = ()) -> None:
+    """Raise `UsageError` for a path that no output of `films` can have, before a long run begins."""
     folder = path.absolute().parent
     try:
         if path.is_dir():

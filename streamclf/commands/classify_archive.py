@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -14,12 +13,14 @@ from typing import Any, Final, Protocol
 from engines.backends.cores import usable_cores
 from engines.backends.names import Backend, Precision
 from engines.bundle import Bundle
-from engines.printable import path_text, printable
+from engines.printable import path_text
 from streamclf.archive.films import Film, find_archive
 from streamclf.archive.pool import classify_in_processes
 from streamclf.archive.results import ArchiveResults
 from streamclf.archive.worker import ArchiveJob, FilmRows, model_sha256
 from streamclf.builtin_models import find_bundle
+from streamclf.commands.classify_outputs import check_writable
+from streamclf.commands.film_loop import complain
 from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.config.source_settings import DecodeMode
 from streamclf.errors import UsageError
@@ -84,13 +85,13 @@ def run_archive(
     _check_output(output)
     found = find_archive(files)
     for fault in found.faults:
-        _complain(fault)
+        complain(fault)
     if not found.films:
         return 1
     results = ArchiveResults(output, identity=_identity(bundle, job), labels=bundle.spec.labels)
     films = [film for film in found.films if path_text(film.name) not in results.done]
     if len(films) < len(found.films):
-        _complain(
+        complain(
             f"{output}: has {len(found.films) - len(films)} of {len(found.films)} films already; they are left out"
         )
     # The largest films first, so that the last processes end at about the same time.
@@ -108,7 +109,7 @@ def run_archive(
                 progress.count(film.film)
                 for text in (film.error, film.warning and f"warning: {film.warning}"):
                     if text:
-                        _complain(redact(text))
+                        complain(redact(text))
                 failed += film.error is not None
                 if time.monotonic() - flushed_s > FLUSH_S:
                     results.flush()
@@ -118,7 +119,7 @@ def run_archive(
         raise
     results.finish()
     classified = progress.done - failed + len(found.faults)
-    _complain(f"{classified} of {len(films)} films classified; written: {output}")
+    complain(f"{classified} of {len(films)} films classified; written: {output}")
     return 1 if failed else 0
 
 
@@ -153,15 +154,9 @@ def _check_output(output: Path) -> None:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
         raise UsageError(f"-o {output}: needs pyarrow, which is not installed: pip install pyarrow") from None
-    folder = output.absolute().parent
-    if not folder.is_dir():
-        raise UsageError(f"-o {output}: {folder} does not exist; create it first")
-    if output.is_dir():
-        raise UsageError(f"-o {output}: is a directory; give the name of a file")
-    if output.exists() and not output.is_file():  # opening a pipe would wait for ever
+    if output.exists() and not (output.is_dir() or output.is_file()):  # opening a pipe would wait for ever
         raise UsageError(f"-o {output}: is not a regular file; give another name")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"-o {output}: {folder} cannot be written; give another folder")
+    check_writable("-o", output)
 
 
 def _identity(bundle: Bundle, job: ArchiveJob) -> dict[str, Any]:
@@ -173,7 +168,3 @@ def _identity(bundle: Bundle, job: ArchiveJob) -> dict[str, Any]:
         "area": job.area.keys,
         "decode": job.decode,
     }
-
-
-def _complain(text: str) -> None:
-    print(f"streamclf: {printable(text)}", file=sys.stderr)

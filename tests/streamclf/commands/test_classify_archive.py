@@ -91,7 +91,7 @@ def test_a_later_run_adds_what_is_new_and_tries_what_failed_again(
 
 def test_a_run_that_is_killed_is_completed(archive: Path, tmp_path: Path) -> None:
     code = (
-        "import streamclf.archive.command as command; command.FLUSH_S = 0.0\n"
+        "import streamclf.commands.classify_archive as command; command.FLUSH_S = 0.0\n"
         "from streamclf.archive.results import ArchiveResults; flush = ArchiveResults.flush\n"
         "def flush_and_wait(self):\n"
         "    flush(self)\n"
