@@ -39,10 +39,9 @@ from streamclf.sources import Source, open_source
 from streamclf.sources.decoding import EXACT, WantedDecoding, shrink_factor
 from streamclf.sources.image_file import decode_reduced
 from streamclf.sources.resize import Resize, render_bgr
-from streamclf.windows.clip_layout import STRETCH_STEPS
 from training.builtin.camera_events import benchmark
 from training.data.clip_lists import read_rows
-from training.data.decode import DecodeSpec, decode_clip
+from training.data.decode import decode_clip
 from training.data.windows import validation_layout
 from training.errors import DataError
 from training.evaluation.evaluate import EvaluationTarget, open_target
@@ -165,22 +164,13 @@ def clips(target: EvaluationTarget, data: Path, split: str | None, kind: str, ev
     shape = reader.shape
     rows, folder = read_rows(data, notes=[], multi_label=False, known=reader.labels)
     decoding = Decoding(price, (shape.height, shape.width), reader.resize, kind)
-    spec = DecodeSpec(
-        fps=shape.fps,
-        frames_per_chunk=shape.frames_per_chunk,
-        steps=STRETCH_STEPS if reader.windows.fit == "stretch" else 1,
-        height=shape.height,
-        width=shape.width,
-        resize=reader.resize,
-        area=reader.area,
-    )
     with tempfile.TemporaryDirectory() as scratch, patch("training.data.decode.open_source", decoding.open):
         for row in [row for row in rows if split is None or row.split == split][::every]:
             found = []
             try:
                 path = encode(folder / row.path, Path(scratch), kind)
                 for decoding.mode in MODES:
-                    frames = decode_clip(path, spec).frames
+                    frames = decode_clip(path, reader.decode_spec).frames
                     layout = validation_layout(len(frames), shape, reader.windows)
                     chunks = frames[layout.frames].reshape(-1, shape.frames_per_chunk, *frames.shape[1:])
                     found.append(target.predictor.predict_proba(np.ascontiguousarray(chunks), layout.windows))

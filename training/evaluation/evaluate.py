@@ -66,6 +66,19 @@ class ClipReader:
     volume_crop: tuple[int, int, int] | None = None
     area: PictureArea = WHOLE
 
+    @property
+    def decode_spec(self) -> DecodeSpec:
+        """How the frames of a clip are sampled and scaled for the model."""
+        return DecodeSpec(
+            fps=self.shape.fps,
+            frames_per_chunk=self.shape.frames_per_chunk,
+            steps=STRETCH_STEPS if self.windows.fit == "stretch" else 1,
+            height=self.shape.height,
+            width=self.shape.width,
+            resize=self.resize,
+            area=self.area,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationTarget:
@@ -275,16 +288,7 @@ def read_clips(
             raise DataError(f"--split {split}: no clip of it in {data}; there are {', '.join(found)}")
         rows = chosen
     classes = [tuple(_class_index(reader, label, data) for label in row.labels) for row in rows]
-    shape = reader.shape
-    spec = DecodeSpec(
-        fps=shape.fps,
-        frames_per_chunk=shape.frames_per_chunk,
-        steps=STRETCH_STEPS if reader.windows.fit == "stretch" else 1,
-        height=shape.height,
-        width=shape.width,
-        resize=reader.resize,
-        area=reader.area,
-    )
+    spec = reader.decode_spec
     for number, (row, truth) in enumerate(zip(rows, classes, strict=True), start=1):
         try:
             frames = decode_clip(folder / row.path, spec).frames
