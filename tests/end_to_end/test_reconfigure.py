@@ -298,10 +298,20 @@ def wait_configuration(watcher: Watcher, since: float, **fields: Any) -> dict[st
 
 
 def last_status(service: Service, stream: str) -> Status:
-    """Return the stream's last status from the journal; a watcher misses those of the first moments."""
-    with subscribe(service.endpoint) as events:
-        statuses = [each for each in events.snapshot(DEADLINE_S).events if isinstance(each, Status)]
-    return next(each for each in statuses if each.stream == stream)
+    """Return the stream's last status from the journal, once it has one; a watcher misses those of the first moments.
+
+    A hub may publish its first heartbeat before the supervisor's first statuses reach it.
+    """
+    found: list[Status] = []
+
+    def has_status() -> bool:
+        with subscribe(service.endpoint) as events:
+            statuses = [each for each in events.snapshot(DEADLINE_S).events if isinstance(each, Status)]
+        found[:] = [each for each in statuses if each.stream == stream]
+        return bool(found)
+
+    wait_until(has_status, f"the status of {stream}", DEADLINE_S)
+    return found[-1]
 
 
 def test_a_stream_is_paused_and_continues_later(setup: Setup) -> None:
