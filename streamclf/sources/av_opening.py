@@ -1,25 +1,30 @@
-"""Choose and prepare the video stream of an opened container, and read what the container declares."""
+"""Open a file or connection, choose and prepare its video stream, and read what the container declares."""
 
 from __future__ import annotations
 
 import re
+import time
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from typing import Any
 
 import av
+import av.error
 import av.stream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from streamclf.errors import SourceError
+from streamclf.sources.failure_messages import Timeouts, source_error, timeout_message
 from streamclf.sources.film_clock import FilmClock
-from streamclf.sources.hw_decode import HardwareDevice, buffer_options, uses_hardware
-from streamclf.sources.picture_limits import DECODER_OPTIONS
+from streamclf.sources.hw_decode import HardwareDevice, buffer_options, decoder_options, uses_hardware
+from streamclf.sources.picture_limits import DECODER_OPTIONS, probing_options
 from streamclf.sources.switching_decoder import SwitchingDecoder
 from streamclf.units import NS
 
+TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""A title in another encoding is no reason to refuse a file. From PyAV 19 on the option is not needed."""
 TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """FFmpeg reads any text file as a film of a terminal, with these codecs."""
 ASSUMED_FPS = 25
@@ -34,6 +39,39 @@ DECLARING_FORMATS = frozenset({"mp4", "matroska", "flv", "mxf", "ivf"})
 TAGGED_DURATION = re.compile(r"([0-9]{1,4}):([0-9]{1,2}):([0-9]{1,2}(?:\.[0-9]{1,9})?)\s*\Z")
 CUT_SHORT_NS = NS // 2
 """A film that ends earlier than declared by more than this is cut short."""
+
+
+def open_container(
+    url: str,
+    shown: str,
+    *,
+    options: dict[str, str],
+    format_name: str | None,
+    timeouts: Timeouts | None,
+    device: HardwareDevice | None,
+) -> InputContainer:
+    """Open `url`, for a decoder on `device`. Raises `SourceError`, whose message calls the source `shown`."""
+    # A stalled read expires twice, because the first time it only returns the packet that was held back.
+    timeout = None if timeouts is None else (timeouts.open_s, timeouts.read_s / 2)
+    began = time.monotonic()
+    try:
+        opened: InputContainer = av.open(
+            url,
+            "r",
+            format=format_name,
+            options=options | probing_options(format_name),
+            timeout=timeout,
+            **TOLERANT,
+            **decoder_options(device),
+        )
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        waited_s, over_tls = time.monotonic() - began, url.lower().startswith("rtsps:")
+        raise source_error(error, shown, timeouts, opening=True, waited_s=waited_s, over_tls=over_tls) from None
+    if timeouts is not None and time.monotonic() - began >= timeouts.open_s:
+        # FFmpeg reports no error when its probing times out: it would now wait for the first packet as well.
+        opened.close()
+        raise SourceError(f"{shown}: {timeout_message(timeouts, opening=True)}")
+    return opened
 
 
 def choose_stream(container: InputContainer, shown: str) -> VideoStream:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from dataclasses import dataclass
 
 import av.error
 
+from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.redact import redact
 
 NO_FRAME_S = 10.0
@@ -36,6 +38,10 @@ TLS_FAILURE = (
     "no TLS, or its certificate is not trusted or has another name; give the camera's own certificate as tls_ca "
     "(openssl s_client -connect HOST:PORT shows it)"
 )
+
+
+class UnknownDataError(SourceError):
+    """A live source sends data that is not of the format that FFmpeg detects, or of none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +93,33 @@ def error_message(error: Exception, *, opening: bool) -> str:
             return text
     detail = getattr(error, "strerror", None) or type(error).__name__
     return f"cannot be {'opened' if opening else 'read'} ({redact(str(detail))}); check the source"
+
+
+def source_error(
+    error: Exception,
+    shown: str,
+    timeouts: Timeouts | None,
+    *,
+    opening: bool,
+    waited_s: float,
+    over_tls: bool = False,
+) -> SourceError:
+    """Return our error for PyAV's, without its text, which contains the URL with its password.
+
+    `shown`: the source's name in errors. `timeouts`: of a live source, which has waited for data for `waited_s`.
+    """
+    if timeouts is not None:
+        limit_s = timeouts.open_s if opening else timeouts.read_s
+        # FFmpeg reports an interruption differently depending on where it happened; the clock is reliable.
+        if isinstance(error, av.error.ExitError) or waited_s >= limit_s:
+            return SourceError(f"{shown}: {timeout_message(timeouts, opening=opening)}")
+        if isinstance(error, av.error.InvalidDataError):
+            text = "there is no video stream there; check address, port and path"
+            return UnknownDataError(f"{shown}: {text if opening else error_message(error, opening=False)}")
+        if over_tls and getattr(error, "errno", None) == errno.EIO:
+            return SourceError(f"{shown}: {TLS_FAILURE}")
+    kind = SourceRefusedError if isinstance(error, REFUSED_ERRORS) else SourceError
+    return kind(f"{shown}: {error_message(error, opening=opening)}")
 
 
 def connection_message(error: OSError, *, opening: bool) -> str:

@@ -81,12 +81,12 @@ class FileSource(Source):
     @property
     def read_bytes(self) -> int:  # type: ignore[override]
         """See `Source`."""
-        return self._part.start + self._container.last_byte
+        return self._part.start + self._container.reader.last_byte
 
     @property
     def time_offset_ns(self) -> int | None:  # type: ignore[override]
         """See `Source`. A file that joins films has no single offset."""
-        return self._container.time_offset_ns if len(self._parts) == 1 else None
+        return self._container.times.offset_ns if len(self._parts) == 1 else None
 
     def set_frame_selector(self, selector: FrameSelector) -> None:
         """See `Source`."""
@@ -157,7 +157,7 @@ class FileSource(Source):
                     raise
                 self.warning = f"{error} (part {number + 1} of {len(self._parts)} films that the file joins)"
                 continue
-            start_ns += self._container.end_ns
+            start_ns += self._container.times.end_ns
             if self._stop.is_set():
                 return
             if number + 1 == len(self._parts) and (following := self._following_part(part)) is not None:
@@ -167,23 +167,23 @@ class FileSource(Source):
 
     def _following_part(self, part: Part) -> Part | None:
         """Return the film after `part`, in formats where only reading `part` to its end shows that there is one."""
-        last = self._container.last_byte
+        last = self._container.reader.last_byte
         if not last or len(self._parts) >= MAX_PARTS:
             return None
         return following_part(self._path, self._container.format_name, part.start + last)
 
     def _fault(self, part: Part) -> str | None:
         """Return why the part that was read to its end is not whole; None if it is."""
-        read_s = self._container.end_ns / NS
+        read_s = self._container.times.end_ns / NS
         reason = cut_off_reason(self._path, part)
         declared_ns = asf_duration_ns(self._path, part)
-        shortfall = self._container.shortfall_s(declared_ns, is_cut_off=reason is not None)
+        shortfall = self._container.times.shortfall_s(declared_ns, is_cut_off=reason is not None)
         if shortfall is not None:
             return (
                 f"cut short: it declares {shortfall[0]:.1f} s, {shortfall[1]:.1f} s of it could be read; copy or "
                 "record it again"
             )
-        if self._container.is_broken_off:
+        if self._container.reader.is_broken_off:
             return f"FFmpeg cannot read on after {read_s:.1f} s, because the data is invalid; copy or record it again"
         if reason is not None:
             return f"{reason} ({read_s:.1f} s of it could be read)"

@@ -11,7 +11,7 @@ import av
 import av.error
 from av.packet import Packet
 
-from streamclf.sources.av_container import TOLERANT
+from streamclf.sources.av_opening import TOLERANT
 from streamclf.units import NS
 
 MAX_LEAD_NS = NS // 10

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from streamclf.config.source_settings import DeviceName
 from streamclf.errors import SourceError
 from streamclf.redact import redact, register_url
-from streamclf.sources.av_container import AvContainer, UnknownDataError
+from streamclf.sources.av_container import AvContainer
 from streamclf.sources.decoded_frame import DecodedFrame
 from streamclf.sources.decoding import EXACT, WantedDecoding
-from streamclf.sources.failure_messages import Timeouts, connection_message, timeout_message
+from streamclf.sources.failure_messages import Timeouts, UnknownDataError, connection_message, timeout_message
 from streamclf.sources.ffmpeg_options import HTTP_OPTIONS, MULTICAST, RTSP_OPTIONS, TRANSPORTS
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
@@ -79,8 +79,9 @@ class FrameReader(Protocol):
     def lost(self) -> int:
         """Number of packets of this connection that never arrived."""
 
-    stale: int
-    """Number of packets that an earlier connection has already returned."""
+    @property
+    def stale(self) -> int:
+        """Number of packets that an earlier connection has already returned."""
 
     def set_frame_selector(self, selector: FrameSelector) -> None:
         """Skip frames that `selector` does not need."""
