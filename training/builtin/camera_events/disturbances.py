@@ -19,8 +19,8 @@ class CameraTrack:
 
     x, y: the direction; angle: radians; zoom: factor; gain: natural logarithm of brightness; exposure: the slow change
     of that logarithm by the camera's own control; cover: covered share of the frame; blur: sigma of defocus; noise:
-    standard deviation in grey levels, at the model's size; shake: whether the camera shakes; view: 0, or 1 after the
-    camera was turned to another scene.
+    standard deviation in grey levels, at the model's size; shake: whether the camera shakes; view: the number of
+    changes to another scene, because the camera was turned or the recording was cut.
     """
 
     x: F64
@@ -65,7 +65,7 @@ def draw_track(rng: Rng, kind: str, times: F64) -> CameraTrack:
     track = CameraTrack.still(len(times))
     _add_normal_changes(rng, track, times)
     if kind == "covered":
-        track.cover = rng.uniform(0.64, 1.0) * _presence(rng, times)
+        _cover(rng, track, times)
     elif kind == "defocused":
         track.blur = np.exp(rng.uniform(np.log(0.009), np.log(0.07))) * _presence(rng, times)
     elif kind == "noise":
@@ -77,6 +77,17 @@ def draw_track(rng: Rng, kind: str, times: F64) -> CameraTrack:
     elif kind == "flashing":
         track.gain = track.gain + _flash(rng, times)
     return track
+
+
+def _cover(rng: Rng, track: CameraTrack, times: F64) -> None:
+    """Add a cover over a part of the frame, or over all of it. A camera that sees little light amplifies its noise."""
+    share = 1.0 if rng.random() < 0.5 else rng.uniform(0.64, 1.0)
+    presence = _presence(rng, times)
+    track.cover = share * presence
+    if rng.random() < 0.5:
+        track.noise = np.maximum(track.noise, presence * rng.uniform(0.3, 7))
+    if rng.random() < 0.4:  # the automatic exposure adapts to the cover
+        track.exposure += rng.uniform(-0.5, 0.9) * _ramp(times, float(rng.uniform(-1, 1.2)), float(rng.uniform(0.3, 2)))
 
 
 def _add_normal_changes(rng: Rng, track: CameraTrack, times: F64) -> None:
@@ -105,7 +116,7 @@ def _move(rng: Rng, track: CameraTrack, times: F64) -> None:
     """Add a pan, a tilt, a zoom, a rotation, a bump with or without swinging, or a knock to another view."""
     direction = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.integers(4) * np.pi / 2
     size = float(np.exp(rng.uniform(np.log(0.06), np.log(0.9))))
-    kind = rng.choice(["pan", "steady", "bump", "zoom", "other"], p=[0.33, 0.17, 0.28, 0.08, 0.14])
+    kind = rng.choice(["pan", "steady", "bump", "zoom", "other"], p=[0.28, 0.19, 0.25, 0.07, 0.21])
     start = float(rng.uniform(-0.2, 1.5))
     if kind == "steady":  # during the whole clip, at constant speed
         way = times / 2 * max(size, 0.1) * rng.choice([1.0, 2.0])
@@ -116,6 +127,8 @@ def _move(rng: Rng, track: CameraTrack, times: F64) -> None:
         way = min(size, 0.4) * (times >= start) * (1 - swing_out * ring)
     elif kind == "other":
         track.view = (times >= start).astype(np.float64)
+        if rng.random() < 0.35:  # a recording with several cuts
+            track.view += times >= start + rng.uniform(0.2, 1.2)
         way = 0.05 * _ramp(times, start - 0.15, 0.3)
     else:
         way = size * _ramp(times, start, float(rng.uniform(0.15, 2.0)))
@@ -129,9 +142,13 @@ def _move(rng: Rng, track: CameraTrack, times: F64) -> None:
 
 
 def _shake(rng: Rng, track: CameraTrack, times: F64) -> None:
-    """Add swinging with one main frequency (a pole) or random swinging (a hand)."""
+    """Add swinging with one main frequency (a pole), random swinging (a hand), or the sway of a walk or a vehicle."""
     size = np.exp(rng.uniform(np.log(0.008), np.log(0.08)))
-    if rng.random() < 0.5:
+    kind = rng.choice(["pole", "hand", "walk"], p=[0.45, 0.4, 0.15])
+    if kind == "walk":
+        size = max(size, 0.02)
+        hz, weight = rng.uniform(0.4, 2.5, (3, 2)), np.full((3, 1), 0.5)
+    elif kind == "pole":
         hz = rng.uniform(1.5, 11, (3, 2)) * [[1, 1]]
         weight = rng.dirichlet([0.7, 0.7, 0.7])[:, None]
     else:
@@ -176,28 +193,13 @@ class TrackRenderer:
     _edge: npt.NDArray[np.float32] = field(init=False)
     _light: npt.NDArray[np.float32] = field(init=False)
     _grain: str = field(init=False)
-    _drift: tuple[float, float] = field(init=False)
+    _drift: float = field(init=False)
+    _brightening: float = field(init=False)
 
     def __post_init__(self) -> None:
         rng, height, width = self.rng, self.height, self.width
-        cover: npt.NDArray[Any]
-        kind = rng.choice(["black", "plain", "cloth", "hand", "smear"], p=[0.22, 0.22, 0.28, 0.18, 0.1])
-        if kind == "black":
-            cover = np.full((height, width, 3), rng.uniform(0, 25), np.float32)
-        elif kind == "plain":
-            cover = np.full((height, width, 3), rng.uniform(10, 230, 3), np.float32)
-            cover = cover * (0.85 + 0.3 * fractal_noise(rng, height, width, roughness=0.2))
-        elif kind == "hand":
-            cover = (
-                np.array([215, 130, 105]) * rng.uniform(0.15, 1.0) * fractal_noise(rng, height, width, roughness=0.3)
-            )
-        else:
-            cover = np.clip(texture(rng, height, width), 0, 255)
-            if kind == "smear":
-                cover = cover * 0.3 + rng.uniform(60, 230, 3) * 0.7
-            # The cover lies on the lens: far out of focus, though a bag or a sheet may show some weave.
-            cover = cv2.GaussianBlur(cover, (0, 0), float(rng.choice([0.01, 0.03, 0.08])) * width)
-        self._cover = np.clip(cover, 0, 255).astype(np.uint8)
+        self._cover = _draw_cover(rng, height, width)
+        self._brightening = float(rng.uniform(-0.3, 0.3)) if rng.random() < 0.4 else 0.0
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
         angle = rng.uniform(0, 2 * np.pi)
         front = (
@@ -216,7 +218,7 @@ class TrackRenderer:
                 p=[0.25, 0.2, 0.12, 0.08, 0.1, 0.12, 0.13],
             )
         )
-        self._drift = (float(rng.uniform(-20, 20)), float(rng.uniform(0, 10)))
+        self._drift = float(rng.uniform(0, 10)) if rng.random() < 0.5 else 0.0
 
     def view(self, world: U8, track: CameraTrack, i: int, velocity: float) -> U8:
         """Render the camera's view (height, width, 3) of the larger image `world`. `velocity` in widths per frame."""
@@ -249,9 +251,11 @@ class TrackRenderer:
             gain = np.exp(track.gain[i] * self._light + track.exposure[i])
             frame = np.clip(frame * gain, 0, 255).astype(np.uint8)
         if track.cover[i] > 0.01:
-            alpha = np.clip((track.cover[i] * 1.06 - self._edge) * 12, 0, 1)[..., None]
-            moved = np.roll(self._cover, int(self._drift[1] * np.sin(i / 3)), axis=1)
-            frame = (frame + (moved.astype(np.float32) - frame) * alpha).astype(np.uint8)
+            # A share of 1 leaves no pixel of the scene: the edge is soft over a twelfth of the ranks.
+            alpha = np.clip((track.cover[i] * 1.09 - self._edge) * 12, 0, 1)[..., None]
+            gain = np.exp(self._brightening * np.sin(i / 8) + track.exposure[i])
+            moved = np.roll(self._cover, int(self._drift * np.sin(i / 3)), axis=1) * np.float32(gain)
+            frame = np.clip(frame + (moved - frame) * alpha, 0, 255).astype(np.uint8)
         if track.blur[i] > 2e-4:
             frame = _defocus(frame, float(track.blur[i] * self.width))
         if track.noise[i] > 0.1:
@@ -281,6 +285,36 @@ class TrackRenderer:
             hit = rng.random((height, width, 1)) < min(fine / 300, 0.4)
             return np.where(hit, rng.choice([-220.0, 220.0], hit.shape), 0).astype(np.float32)
         return rng.standard_normal((height, width, 1), dtype=np.float32) * fine
+
+
+def _draw_cover(rng: Rng, height: int, width: int) -> U8:
+    """Draw what lies on the lens: a cap, paper, plastic, cloth, a hand, a smear; (height, width, 3)."""
+    cover: npt.NDArray[Any]
+    kind = rng.choice(["black", "flat", "plain", "cloth", "hand", "smear"], p=[0.22, 0.2, 0.12, 0.22, 0.14, 0.1])
+    if kind == "black":
+        cover = np.full((height, width, 3), rng.uniform(0, 25), np.float32)
+    elif kind == "flat":  # paper, tape, plastic: white, grey or coloured
+        tone = rng.uniform(30, 250) * (1 + rng.choice([0.02, 0.3]) * rng.normal(0, 0.5, 3))
+        cover = np.full((height, width, 3), np.clip(tone, 0, 255), np.float32)
+    elif kind == "plain":
+        cover = np.full((height, width, 3), rng.uniform(10, 230, 3), np.float32)
+        cover = cover * (0.85 + 0.3 * fractal_noise(rng, height, width, roughness=0.2))
+    elif kind == "hand":
+        cover = np.array([215, 130, 105]) * rng.uniform(0.15, 1.0) * fractal_noise(rng, height, width, roughness=0.3)
+    else:
+        cover = np.clip(texture(rng, height, width), 0, 255)
+        if kind == "smear":
+            cover = cover * 0.3 + rng.uniform(60, 230, 3) * 0.7
+        # The cover lies on the lens: far out of focus, though a bag or a sheet may show some weave.
+        cover = cv2.GaussianBlur(cover, (0, 0), float(rng.choice([0.006, 0.012, 0.03, 0.08])) * width)
+    if rng.random() < 0.6:  # light that falls on it from one side, or passes at its edge
+        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+        angle = rng.uniform(0, 2 * np.pi)
+        side = (x * np.cos(angle) + y * np.sin(angle))[..., None]
+        cover = cover * (1 + rng.uniform(0.1, 0.7) * side)
+        if rng.random() < 0.3:
+            cover = cover + rng.uniform(5, 90) * np.exp((side - 1.2) * rng.uniform(3, 9))
+    return np.asarray(np.clip(cover, 0, 255), np.uint8)
 
 
 def _defocus(frame: U8, sigma: float) -> U8:

@@ -283,9 +283,12 @@ def light_and_lens(rng: Rng, canvas: F32) -> F32:
     if rng.random() < 0.3:  # indoor scenes often have hard shadows
         shadow = (fractal_noise(rng, height, width, roughness=0.5) > rng.uniform(0.4, 0.7)).astype(np.float32)
         canvas = canvas * (1 - rng.uniform(0.2, 0.6) * shadow)
-    mood = rng.choice(["day", "dim", "infrared", "night", "haze"], p=[0.5, 0.15, 0.13, 0.12, 0.1])
+    moods = ["day", "dim", "dark", "infrared", "night", "haze"]
+    mood = rng.choice(moods, p=[0.47, 0.13, 0.07, 0.12, 0.11, 0.1])
     if mood == "dim":
         canvas = canvas * rng.uniform(0.25, 0.6)
+    elif mood == "dark":
+        canvas = canvas * rng.uniform(0.06, 0.25)
     elif mood == "haze":
         canvas = canvas * rng.uniform(0.25, 0.6) + rng.uniform(60, 140)
     elif mood in ("infrared", "night"):
@@ -317,7 +320,28 @@ def light_and_lens(rng: Rng, canvas: F32) -> F32:
 
 
 def scene(rng: Rng, height: int, width: int) -> U8:
-    """Render a scene of a random kind, with random light and a random lens: (height, width, 3) uint8 RGB."""
+    """Render a scene of a random kind, with random light and a random lens: (height, width, 3) uint8 RGB.
+
+    A scene without structure would look like a cover on the lens, so it is drawn again.
+    """
     makers, weights = zip(*_SCENES, strict=True)
-    maker = makers[int(rng.choice(len(makers), p=weights))]
-    return light_and_lens(rng, maker(rng, height, width)).astype(np.uint8)
+    while True:
+        maker = makers[int(rng.choice(len(makers), p=weights))]
+        drawn = light_and_lens(rng, maker(rng, height, width)).astype(np.uint8)
+        if structure(drawn) >= MIN_STRUCTURE:
+            return drawn
+
+
+MIN_STRUCTURE = 4.0
+"""Grey levels of `structure` that a scene has at least. Out-of-focus covers have less, or much larger shapes."""
+
+
+def structure(image: U8) -> float:
+    """Measure how much an image (height, width, 3) differs from a smooth gradient, in grey levels at 96 x 72 pixels.
+
+    It is the range between the 1st and the 99th percentile of the image less its own wide blur.
+    """
+    grey = cv2.resize(image, (96, 72), interpolation=cv2.INTER_AREA).mean(axis=2, dtype=np.float32)
+    detail = grey - cv2.GaussianBlur(grey, (0, 0), 4.0)
+    low, high = np.percentile(detail, [1, 99])
+    return float(high - low)

@@ -44,6 +44,16 @@ def test_frames_show_what_the_track_says() -> None:
     assert render(gain=-1.0).mean() < 0.7 * scene.mean()
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_whole_cover_leaves_nothing_of_the_scene(seed: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), dtype=np.uint8)
+    frames = []
+    for scene in pixels:
+        renderer = TrackRenderer(rng=np.random.default_rng(seed), height=96, width=128, model_width=128)
+        frames.append(renderer.disturb(scene, camera_track(cover=1.0), 0))
+    assert np.array_equal(frames[0], frames[1])
+
+
 def test_view_follows_the_cameras_direction() -> None:
     world = np.zeros((130, 170, 3), np.uint8)
     world[60:70, 80:90] = 255

@@ -8,6 +8,7 @@ from support.camera_tracks import HALF, camera_track
 
 from training.builtin.camera_events.disturbances import CameraTrack
 from training.builtin.camera_events.footage import make_clip, window_label
+from training.builtin.camera_events.scenes import MIN_STRUCTURE, scene, structure
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,11 @@ def test_clip_has_the_models_rate_and_size() -> None:
     assert clip.frames.shape == (8, 32, 48, 3)
     assert clip.frames.dtype == np.uint8
     assert len(clip.track.x) == 8
+
+
+def test_every_scene_has_structure_and_a_bare_surface_has_none() -> None:
+    rng = np.random.default_rng(3)
+    assert min(structure(scene(rng, 90, 120)) for _ in range(20)) >= MIN_STRUCTURE
+    slope = np.linspace(110, 150, 120)[None, :, None].repeat(90, axis=0).repeat(3, axis=2)
+    noisy = slope + rng.normal(0, 0.5, slope.shape)
+    assert structure(np.clip(noisy, 0, 255).astype(np.uint8)) < MIN_STRUCTURE
