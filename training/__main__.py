@@ -298,6 +298,9 @@ def camera_events_benchmark(
     data: Annotated[Path, typer.Option(help="folder with clips/ and fight/")],
     bundle: Annotated[Path, typer.Option(help="the bundle to measure")] = Path("streamclf/bundles/camera-events"),
     precision: Annotated[Precision, typer.Option(help="precision of its engine")] = "fp32",
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="choose biases on the tuning half; the figures include them")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the built-in model on real film, undisturbed and with each disturbance. Takes minutes."""
@@ -306,15 +309,23 @@ def camera_events_benchmark(
     from engines.opening import open_engine
     from streamclf.errors import StreamclfError
     from training.builtin.camera_events.benchmark import cases, real_films
+    from training.builtin.camera_events.calibration import choose_biases, with_biases
     from training.builtin.camera_events.figures import as_text, classify_cases, compute_figures
 
     try:
         loaded = load_bundle(bundle)
         engine = open_engine(loaded, precision=precision)
-        result = compute_figures(classify_cases(engine, cases(real_films(data), loaded.spec)))
+        predictions = classify_cases(engine, cases(real_films(data), loaded.spec))
+        biases = choose_biases(predictions) if calibrate else {}
+        result = compute_figures(with_biases(predictions, biases))
     except (TrainingError, EngineError, StreamclfError) as error:
         _fail(error)
-    print(json.dumps(result) if as_json else as_text(result))
+    if as_json:
+        print(json.dumps({**result, "biases": biases}))
+        return
+    print(as_text(result))
+    if calibrate:
+        print("biases: " + " ".join(f"--bias {label}={value:g}" for label, value in biases.items()))
 
 
 @app.command("export-everyday")

@@ -36,15 +36,17 @@ def export_run(
     """Export the best weights of `run` to the bundle at `path`.
 
     `figures`: the JSON of a benchmark on other data (camera-events has one), for the card and the spec. `biases`, by
-    label, are added to the head's last bias. Raises `RunError` for a label that the model does not have.
+    label, are added to the head's last bias; if there are none, those that the benchmark chose. Raises `RunError` for a
+    label that the model does not have.
     """
     recipe, model = load_run(run)
     labels = run_labels(run, recipe)
     check_exportable(recipe, labels)
     torch.set_num_threads(recipe.threads)
-    biases = biases_by_label(biases or {}, labels)
     if figures is not None and not recipe.data.has_benchmark:
         raise RunError(f"--figures {figures}: only for camera-events; other cards contain the run's own figures")
+    benchmark = read_json(figures) if figures is not None else None
+    biases = biases_by_label(biases or (benchmark or {}).get("biases", {}), labels)
     calibration, metrics = "none.", _read_metrics(run)
     if biases:
         bias = last_bias(model, len(labels))
@@ -54,7 +56,6 @@ def export_run(
         metrics = validate(open_session(recipe, model), model)
         added = ", ".join(f"{value:+g} on `{label}`" for label, value in biases.items())
         calibration = f"last bias: {added}. All figures include it."
-    benchmark = read_json(figures) if figures is not None else None
     content = CardContent(
         recipe=recipe,
         labels=labels,

@@ -11,7 +11,7 @@ import csv
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,7 +24,7 @@ from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.offline import file_chunks
 from training.builtin.camera_events import LABELS
-from training.builtin.camera_events.tampering import STRENGTHS, TAMPERINGS, Excerpt
+from training.builtin.camera_events.tampering import STRENGTHS, TAMPERINGS, Excerpt, Tampered
 from training.errors import DataError
 
 EXCERPT_S = 2.4
@@ -58,13 +58,17 @@ NOT_FIXED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One window of the benchmark with its label; `strength` is "" for an undisturbed window."""
+    """One window of the benchmark with its label; `strength` is "" for an undisturbed window.
+
+    `detail`: a case of the label that the figures keep apart, or "".
+    """
 
     film: str
     source: str
     half: str
     label: str
     strength: str
+    detail: str
     start_s: float
     frames: U8  # (T, t, H, W, 3)
 
@@ -107,17 +111,17 @@ def cases(films: list[RealFilm], spec: ModelSpec, *, kinds: tuple[str, ...] = LA
     for number, film in enumerate(films):
         if "normal" in kinds:
             for start_s, frames in _windows(film.path, spec):
-                yield _case(film, "normal", "", start_s, frames)
+                yield _case(film, "normal", "", "", start_s, frames)
         wanted = [kind for kind in kinds if kind != "normal"]
         for part, original in enumerate(_excerpts(film.path) if wanted else ()):
             for offset, kind in enumerate(wanted):
                 seed = int.from_bytes(hashlib.sha256(f"{film.path.name}/{part}/{kind}".encode()).digest()[:4], "big")
                 strength = STRENGTHS[(number + part + offset) % len(STRENGTHS)]
-                tampered, rule = TAMPERINGS[kind](np.random.default_rng(seed), original, strength)
-                yield from _tampered(film, kind, strength, tampered, rule, spec, QUALITIES[seed % len(QUALITIES)])
+                tampered = TAMPERINGS[kind](np.random.default_rng(seed), original, strength)
+                yield from _tampered(film, kind, strength, tampered, spec, QUALITIES[seed % len(QUALITIES)])
 
 
-def _case(film: RealFilm, label: str, strength: str, start_s: float, frames: U8) -> Case:
+def _case(film: RealFilm, label: str, strength: str, detail: str, start_s: float, frames: U8) -> Case:
     name = film.path.name
     return Case(
         film=name,
@@ -125,26 +129,21 @@ def _case(film: RealFilm, label: str, strength: str, start_s: float, frames: U8)
         half=film.half,
         label=label,
         strength=strength,
+        detail=detail,
         start_s=start_s,
         frames=frames,
     )
 
 
 def _tampered(
-    film: RealFilm,
-    kind: str,
-    strength: str,
-    tampered: Excerpt,
-    rule: Callable[[float, float], bool],
-    spec: ModelSpec,
-    crf: int,
+    film: RealFilm, kind: str, strength: str, tampered: Tampered, spec: ModelSpec, crf: int
 ) -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tampered.mkv"
-        _write(path, tampered, crf)
+        _write(path, tampered.excerpt, crf)
         for start_s, frames in _windows(path, spec):
-            if rule(start_s, start_s + spec.window_s):
-                yield _case(film, kind, strength, start_s, frames)
+            if tampered.rule(start_s, start_s + spec.window_s):
+                yield _case(film, kind, strength, tampered.detail, start_s, frames)
 
 
 def _windows(path: Path, spec: ModelSpec) -> Iterator[tuple[float, U8]]:

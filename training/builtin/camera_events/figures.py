@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.arrays import F32
 from engines.protocol import Engine
 from training.builtin.camera_events import LABELS
 from training.builtin.camera_events.benchmark import NOT_FIXED, Case
@@ -15,14 +16,16 @@ from training.builtin.camera_events.benchmark import NOT_FIXED, Case
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CasePrediction:
-    """The prediction of one case, without its pixels."""
+    """The prediction of one case, without its pixels. `log_probabilities`: (7,) float32, in the order of LABELS."""
 
     film: str
     source: str
     half: str
     label: str
     strength: str
+    detail: str
     predicted: str
+    log_probabilities: F32
 
 
 def classify_cases(engine: Engine, cases: Iterable[Case]) -> list[CasePrediction]:
@@ -32,7 +35,7 @@ def classify_cases(engine: Engine, cases: Iterable[Case]) -> list[CasePrediction
     result = []
     for case in cases:
         engine.encode(case.frames, slots)
-        predicted = spec.labels[int(engine.classify(slots[None])[0].argmax())]
+        probabilities = engine.classify(slots[None])[0]
         result.append(
             CasePrediction(
                 film=case.film,
@@ -40,19 +43,21 @@ def classify_cases(engine: Engine, cases: Iterable[Case]) -> list[CasePrediction
                 half=case.half,
                 label=case.label,
                 strength=case.strength,
-                predicted=predicted,
+                detail=case.detail,
+                predicted=spec.labels[int(probabilities.argmax())],
+                log_probabilities=np.log(np.maximum(probabilities, 1e-12)),
             )
         )
     return result
 
 
 def compute_figures(predictions: list[CasePrediction]) -> dict[str, Any]:
-    """Compute false alarms, balanced accuracy and recalls: of all films, of each half, and with moving cameras."""
+    """Compute false alarms, balanced accuracy and recalls: of each half, of all films, and with moving cameras."""
     fixed = [prediction for prediction in predictions if prediction.film not in NOT_FIXED]
     return {
-        "all": _summarise(fixed),
-        "tuning": _summarise([prediction for prediction in fixed if prediction.half == "tuning"]),
         "held-out": _summarise([prediction for prediction in fixed if prediction.half == "held-out"]),
+        "tuning": _summarise([prediction for prediction in fixed if prediction.half == "tuning"]),
+        "all": _summarise(fixed),
         "with films whose camera is not fixed": _summarise(predictions),
         "films with false alarms": _films_with_false_alarms(predictions),
     }
@@ -65,6 +70,7 @@ def _summarise(predictions: list[CasePrediction]) -> dict[str, Any]:
     occurs = matrix.sum(axis=1) > 0
     recall = matrix.diagonal() / np.maximum(matrix.sum(axis=1), 1)
     strengths = sorted({(a.label, a.strength) for a in predictions if a.strength})
+    details = sorted({(a.label, a.detail) for a in predictions if a.detail})
     sources = sorted({a.source for a in predictions})
     return {
         "windows": len(predictions),
@@ -86,6 +92,12 @@ def _summarise(predictions: list[CasePrediction]) -> dict[str, Any]:
                 lambda a: a.predicted == a.label,
             )
             for label, strength in strengths
+        },
+        "recall_by_detail": {
+            f"{label} {detail}": _share(
+                predictions, lambda a, key=(label, detail): (a.label, a.detail) == key, lambda a: a.predicted == a.label
+            )
+            for label, detail in details
         },
         "confusion": matrix.tolist(),
     }
@@ -112,7 +124,7 @@ def _films_with_false_alarms(predictions: list[CasePrediction]) -> dict[str, str
 def as_text(result: dict[str, Any]) -> str:
     """Format the figures as text."""
     lines = []
-    for part in ("all", "tuning", "held-out", "with films whose camera is not fixed"):
+    for part in ("held-out", "tuning", "all", "with films whose camera is not fixed"):
         f = result[part]
         lines.append(f"{part}: {f['windows']} windows")
         lines.append(f"  false alarms       {_percent(f['false_alarms'])}")
@@ -122,8 +134,9 @@ def as_text(result: dict[str, Any]) -> str:
             by = {k.split()[1]: v for k, v in f["recall_by_strength"].items() if k.split()[0] == label}
             detail = "   ".join(f"{s} {_percent(by[s])}" for s in ("weak", "medium", "strong") if s in by)
             lines.append(f"    {label:<11}{_percent(recall)}   {detail}")
-    lines.append(f"confusion, all (rows: truth; {', '.join(LABELS)})")
-    lines += ["  " + " ".join(f"{count:6d}" for count in row) for row in result["all"]["confusion"]]
+        lines += [f"    {detail:<20}{_percent(recall)}" for detail, recall in f["recall_by_detail"].items()]
+    lines.append(f"confusion, held-out (rows: truth; {', '.join(LABELS)})")
+    lines += ["  " + " ".join(f"{count:6d}" for count in row) for row in result["held-out"]["confusion"]]
     lines.append("films with false alarms")
     lines += [f"  {film}: {alarms}" for film, alarms in result["films with false alarms"].items()]
     return "\n".join(lines)

@@ -1,0 +1,39 @@
+"""The benchmark's covers hide what they say they hide, from the first frame on or from an onset on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.builtin.camera_events.tampering import STRENGTHS, Excerpt, covered
+
+SHARES = {"weak": 0.7, "medium": 0.85, "strong": 1.0}
+
+
+def excerpt(seed: int) -> Excerpt:
+    """Return two seconds of random pixels, 72 x 96, at 10 frames per second."""
+    frames = np.random.default_rng(seed).integers(0, 256, (20, 72, 96, 3), dtype=np.uint8)
+    return Excerpt(frames=frames, times_s=np.arange(20) / 10)
+
+
+def detail(frame: np.ndarray) -> np.ndarray:
+    """Return the mean difference between neighbouring pixels, for 6 x 6 parts of the frame."""
+    steps = np.abs(np.diff(frame.astype(float), axis=1)).mean(axis=2)[:72, :90]
+    return steps.reshape(6, 12, 6, 15).mean(axis=(1, 3))
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_a_cover_hides_its_share_of_the_frame(strength: str) -> None:
+    seen = set()
+    for seed in range(24):
+        original = excerpt(seed)
+        tampered = covered(np.random.default_rng(seed), original, strength)
+        last = tampered.excerpt.frames[-1]
+        hidden = (detail(last) < 0.5 * detail(original.frames[-1])).mean()
+        assert hidden == pytest.approx(SHARES[strength], abs=0.17)
+        if strength == "strong":
+            assert hidden == 1.0
+        first_is_hidden = bool((detail(tampered.excerpt.frames[0]) < 0.5 * detail(original.frames[0])).mean() > 0.5)
+        assert tampered.detail == ("lying still" if first_is_hidden else "coming")
+        seen.add(tampered.detail)
+    assert seen == {"lying still", "coming"}
