@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from engines.backends.names import Precision
+from engines.backends.names import Backend, Precision
 from engines.printable import printable
 from streamclf.errors import OutputError
 from streamclf.redact import redact, redact_uncaught_errors
@@ -143,6 +143,42 @@ def evaluate(
     from training.fit.metrics import table
 
     print(table(result))
+
+
+@app.command()
+def live(
+    bundle: Annotated[str, typer.Option(help="folder or name of a bundle")],
+    films: Annotated[Path, typer.Option(help="CSV list of films and events: path,label,start_s,end_s")],
+    actions: Annotated[
+        Path | None, typer.Option(help="configuration of the service with the actions; by default all labels have one")
+    ] = None,
+    stream: Annotated[str | None, typer.Option(help="stream of that configuration, if its streams differ")] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="seconds after the end of an event in which its action may still start")
+    ] = 1.5,
+    backend: Annotated[Backend, typer.Option(help="backend of its engine")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="precision of its engine")] = "fp32",
+    as_json: Json = False,
+) -> None:
+    """Measure a bundle's actions on films, played as live: right events, false starts, seconds to the event."""
+    from training.evaluation.live_figures import live_text
+    from training.evaluation.live_list import measure_list
+
+    try:
+        result = measure_list(
+            bundle,
+            films,
+            config=actions,
+            stream=stream,
+            tolerance_s=tolerance,
+            backend=backend,
+            precision=precision,
+        )
+    except TrainingError as error:
+        _fail(error)
+    print(json.dumps(result) if as_json else live_text(result))
+    for warning in result["warnings"]:
+        print(f"training: {printable(warning)}", file=sys.stderr)
 
 
 @app.command()

@@ -132,7 +132,7 @@ def iter_file_windows(
     """
     has_window = False
     with open_film(path, [engine.spec], decode, area) as source:
-        for window in _iter_long(engine, source, hop, on_frame, area):
+        for window in iter_full_windows(engine, source, hop, on_frame, area):
             has_window = True
             yield window
         warning = source.warning
@@ -167,17 +167,17 @@ def iter_array_windows(engine: Engine, source: ArraySource, *, hop: int = 1) -> 
     """
     clip = ShortClip(engine.spec)
     source.on_frame = clip.push
-    for window in _iter_long(engine, source, hop):
+    for window in iter_full_windows(engine, source, hop):
         source.on_frame = None
         yield window
     if source.on_frame is not None:
         yield clip.classify(engine, "frames")
 
 
-def _iter_long(
-    engine: Engine, source: Source, hop: int, on_frame: FrameHook | None = None, area: PictureArea = WHOLE
+def iter_full_windows(
+    engine: Engine, source: Source, hop: int = 1, on_frame: FrameHook | None = None, area: PictureArea = WHOLE
 ) -> Iterator[WindowResult]:
-    """Yield the windows of a source; a clip shorter than a window has none."""
+    """Yield the windows of a source, as the live service has them; a clip shorter than a window has none."""
     classifier = WindowClassifier(engine, hop)
     with closing(_chunks(engine.spec, source, on_frame, area)) as chunks:
         while batch := list(islice(chunks, engine.max_batch)):

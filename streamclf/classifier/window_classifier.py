@@ -22,13 +22,15 @@ ShortClipFill: TypeAlias = Literal["hold", "loop", "stretch"]
 class WindowResult:
     """One classified window, its media time in seconds; `probabilities` is (K,) float32.
 
-    `short_clip`: how a clip that is shorter than a window was made to fill this one; None for longer ones.
+    `short_clip`: how a clip that is shorter than a window was made to fill this one; None for longer ones. `segment`:
+    the number of its segment, which only grows.
     """
 
     start_s: float
     end_s: float
     probabilities: F32
     short_clip: ShortClipFill | None = None
+    segment: int = 1
 
 
 def offline_bank_slots(spec: ModelSpec, max_batch: int) -> int:
@@ -117,7 +119,12 @@ class _HeadResults:
         for window, slot, held in zip(windows, single, is_held, strict=True):
             row = self._held[1] if held and self._held is not None else next(rows)
             self._held = None if slot is None else (slot, row)
-            yield WindowResult(start_s=window.start_pts_ns / NS, end_s=window.end_pts_ns / NS, probabilities=row)
+            yield WindowResult(
+                start_s=window.start_pts_ns / NS,
+                end_s=window.end_pts_ns / NS,
+                probabilities=row,
+                segment=window.segment,
+            )
 
 
 def classify_window(engine: WindowEngine, chunks: U8) -> F32:

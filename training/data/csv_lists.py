@@ -26,7 +26,7 @@ def read_table(path: Path, base: Path, notes: list[str], *, split: str = "", may
 
     Commas, semicolons, tabs and bars separate fields. `notes` gets sentences about rows and columns that are not used.
     """
-    header, records = _read_records(path)
+    header, records = read_records(path)
     columns = find_columns(path, header, records)
     if not records:
         raise DataError(f"{path}: no row below its first line; add a line for each clip")
@@ -121,7 +121,7 @@ class _RowReader:
             )
 
 
-def _read_records(path: Path) -> tuple[list[str], list[Record]]:
+def read_records(path: Path) -> tuple[list[str], list[Record]]:
     """Return the header and the records of a CSV file. Records without any value are left out."""
     text = _read_text(path)
     first, _, rest = text.partition("\n")

@@ -1,0 +1,155 @@
+"""Play films as the live service does, in media time, and record the actions that it would report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from engines.bundle import Bundle, ModelSpec
+from engines.protocol import Engine
+from streamclf.builtin_models import BUNDLES, builtin_models
+from streamclf.classifier.action_tracker import ActionChange, ActionTracker
+from streamclf.classifier.offline import iter_full_windows, open_film
+from streamclf.classifier.window_classifier import WindowResult
+from streamclf.config.actions import ActionConfig, StreamActions
+from streamclf.config.service import ServiceConfig, load_config
+from streamclf.config.views import UNNAMED, actions_of_model
+from streamclf.errors import SourceError
+from streamclf.net.names import describe_unknown
+from streamclf.sources import Source
+from streamclf.teach.limits import NONE_FOLDERS
+from streamclf.windows.chunks import FrameHook
+from training.errors import DataError, RecipeError
+
+EVENTLESS: Final = frozenset({"normal", "something else", *NONE_FOLDERS})
+"""Labels that say that nothing of interest happens. By default they have no action, because it would never end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionRun:
+    """One action. `start_s` and `end_s` are the media times at which the service reports its start and its end."""
+
+    label: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayedFilm:
+    """The actions of a film in order of their starts; times are media time in seconds.
+
+    Predictions came from `first_s`, the end of the first window, to `last_s`. `watched_s` is that time without gaps in
+    the film. A film without any window has 0 for all three. `warning`: a fault of the film, in one line.
+    """
+
+    runs: tuple[ActionRun, ...]
+    first_s: float
+    last_s: float
+    watched_s: float
+    warning: str | None = None
+
+
+def play_film(
+    engine: Engine, path: Path, actions: StreamActions, *, hop: int = 1, on_frame: FrameHook | None = None
+) -> PlayedFilm:
+    """Play a film file. The engine's bank needs `offline_bank_slots`. Raises `DataError` if it cannot be read."""
+    try:
+        with open_film(path, [engine.spec], "auto") as source:
+            return play_source(engine, source, actions, hop=hop, on_frame=on_frame)
+    except SourceError as error:
+        raise DataError(str(error)) from error
+
+
+def play_source(
+    engine: Engine, source: Source, actions: StreamActions, *, hop: int = 1, on_frame: FrameHook | None = None
+) -> PlayedFilm:
+    """Play the frames of a source to its end. Raises the errors of the source."""
+    windows = iter_full_windows(engine, source, hop, on_frame)
+    runs, first_s, last_s, watched_s = _play(windows, engine.spec, actions, hop)
+    return PlayedFilm(runs=runs, first_s=first_s, last_s=last_s, watched_s=watched_s, warning=source.warning)
+
+
+def play_windows(
+    windows: Iterable[WindowResult], spec: ModelSpec, actions: StreamActions, *, hop: int = 1
+) -> PlayedFilm:
+    """Play windows that are classified already, in order, as other actions may be tried on the same predictions."""
+    runs, first_s, last_s, watched_s = _play(windows, spec, actions, hop)
+    return PlayedFilm(runs=runs, first_s=first_s, last_s=last_s, watched_s=watched_s)
+
+
+def _play(
+    windows: Iterable[WindowResult], spec: ModelSpec, actions: StreamActions, hop: int
+) -> tuple[tuple[ActionRun, ...], float, float, float]:
+    tracker, runs, running = ActionTracker.of(actions), list[ActionRun](), dict[str, float]()
+    count, first_s, last_s = 0, 0.0, 0.0
+    for change in _changes(tracker, windows, spec):
+        if isinstance(change, WindowResult):
+            first_s = first_s if count else change.end_s
+            count, last_s = count + 1, change.end_s
+        elif change.phase == "start":
+            running[change.label] = change.at_s
+        elif change.phase == "end":
+            runs.append(ActionRun(label=change.label, start_s=running.pop(change.label), end_s=change.at_s))
+    runs.sort(key=lambda run: (run.start_s, run.label))
+    return tuple(runs), first_s, last_s, count * hop * spec.chunk_s
+
+
+def _changes(
+    tracker: ActionTracker, windows: Iterable[WindowResult], spec: ModelSpec
+) -> Iterator[WindowResult | ActionChange]:
+    """Yield each window and then the changes of actions that follow from it, at last the ends of running actions."""
+    for window in windows:
+        yield window
+        by_label = dict(zip(spec.labels, window.probabilities.tolist(), strict=True))
+        yield from tracker.update(by_label, round(window.start_s, 6), round(window.end_s, 6), window.segment)
+    yield from tracker.close("stopped")
+
+
+def default_actions(spec: ModelSpec) -> StreamActions:
+    """Return an action with the defaults for each label that is not `EVENTLESS`, with the bundle's thresholds."""
+    labels = {label: ActionConfig() for label in spec.labels if label not in EVENTLESS}
+    return StreamActions(labels=labels).with_thresholds(spec.thresholds)
+
+
+def configured_actions(path: Path, bundle: Bundle, stream: str | None = None) -> tuple[StreamActions, int]:
+    """Return the actions that a stream of the service with the configuration `path` has for `bundle`, and its hop.
+
+    `stream` may be None if all streams have the same ones. A film has no time of day, so hours do not apply; an action
+    that is never active is left out. Raises `ConfigError`, and `RecipeError` if there is no action or no such stream.
+    """
+    config = load_config(path)
+    if stream is not None and stream not in config.streams:
+        raise RecipeError(f"--stream: {describe_unknown('stream', stream, list(config.streams), str(path))}")
+    name = _model_name(config, bundle)
+    found = [
+        (actions_of_model(config.actions_of(each), name, bundle.spec.find_label), config.streams[each].hop)
+        for each in (config.streams if stream is None else [stream])
+    ]
+    if any(each != found[0] for each in found):
+        raise RecipeError(f"--actions {path}: its streams differ in their actions or in hop; give --stream")
+    given, hop = found[0]
+    labels = {
+        label: action.model_copy(update={"active": None})
+        for label, action in given.labels.items()
+        if action.active != ()
+    }
+    if not labels:
+        raise RecipeError(
+            f"--actions {path}: has no action for a label of {bundle.spec.id}; add one under actions:, or leave "
+            "--actions out"
+        )
+    try:
+        return given.model_copy(update={"labels": labels}).with_thresholds(bundle.spec.thresholds), hop
+    except ValueError as error:
+        raise RecipeError(f"--actions {path}: actions.{error}") from None
+
+
+def _model_name(config: ServiceConfig, bundle: Bundle) -> str:
+    """Return the name that the configuration has for the bundle; that of the top-level `model` if it has none."""
+    built_in = builtin_models()
+    for name, model in config.models.items():
+        if (BUNDLES / model if model in built_in else Path(model)).resolve() == bundle.path.resolve():
+            return name
+    return UNNAMED
