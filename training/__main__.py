@@ -112,6 +112,24 @@ def summary(
     _print_result(result, as_json=as_json)
 
 
+@app.command("contact-sheet")
+def contact_sheet(
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe")],
+    overrides: Overrides = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="image to write")] = Path("contact-sheet.webp"),
+    windows: Annotated[int, typer.Option(min=1, max=16, help="windows for each label")] = 3,
+) -> None:
+    """Draw validation windows of each label of a recipe in one image."""
+    from training.evaluation.contact_sheet import write_contact_sheet
+    from training.recipe import load_recipe
+
+    try:
+        write_contact_sheet(load_recipe(recipe, overrides or []), output, windows=windows)
+    except TrainingError as error:
+        _fail(error)
+    print(f"wrote {output}")
+
+
 @app.command()
 def evaluate(
     target: Annotated[Path, typer.Argument(metavar="BUNDLE_OR_RUN", help="folder of a bundle or of a finished run")],
