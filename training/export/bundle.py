@@ -46,6 +46,7 @@ def export_run(
     if figures is not None and not recipe.data.has_benchmark:
         raise RunError(f"--figures {figures}: only for camera-events; other cards contain the run's own figures")
     benchmark = read_json(figures) if figures is not None else None
+    source = "" if biases else " They were chosen on the benchmark's tuning half alone."
     biases = biases_by_label(biases or (benchmark or {}).get("biases", {}), labels)
     calibration, metrics = "none.", _read_metrics(run)
     if biases:
@@ -55,7 +56,7 @@ def export_run(
                 bias[labels.index(label)] += value
         metrics = validate(open_session(recipe, model), model)
         added = ", ".join(f"{value:+g} on `{label}`" for label, value in biases.items())
-        calibration = f"last bias: {added}. All figures include it."
+        calibration = f"added to the biases of the last layer: {added}.{source} All figures include them."
     content = CardContent(
         recipe=recipe,
         labels=labels,

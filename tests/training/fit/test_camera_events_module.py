@@ -46,7 +46,7 @@ def test_recipe_becomes_a_bundle(tiny: Recipe, tmp_path: Path) -> None:
     assert np.allclose(golden.logits - logits, [0.5, 0, 0, 0, 0, 0, 0], atol=1e-5)
     card = (bundle.path / "README.md").read_text()
     assert "Apache-2.0" in card
-    assert "last bias: +0.5 on `normal`" in card
+    assert "added to the biases of the last layer: +0.5 on `normal`" in card
 
 
 def test_stopped_run_resumes_from_its_last_checkpoint(
