@@ -18,13 +18,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.offline import file_chunks
 from training.builtin.camera_events import LABELS
-from training.builtin.camera_events.tampering import STRENGTHS, TAMPERINGS, Excerpt, Tampered
+from training.builtin.camera_events.tampering import STRENGTHS, TAMPERINGS, Excerpt, Tampered, inside
 from training.errors import DataError
 
 EXCERPT_S = 2.4
@@ -32,6 +33,9 @@ EXCERPTS_PER_FILM = 12
 """The number of excerpts from a longer film; they are spread evenly."""
 QUALITIES = (12, 23, 30)
 """H.264 CRF after tampering: nearly lossless, usual and coarse."""
+
+CUT = "cut"
+"""Stands for a label in cases whose window holds a cut to another film. Such a window is `moved` at most."""
 
 _MILLISECOND = Fraction(1, 1000)
 
@@ -106,19 +110,39 @@ def _halves(source: str, films: list[tuple[Path, str]]) -> Iterator[RealFilm]:
     return (RealFilm(path=path, source=source, half=half[group]) for path, group in films)
 
 
-def cases(films: list[RealFilm], spec: ModelSpec, *, kinds: tuple[str, ...] = LABELS) -> Iterator[Case]:
+def cases(films: list[RealFilm], spec: ModelSpec, *, kinds: tuple[str, ...] = (*LABELS, CUT)) -> Iterator[Case]:
     """Yield every window of the benchmark, film by film."""
+    before: dict[str, Excerpt] = {}  # an excerpt of the film before, by half
     for number, film in enumerate(films):
         if "normal" in kinds:
             for start_s, frames in _windows(film.path, spec):
                 yield _case(film, "normal", "", "", start_s, frames)
-        wanted = [kind for kind in kinds if kind != "normal"]
-        for part, original in enumerate(_excerpts(film.path) if wanted else ()):
+        wanted = [kind for kind in kinds if kind in TAMPERINGS]
+        original = None
+        for part, original in enumerate(_excerpts(film.path) if wanted or CUT in kinds else ()):
+            if CUT in kinds and film.half in before and part == 0:
+                yield from _tampered(film, CUT, "", cut(original, before[film.half]), spec, QUALITIES[number % 3])
             for offset, kind in enumerate(wanted):
                 seed = int.from_bytes(hashlib.sha256(f"{film.path.name}/{part}/{kind}".encode()).digest()[:4], "big")
                 strength = STRENGTHS[(number + part + offset) % len(STRENGTHS)]
                 tampered = TAMPERINGS[kind](np.random.default_rng(seed), original, strength)
                 yield from _tampered(film, kind, strength, tampered, spec, QUALITIES[seed % len(QUALITIES)])
+        if original is not None:
+            small = [cv2.resize(each, (640, 360), interpolation=cv2.INTER_AREA) for each in original.frames]
+            before[film.half] = Excerpt(frames=np.stack(small).astype(np.uint8), times_s=original.times_s)
+
+
+def cut(excerpt: Excerpt, other: Excerpt) -> Tampered:
+    """Replace the second half of an excerpt by another film, at the size of the first."""
+    _, height, width, _ = excerpt.frames.shape
+    half = len(excerpt.frames) // 2
+    rest = [
+        np.asarray(cv2.resize(other.frames[i % len(other.frames)], (width, height), interpolation=cv2.INTER_AREA))
+        for i in range(len(excerpt.frames) - half)
+    ]
+    at_s = float(excerpt.times_s[half])
+    frames = np.concatenate([excerpt.frames[:half], np.stack(rest)])
+    return Tampered(excerpt=Excerpt(frames=frames, times_s=excerpt.times_s), rule=inside(at_s, at_s))
 
 
 def _case(film: RealFilm, label: str, strength: str, detail: str, start_s: float, frames: U8) -> Case:

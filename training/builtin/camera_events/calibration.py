@@ -10,8 +10,7 @@ import numpy as np
 
 from engines.arrays import F64
 from training.builtin.camera_events import LABELS
-from training.builtin.camera_events.benchmark import NOT_FIXED
-from training.builtin.camera_events.figures import CasePrediction
+from training.builtin.camera_events.figures import CasePrediction, is_counted
 from training.errors import DataError
 
 MAX_FALSE_ALARMS: Final = 0.005
@@ -28,7 +27,7 @@ def choose_biases(predictions: Sequence[CasePrediction]) -> dict[str, float]:
     The search changes one label's bias at a time, in steps of 0.25 between -2 and 2, until no change helps. `normal`
     keeps 0. Films whose camera is not fixed do not count. Labels whose bias is 0 are left out.
     """
-    chosen = [each for each in predictions if each.half == "tuning" and each.film not in NOT_FIXED]
+    chosen = [each for each in predictions if is_counted(each, "tuning")]
     if not chosen:
         raise DataError(
             "the tuning half has no film whose camera is fixed; --data is the folder with clips/ and fight/"

@@ -11,7 +11,7 @@ import numpy as np
 from engines.arrays import F32
 from engines.protocol import Engine
 from training.builtin.camera_events import LABELS
-from training.builtin.camera_events.benchmark import NOT_FIXED, Case
+from training.builtin.camera_events.benchmark import CUT, NOT_FIXED, Case
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +53,25 @@ def classify_cases(engine: Engine, cases: Iterable[Case]) -> list[CasePrediction
 
 def compute_figures(predictions: list[CasePrediction]) -> dict[str, Any]:
     """Compute false alarms, balanced accuracy and recalls: of each half, of all films, and with moving cameras."""
-    fixed = [prediction for prediction in predictions if prediction.film not in NOT_FIXED]
     return {
-        "held-out": _summarise([prediction for prediction in fixed if prediction.half == "held-out"]),
-        "tuning": _summarise([prediction for prediction in fixed if prediction.half == "tuning"]),
-        "all": _summarise(fixed),
-        "with films whose camera is not fixed": _summarise(predictions),
+        "held-out": _summarise([each for each in predictions if is_counted(each, "held-out")]),
+        "tuning": _summarise([each for each in predictions if is_counted(each, "tuning")]),
+        "all": _summarise([each for each in predictions if is_counted(each)]),
+        "with films whose camera is not fixed": _summarise([each for each in predictions if each.label != CUT]),
+        "cuts": {half: _labels_at_cuts(predictions, half) for half in ("held-out", "tuning")},
         "films with false alarms": _films_with_false_alarms(predictions),
     }
+
+
+def is_counted(prediction: CasePrediction, half: str | None = None) -> bool:
+    """Return whether a case counts: of `half`, if given, without a cut, of a film whose camera is fixed."""
+    return prediction.film not in NOT_FIXED and prediction.label != CUT and half in (None, prediction.half)
+
+
+def _labels_at_cuts(predictions: list[CasePrediction], half: str) -> dict[str, float]:
+    """Return for each label its share of the windows that hold a cut to another film."""
+    cuts = [each.predicted for each in predictions if each.label == CUT and each.half == half]
+    return {label: round(cuts.count(label) / len(cuts), 4) for label in LABELS if label in cuts}
 
 
 def _summarise(predictions: list[CasePrediction]) -> dict[str, Any]:
@@ -137,6 +148,9 @@ def as_text(result: dict[str, Any]) -> str:
         lines += [f"    {detail:<20}{_percent(recall)}" for detail, recall in f["recall_by_detail"].items()]
     lines.append(f"confusion, held-out (rows: truth; {', '.join(LABELS)})")
     lines += ["  " + " ".join(f"{count:6d}" for count in row) for row in result["held-out"]["confusion"]]
+    for half, labels in result["cuts"].items():
+        shares = ", ".join(f"{label} {_percent(share).strip()}" for label, share in labels.items())
+        lines.append(f"windows with a cut to another film, {half}: {shares or 'no such window'}")
     lines.append("films with false alarms")
     lines += [f"  {film}: {alarms}" for film, alarms in result["films with false alarms"].items()]
     return "\n".join(lines)

@@ -56,7 +56,7 @@ def _most_after(onset_s: float) -> Rule:
     return lambda start_s, end_s: end_s - max(start_s, onset_s) > 0.55 * (end_s - start_s)
 
 
-def _inside(begin_s: float, finish_s: float) -> Rule:
+def inside(begin_s: float, finish_s: float) -> Rule:
     """Return a rule: [begin, finish] lies inside the window."""
     return lambda start_s, end_s: start_s + MARGIN_S <= begin_s and finish_s <= end_s - MARGIN_S
 
@@ -171,7 +171,7 @@ def moved(rng: Rng, excerpt: Excerpt, strength: str) -> Tampered:
     if rng.random() < 0.3:
         shift[:, 0 if tilt else 1] = path * 0.4
     frames = _crops(excerpt, shift, np.zeros(len(done)))
-    return _replace(excerpt, frames, _inside(begin, begin + duration))
+    return _replace(excerpt, frames, inside(begin, begin + duration))
 
 
 def shaking(rng: Rng, excerpt: Excerpt, strength: str) -> Tampered:
@@ -199,7 +199,7 @@ def flashing(rng: Rng, excerpt: Excerpt, strength: str) -> Tampered:
     ratio = {"weak": 0.45, "medium": 0.25, "strong": 0.1}[strength]
     kind, begin = rng.choice(["off", "on", "flicker", "blink"]), float(rng.uniform(0.45, 1.2))
     times = excerpt.times_s
-    rule = _inside(begin, begin + 0.05)
+    rule = inside(begin, begin + 0.05)
     if kind == "off":
         light = np.where(times < begin, 1.0, ratio)
     elif kind == "on":
@@ -210,7 +210,7 @@ def flashing(rng: Rng, excerpt: Excerpt, strength: str) -> Tampered:
         rule = lambda start_s, end_s: True  # noqa: E731 - a value, not a function definition
     else:
         light = np.where((times >= begin) & (times < begin + 0.25), ratio, 1.0)
-        rule = _inside(begin, begin + 0.25)
+        rule = inside(begin, begin + 0.25)
     levels = np.arange(256) / 255.0
     tables = [np.clip(255 * (levels**2.2 * gain) ** (1 / 2.2), 0, 255).astype(np.uint8) for gain in light]
     return _replace(excerpt, [cv2.LUT(p, t) for p, t in zip(excerpt.frames, tables, strict=True)], rule)

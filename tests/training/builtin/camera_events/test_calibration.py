@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from training.builtin.camera_events import LABELS
 from training.builtin.camera_events.calibration import choose_biases, with_biases
-from training.builtin.camera_events.figures import CasePrediction, compute_figures
+from training.builtin.camera_events.figures import CasePrediction, as_text, compute_figures
 from training.errors import DataError
 
 
@@ -19,7 +21,7 @@ def prediction(label: str, scores: dict[str, float], *, half: str = "tuning") ->
         source="clips",
         half=half,
         label=label,
-        strength="" if label == "normal" else "weak",
+        strength="" if label in ("normal", "cut") else "weak",
         detail="lying still" if label == "covered" else "",
         predicted=LABELS[int(logits.argmax())],
         log_probabilities=logits,
@@ -52,3 +54,14 @@ def test_figures_keep_covers_that_lie_still_apart() -> None:
     figures = compute_figures([*MISSED, prediction("covered", {"covered": 3.0}, half="held-out")])
     assert figures["tuning"]["recall_by_detail"] == {"covered lying still": 0.0}
     assert figures["held-out"]["recall_by_detail"] == {"covered lying still": 1.0}
+
+
+def test_windows_with_a_cut_choose_no_bias_and_are_counted_apart() -> None:
+    cuts = [prediction("cut", {"moved": 1.0}, half="held-out"), prediction("cut", {"covered": 1.0}, half="held-out")]
+    others = [*MISSED, prediction("normal", {"normal": 1.0}, half="held-out")]
+    assert choose_biases([*others, *[replace(each, half="tuning") for each in cuts]]) == choose_biases(others)
+    figures = compute_figures([*others, *cuts])
+    assert figures["cuts"] == {"held-out": {"covered": 0.5, "moved": 0.5}, "tuning": {}}
+    assert figures["held-out"]["windows"] == 1
+    assert figures["with films whose camera is not fixed"]["windows"] == 3
+    assert "windows with a cut to another film, held-out: covered 50.0%, moved 50.0%" in as_text(figures)

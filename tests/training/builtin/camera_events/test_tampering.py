@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from training.builtin.camera_events.benchmark import cut
 from training.builtin.camera_events.tampering import STRENGTHS, Excerpt, covered
 
 SHARES = {"weak": 0.7, "medium": 0.85, "strong": 1.0}
@@ -37,3 +38,14 @@ def test_a_cover_hides_its_share_of_the_frame(strength: str) -> None:
         assert tampered.detail == ("lying still" if first_is_hidden else "coming")
         seen.add(tampered.detail)
     assert seen == {"lying still", "coming"}
+
+
+def test_a_cut_shows_another_film_in_the_second_half() -> None:
+    original, other = excerpt(1), excerpt(2)
+    small = Excerpt(frames=other.frames[:3, ::2, ::2], times_s=other.times_s[:3])
+    result = cut(original, small)
+    assert np.array_equal(result.excerpt.frames[:10], original.frames[:10])
+    assert result.excerpt.frames.shape == original.frames.shape
+    assert not (result.excerpt.frames[10:] == original.frames[10:]).all(axis=(1, 2, 3)).any()
+    assert result.rule(0.4, 2.0)
+    assert not result.rule(1.0, 2.6), "the cut is at the window's edge"
