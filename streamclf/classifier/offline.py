@@ -20,7 +20,7 @@ from streamclf.config.source_settings import DecodeMode
 from streamclf.errors import SourceError
 from streamclf.sources import Source, open_source
 from streamclf.sources.array import ArraySource
-from streamclf.sources.decoding import film_decoding, mode_for_models
+from streamclf.sources.decoding import Decoding, film_decoding, mode_for_models
 from streamclf.windows.chunks import FrameHook, read_chunks
 from streamclf.windows.sampling import ChunkMeta
 
@@ -43,6 +43,11 @@ class FileResult:
     windows: Sequence[WindowResult]
     short_clip: ShortClipFill | None = None
     warning: str | None = None
+
+    @property
+    def decoding(self) -> Decoding:
+        """`fast` if a frame of any window was decoded so."""
+        return "fast" if any(window.fast for window in self.windows) else "exact"
 
 
 def ranked(result: WindowResult, labels: Sequence[str]) -> list[tuple[str, float]]:

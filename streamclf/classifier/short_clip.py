@@ -37,10 +37,12 @@ class ShortClip:
         )
         self._clip: Segment | None = None
         self._last_ns, self._interval_ns = 0, NS
+        self._is_fast = False
 
     def push(self, frame: Frame) -> None:
         """Add the next frame."""
         self._builder.push(frame)
+        self._is_fast |= frame.decoding == "fast"
         self._last_ns, self._interval_ns = frame.pts_ns, frame.pts_ns - self._last_ns or self._interval_ns
 
     def classify(self, engine: WindowEngine, shown: str) -> WindowResult:
@@ -55,6 +57,7 @@ class ShortClip:
             end_s=start_s + min(length_s, max(film_s, length_s - 1 / rate)),
             probabilities=np.stack(rows).mean(axis=0, dtype=np.float64).astype(np.float32),
             short_clip="stretch" if spec.whole_clips == "stretch" else spec.short_clips,
+            fast=self._is_fast,
         )
 
     def windows(self, shown: str) -> list[U8]:

@@ -23,7 +23,7 @@ class WindowResult:
     """One classified window, its media time in seconds; `probabilities` is (K,) float32.
 
     `short_clip`: how a clip that is shorter than a window was made to fill this one; None for longer ones. `segment`:
-    the number of its segment, which only grows.
+    the number of its segment, which only grows. `fast`: not all of its frames were decoded exactly.
     """
 
     start_s: float
@@ -31,6 +31,7 @@ class WindowResult:
     probabilities: F32
     short_clip: ShortClipFill | None = None
     segment: int = 1
+    fast: bool = False
 
 
 def offline_bank_slots(spec: ModelSpec, max_batch: int) -> int:
@@ -124,6 +125,7 @@ class _HeadResults:
                 end_s=window.end_pts_ns / NS,
                 probabilities=row,
                 segment=window.segment,
+                fast=window.fast > 0,
             )
 
 

@@ -216,7 +216,7 @@ class _Run:
             sys.stdout.buffer.write(orjson.dumps(to_json(path, self._engine.spec, result)) + b"\n")
             sys.stdout.buffer.flush()
         else:
-            print_table(path, self._engine.spec, result, events)
+            print_table(path, self._engine.spec, result, events, self._decode)
 
 
 def _title(given: Sequence[Path], found: FoundFilms) -> str:

@@ -58,7 +58,7 @@ def classify_with_several(
             results = classify_with_groups(groups, path, hop=hop, on_frame=progress.watch, area=area, decode=decode)
             with progress.paused():
                 for name, bundle in by_id.items():
-                    _write(path, bundle, results[name], outputs, table)
+                    _write(path, bundle, results[name], outputs, table, decode)
 
         return summarise(*classify_all(found, classify_film, progress), outputs.written)
 
@@ -83,7 +83,14 @@ def _check(outputs: ClassifyOutputs, bundles: Sequence[Bundle]) -> None:
             )
 
 
-def _write(path: Path, bundle: Bundle, result: FileResult, outputs: ClassifyOutputs, table: EventTable | None) -> None:
+def _write(
+    path: Path,
+    bundle: Bundle,
+    result: FileResult,
+    outputs: ClassifyOutputs,
+    table: EventTable | None,
+    decode: DecodeMode,
+) -> None:
     """Write the result of one film and model."""
     events = find_events(result.windows, bundle.spec)
     if table is not None:
@@ -94,4 +101,4 @@ def _write(path: Path, bundle: Bundle, result: FileResult, outputs: ClassifyOutp
         sys.stdout.buffer.write(orjson.dumps(to_json(path, bundle.spec, result)) + b"\n")
         sys.stdout.buffer.flush()
     else:
-        print_table(path, bundle.spec, result, events)
+        print_table(path, bundle.spec, result, events, decode)

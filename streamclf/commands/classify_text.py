@@ -16,6 +16,7 @@ from engines.printable import path_text, printable
 from streamclf.classifier.film_events import FilmEvent
 from streamclf.classifier.offline import FileResult, ranked
 from streamclf.classifier.window_classifier import WindowResult
+from streamclf.config.source_settings import DecodeMode
 from streamclf.render.palette import label_hex
 
 UNLIMITED_WIDTH = 10_000
@@ -25,7 +26,7 @@ FILLS = {"hold": "its last frame is held", "loop": "it is repeated", "stretch": 
 
 
 def to_json(path: Path, spec: ModelSpec, result: FileResult) -> dict[str, Any]:
-    """Return the object that `--json` prints for one file. `short_clip` and `warning` are there only if they apply."""
+    """Return the object that `--json` prints for one file. Optional keys are there only if they apply."""
     found: dict[str, Any] = {
         "file": path_text(path),
         "model": spec.id,
@@ -34,6 +35,8 @@ def to_json(path: Path, spec: ModelSpec, result: FileResult) -> dict[str, Any]:
     if result.short_clip is not None:
         clip_s = result.windows[0].end_s - result.windows[0].start_s
         found["short_clip"] = {"fill": result.short_clip, "clip_s": round(clip_s, 6), "window_s": spec.window_s}
+    if result.decoding == "fast":
+        found["decode"] = "fast"
     if result.warning is not None:
         found["warning"] = printable(result.warning)
     return found
@@ -55,9 +58,12 @@ def describe_windows(spec: ModelSpec, result: FileResult) -> str:
     return f"a clip of {clip_s:.1f} s, shorter than a window of {spec.window_s:g} s: {FILLS[result.short_clip]}"
 
 
-def print_table(path: Path, spec: ModelSpec, result: FileResult, events: Sequence[FilmEvent]) -> None:
-    """Print the events of a film."""
-    print(f"{printable(path)}  ({spec.id}, {describe_windows(spec, result)})")
+def print_table(
+    path: Path, spec: ModelSpec, result: FileResult, events: Sequence[FilmEvent], decode: DecodeMode
+) -> None:
+    """Print the events of a film. Unless `decode` is `exact`, the table says how the film was decoded."""
+    decoded = {"exact": ", decoded exactly", "fast": ", decoded fast"}[result.decoding] if decode != "exact" else ""
+    print(f"{printable(path)}  ({spec.id}, {describe_windows(spec, result)}{decoded})")
     table = Table("from", "to", "label", "p", box=None)
     for event in events:
         label = spec.labels[event.label]

@@ -43,6 +43,23 @@ def test_a_label_is_shown_as_it_is_and_controls_no_terminal(folder: Path, capsys
         assert json.loads(capsys.readouterr().out)["windows"][0]["top"][0][0] == LABELS[number]
 
 
+@pytest.mark.parametrize("frames", [40, 9])
+def test_the_output_says_how_a_film_was_decoded(
+    folder: Path, tmp_path: Path, frames: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second film is shorter than a window."""
+    film = write_clip(tmp_path / "film.mp4", frames=frames)
+    other = write_clip(tmp_path / "film.mkv", frames=frames, codec="mpeg2video")
+    command = ["classify", str(film), str(other), "--model", str(folder / "0")]
+    for decode, said in (("exact", [None, None]), ("fast", ["fast", "exactly"]), ("auto", ["fast", "exactly"])):
+        assert _main([*command, "--decode", decode]) == 0
+        headers = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(tmp_path))]
+        assert [line.partition(", decoded ")[2].rstrip(")") or None for line in headers] == said
+        assert _main([*command, "--decode", decode, "--json"]) == 0
+        found = [json.loads(line).get("decode") for line in capsys.readouterr().out.splitlines()]
+        assert found == ["fast" if word == "fast" else None for word in said]
+
+
 def test_files_with_odd_names_are_classified_and_do_not_stop_the_others(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
