@@ -11,7 +11,7 @@ from streamclf.config.picture_area import PictureArea
 from streamclf.config.source_settings import DecodeMode
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, Source
-from streamclf.sources.decoding import EXACT, WantedDecoding, fast_options, resolve, shrink_factor
+from streamclf.sources.decoding import EXACT, WantedDecoding, fast_options, resolve, shrink_factor, wanted_decoding
 from streamclf.sources.picture_part import RegionTooSmallError
 from streamclf.units import NS
 
@@ -61,10 +61,8 @@ class DecodeChoice:
         is_watched = is_larger and self._is_watched()
         shrink = self._shrink(frame)
         decoding = resolve(self.mode, codec=codec, shrink=shrink, is_watched=is_watched)
-        # Regions and masks are rounded to pixels of the decoded picture: in a smaller one they would cover other parts.
-        has_parts = any(view.job.area.region or view.job.area.mask for view in self._views)
-        factor = 1.0 if is_watched or has_parts else max(1.0, shrink)
-        wanted = WantedDecoding(decoding, factor) if decoding == "fast" else EXACT
+        areas = (view.job.area for view in self._views)
+        wanted = wanted_decoding(decoding, 1.0 if is_watched else shrink, areas)
         if wanted != self._wanted:
             self._wanted = wanted
             source.set_decoding(wanted)

@@ -79,8 +79,9 @@ class SourceConfig(Section):
     decode: DecodeMode = Field(
         "auto",
         description="How exactly video is decoded. `exact` decodes as the codec's standard says. `fast` leaves out the "
-        "loop filters of H.264 and H.265, and decodes JPEG files of a folder at a smaller size. `auto` is `fast` where "
-        "all models see a much smaller picture than the source and nobody watches a larger preview, else `exact`.",
+        "loop filters of H.264 and H.265, and decodes Motion JPEG and JPEG files of a folder at a smaller size. `auto` "
+        "is `fast` where all models see a much smaller picture than the source and nobody watches a larger preview, "
+        "else `exact`.",
     )
     decode_device: DeviceName = Field(
         "cpu",

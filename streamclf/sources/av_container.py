@@ -16,7 +16,7 @@ from streamclf.redact import redact
 from streamclf.sources.av_opening import choose_stream, open_container, prepare_stream
 from streamclf.sources.corruption import DamageTracker
 from streamclf.sources.decoded_frame import DecodedFrame, OrientationTracker, plausible_aspect
-from streamclf.sources.decoding import Decoding, WantedDecoding
+from streamclf.sources.decoding import WantedDecoding
 from streamclf.sources.failure_messages import (
     KEY_FRAME_S,
     NO_FRAME_S,
@@ -32,6 +32,7 @@ from streamclf.sources.packet_kind import PacketClassifier
 from streamclf.sources.packet_reader import PacketReader
 from streamclf.sources.packet_tap import COPIED_CODECS, PacketSink
 from streamclf.sources.picture_limits import PictureLimit
+from streamclf.sources.switching_decoder import DecodedPicture
 from streamclf.sources.video_times import VideoTimes
 
 
@@ -225,10 +226,11 @@ class AvContainer:
             self._failed_key |= packet.is_keyframe and not packet.is_corrupt
             return
         self._limit.check(self._decoder.context)
-        for frame, decoding in frames:
-            if isinstance(frame, av.VideoFrame):
-                yield from map(self._skipped_frame, self._skipper.pop_skipped_before(self.times.frame_ns(frame)))
-                yield self._decoded_frame(frame, decoding)
+        for picture in frames:
+            if isinstance(picture.frame, av.VideoFrame):
+                at_ns = self.times.frame_ns(picture.frame)
+                yield from map(self._skipped_frame, self._skipper.pop_skipped_before(at_ns))
+                yield self._decoded_frame(picture)
 
     def _fail_if_hardware(self, reason: str) -> None:
         device = self._hardware.device
@@ -259,10 +261,11 @@ class AvContainer:
         elif waited_s > max(NO_FRAME_S, self._timeouts.read_s):
             raise SourceError(f"{self._shown}: {no_frame_message(waited_s, self.undecodable)}")
 
-    def _decoded_frame(self, frame: av.VideoFrame, decoding: Decoding) -> DecodedFrame:
+    def _decoded_frame(self, picture: DecodedPicture) -> DecodedFrame:
+        frame = picture.frame
         corrupt, broken = self._damage.add_frame(is_key=bool(frame.key_frame), is_corrupt=frame.is_corrupt)
         aspect = self._pixel_aspect or plausible_aspect(self._decoder.context.sample_aspect_ratio)
-        turned = self._orientation.orient(frame, aspect)
+        turned = self._orientation.orient(frame, aspect, picture.reduction)
         self._size = (turned.width, turned.height)
         if corrupt:
             self._skipper.pause_until_key(self.times.frame_ns(frame))
@@ -278,5 +281,5 @@ class AvContainer:
             held_s=self.reader.held_s,
             duration_ns=self.times.duration_ns(frame),
             stamp_ns=self.times.stamp_ns(frame),
-            decoding=decoding,
+            decoding=picture.decoding,
         )

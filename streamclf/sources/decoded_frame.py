@@ -63,21 +63,29 @@ class OrientationTracker:
         self._current = UPRIGHT
         self._repeated = 0
 
-    def orient(self, frame: av.VideoFrame, pixel_aspect: Fraction) -> OrientedFrame:
-        """Return `frame` with its display orientation: its display matrix and the shape of its pixels applied."""
+    def orient(self, frame: av.VideoFrame, pixel_aspect: Fraction, reduction: int = 1) -> OrientedFrame:
+        """Return `frame` with its display orientation: its display matrix and the shape of its pixels applied.
+
+        `reduction`: the factor by which its decoder has reduced it.
+        """
         found = _orientation(frame)
         if found is not None:
             self._current = found
             self._repeated += bool(frame.key_frame)
         elif frame.key_frame and self._repeated > 1:
             self._current, self._repeated = UPRIGHT, 0
-        width, height = frame.width, frame.height
+        width, height = frame.width * reduction, frame.height * reduction
         if pixel_aspect is not SQUARE:
             width = max(1, round(width * pixel_aspect))
         if self._current.transposed:
             width, height = height, width
         return OrientedFrame(
-            frame=frame, orientation=self._current, width=width, height=height, pixel_aspect=pixel_aspect
+            frame=frame,
+            orientation=self._current,
+            width=width,
+            height=height,
+            pixel_aspect=pixel_aspect,
+            reduction=reduction,
         )
 
 

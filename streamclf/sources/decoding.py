@@ -27,21 +27,28 @@ class FastOptions:
 
     decoder: Mapping[str, str]
     """Options by name, as PyAV's `CodecContext.options` takes them."""
+    reduction: int = 1
+    """The factor by which these options make the decoder return smaller pictures, along each axis."""
 
-    def for_shrink(self, shrink: float) -> dict[str, str]:
-        """Return the options where the consumer with the largest picture shrinks the source's by `shrink`, 1 or more.
+    def for_shrink(self, shrink: float, size: tuple[int, int]) -> dict[str, str]:
+        """Return the options where the consumer with the largest picture shrinks one of `size` by `shrink`, 1 or more.
 
-        An option that makes the decoder return smaller pictures must leave at least that consumer's size.
+        The decoder does not return smaller pictures than that consumer's. The factor must divide the sides of all
+        planes: otherwise the decoder would fill the last column or row up, and move the content.
         """
-        return dict(self.decoder)
+        is_divided = all(side and side % (2 * self.reduction) == 0 for side in size)  # colour may have half the size
+        return dict(self.decoder) if self.reduction == 1 or (self.reduction <= shrink and is_divided) else {}
 
 
 NO_LOOP_FILTER: Final = FastOptions(decoder={"skip_loop_filter": "all"})
+QUARTER_SIZE: Final = FastOptions(decoder={"lowres": "2"}, reduction=4)
+"""Blocks of 8x8 pixels are transformed to 2x2. To 4x4 costs as much as to 8x8, and to 1x1 hardly less than to 2x2."""
 IMAGES: Final = "images"
 """The codec of a folder of images, whose JPEG files OpenCV reduces (`streamclf.sources.image_file`)."""
 DECODERS: Final[Mapping[str, FastOptions]] = {
     "h264": NO_LOOP_FILTER,
     "hevc": NO_LOOP_FILTER,
+    "mjpeg": QUARTER_SIZE,
     IMAGES: FastOptions(decoder={}),
 }
 """The decoders that have a fast way, by FFmpeg's name."""
@@ -54,10 +61,13 @@ class WantedDecoding:
     decoding: Decoding = "exact"
     shrink: float = 1.0
 
-    def options(self, codec: str) -> dict[str, str]:
-        """Return the options for the decoder `codec`, by FFmpeg's name; none decode exactly."""
+    def options(self, codec: str, size: tuple[int, int] = (0, 0)) -> dict[str, str]:
+        """Return the options for the decoder `codec`, by FFmpeg's name; none decode exactly.
+
+        `size` is the (width, height) of its video, as far as it is known.
+        """
         fast = fast_options(codec) if self.decoding == "fast" else None
-        return {} if fast is None else fast.for_shrink(self.shrink)
+        return {} if fast is None else fast.for_shrink(self.shrink, size)
 
 
 EXACT: Final = WantedDecoding()
@@ -98,8 +108,16 @@ def film_decoding(
         return WantedDecoding("fast") if mode == "fast" else EXACT
     part = part_of(*size, area)
     shrink = min(shrink_factor((part.height, part.width), (height, width), how) for height, width, how in views)
-    decoding = resolve(mode, codec=codec, shrink=shrink)
-    return WantedDecoding(decoding, max(1.0, shrink)) if decoding == "fast" else EXACT
+    return wanted_decoding(resolve(mode, codec=codec, shrink=shrink), shrink, (area,))
+
+
+def wanted_decoding(decoding: Decoding, shrink: float, areas: Iterable[PictureArea]) -> WantedDecoding:
+    """Return how to decode for consumers that see `areas` of the picture, and shrink it by at least `shrink`."""
+    if decoding == "exact":
+        return EXACT
+    # Regions and masks are rounded to pixels of the decoded picture: in a smaller one they would cover other parts.
+    has_parts = any(area.region or area.mask for area in areas)
+    return WantedDecoding("fast", 1.0 if has_parts else max(1.0, shrink))
 
 
 def resolve(mode: DecodeMode, *, codec: str, shrink: float, is_watched: bool = False) -> Decoding:

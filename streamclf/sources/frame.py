@@ -77,7 +77,8 @@ class Frame:
         """
         image = self.image
         if isinstance(image, OrientedFrame):
-            part = part_of(image.frame.width, image.frame.height, area, image.orientation, image.pixel_aspect)
+            columns, rows = image.frame.width * image.reduction, image.frame.height * image.reduction
+            part = part_of(columns, rows, area, image.orientation, image.pixel_aspect)
         else:
             part = part_of(self.width, self.height, area)
         return part.height, part.width

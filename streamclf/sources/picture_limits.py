@@ -42,6 +42,16 @@ def check_size(width: int, height: int, shown: str) -> None:
         )
 
 
+def picture_size(context: Any) -> tuple[int, int]:
+    """Return the (width, height) of the pictures of the decoder `context`, before it reduces them; (0, 0): not known.
+
+    The decoder of Motion JPEG may return smaller ones. The coded size of other codecs is that in whole blocks.
+    """
+    if context.name == "mjpeg" and context.coded_width:
+        return context.coded_width, context.coded_height
+    return context.width, context.height
+
+
 class PictureLimit:
     """Check the pictures of one decoder whenever their size or format has changed."""
 
@@ -55,7 +65,7 @@ class PictureLimit:
 
         To be called after each packet, also after one that gave no frame.
         """
-        width, height = context.width, context.height
+        width, height = picture_size(context)
         # PyAV 17 and earlier crash if `pix_fmt` is read before the format is known; `format` is None then.
         pixel_format = None if context.format is None else context.pix_fmt
         if (width, height, pixel_format) == self._checked:

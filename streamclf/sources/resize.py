@@ -93,13 +93,17 @@ def shown_ranges(have: int, want: int) -> tuple[slice, slice]:
 
 
 class OrientedFrame(NamedTuple):
-    """A PyAV frame, its orientation, its size in display orientation, and a pixel's width divided by its height."""
+    """A PyAV frame, its orientation, its size in display orientation, and a pixel's width divided by its height.
+
+    `reduction`: the factor by which the decoder has reduced the frame along each axis; the size is that before it.
+    """
 
     frame: av.VideoFrame
     orientation: Orientation
     width: int
     height: int
     pixel_aspect: Fraction = SQUARE
+    reduction: int = 1
 
 
 class FrameRenderer:

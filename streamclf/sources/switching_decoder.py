@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import av.error
 from av.packet import Packet
 
-from streamclf.sources.decoding import EXACT, Decoding, WantedDecoding
+from streamclf.sources.decoding import EXACT, Decoding, WantedDecoding, fast_options
 from streamclf.sources.hw_decode import uses_hardware
+from streamclf.sources.picture_limits import picture_size
 
 MAX_OVERLAP: Final = 40
 """Packets that two decoders get at most. Reordering holds back at most 16 frames, and each thread one more."""
 MAX_PIXELS: Final = 4096 * 2304
 """Two decoders of a larger picture may exceed the memory of a capture process, so it keeps the one that it has."""
+
+
+class DecodedPicture(NamedTuple):
+    """A PyAV frame, how it was decoded, and by which factor the decoder has reduced it along each axis."""
+
+    frame: Any
+    decoding: Decoding
+    reduction: int
 
 
 class SwitchingDecoder:
@@ -37,10 +46,14 @@ class SwitchingDecoder:
         self._common, self._make = options, make
         self._codec = codec
         self._may_switch = True
-        self._used = self._wanted = EXACT
+        self._wanted = EXACT
+        self._used: Mapping[str, str] = {}
+        """The options of the decoder whose frames are returned, beside the common ones."""
+        fast = fast_options(codec)
+        self._reduction = 1 if fast is None else fast.reduction
         self._began = False
         self._next: Any = None
-        self._next_wanted = EXACT
+        self._next_used: Mapping[str, str] = {}
         self._overlap = 0
         self._held: list[Any] = []
         self._last_pts: int | None = None
@@ -48,21 +61,21 @@ class SwitchingDecoder:
     @property
     def decoding(self) -> Decoding:
         """How the frames are decoded that are returned now."""
-        return self._used.decoding
+        return "fast" if self._used else "exact"
 
     def set_decoding(self, wanted: WantedDecoding) -> None:
         """Decode as `wanted` says: at once before the first packet, else from the next key frame on.
 
         A device, and a codec without a fast way, always decode exactly.
         """
-        if uses_hardware(self.context) or (wanted.decoding == "fast" and not wanted.options(self._codec)):
+        if uses_hardware(self.context):
             return
         self._wanted = wanted
-        if not self._began and self._options(wanted) != self._options(self._used):
-            self.context.options = {**self._common, **self._options(wanted)}
-            self._used = wanted
+        if not self._began:
+            self._used = self._options()
+            self.context.options = {**self._common, **self._used}
 
-    def decode(self, packet: Packet[Any], *, key: bool) -> list[tuple[Any, Decoding]]:
+    def decode(self, packet: Packet[Any], *, key: bool) -> list[DecodedPicture]:
         """Return the frames that `packet` gives, each with the way it was decoded. Raises PyAV's errors.
 
         `key`: decoding can begin at this packet. A packet without data returns all frames that are left.
@@ -74,26 +87,32 @@ class SwitchingDecoder:
             return self._returned(self.context.decode(packet))
         return self._decode_twice(packet)
 
-    def _options(self, wanted: WantedDecoding) -> dict[str, str]:
-        return wanted.options(self._codec)
+    def _options(self) -> dict[str, str]:
+        aspect = self.context.sample_aspect_ratio
+        # By the pixels' shape, consumers may need more columns than a reduced picture has.
+        is_square = not aspect or aspect == 1
+        return self._wanted.options(self._codec, picture_size(self.context) if is_square else (0, 0))
 
     def _begin_switch(self, key: Packet[Any]) -> None:
         # The parameter sets of a container may change within the film. Only the decoder that is there has got them.
         self._may_switch = self._may_switch and not key.has_sidedata("new_extradata")
-        if self._options(self._wanted) == self._options(self._used):
-            self._used = self._wanted
+        options = self._options()
+        if options == self._used:
             return
+        width, height = picture_size(self.context)
         # Without time stamps, the frames of two decoders cannot be matched.
-        if not self._may_switch or key.pts is None or self.context.width * self.context.height > MAX_PIXELS:
+        if not self._may_switch or key.pts is None or width * height > MAX_PIXELS:
             return
         self._next = self._make()
-        self._next.options = {**self._common, **self._options(self._wanted)}
+        self._next.options = {**self._common, **options}
+        # The size may have changed since the beginning. FFmpeg takes a much lower JPEG picture for one of two fields.
+        self._next.width, self._next.height = width, height
         # The depth of reordering that the decoder has found; the next one would find it out with disordered frames.
         self._next.reorder_depth = self.context.reorder_depth
-        self._next_wanted, self._overlap, self._held = self._wanted, 0, []
+        self._next_used, self._overlap, self._held = options, 0, []
         self._first_pts = key.pts
 
-    def _decode_twice(self, packet: Packet[Any]) -> list[tuple[Any, Decoding]]:
+    def _decode_twice(self, packet: Packet[Any]) -> list[DecodedPicture]:
         """Return the first decoder's frames until it returns one that the other decoder has returned, too."""
         try:
             self._held += [frame for frame in self._next.decode(packet) if self._is_new(frame)]
@@ -112,7 +131,7 @@ class SwitchingDecoder:
         if packet.size and len(earlier) == len(frames):
             return returned
         self._flush()
-        self.context, self._used, self._next = self._next, self._next_wanted, None
+        self.context, self._used, self._next = self._next, self._next_used, None
         held, self._held = self._held, []
         return returned + self._returned(held)
 
@@ -122,10 +141,11 @@ class SwitchingDecoder:
             return False
         return self._last_pts is None or frame.pts > self._last_pts
 
-    def _returned(self, frames: Any) -> list[tuple[Any, Decoding]]:
-        decoded = [(frame, self._used.decoding) for frame in frames]
+    def _returned(self, frames: Any) -> list[DecodedPicture]:
+        reduction = self._reduction if self._used else 1
+        decoded = [DecodedPicture(frame, self.decoding, reduction) for frame in frames]
         if decoded:
-            self._last_pts = decoded[-1][0].pts
+            self._last_pts = decoded[-1].frame.pts
         return decoded
 
     def _flush(self) -> None:

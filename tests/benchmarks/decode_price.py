@@ -6,8 +6,8 @@
 
 `--films`: `own` reads the films as they are. The others encode them again as a camera would: at 1280x720 or as much of
 it as the shape fills, with the noise of a sensor, two seconds between key frames, without B frames. `h264` (main) and
-`h265` have 2 Mbit/s, so that the loop filters have work. `images` writes the pictures as JPEG files of that size, with
-quality 90, and reads them as a folder of images: whole, or reduced.
+`h265` have 2 Mbit/s, so that the loop filters have work. `mjpeg` is Motion JPEG. `images` writes the pictures as JPEG
+files of that size, with quality 90, and reads them as a folder of images: whole, or reduced.
 
 A row: windows, and |dp|, the largest difference of a label's probability in a window (mean, 99th percentile, largest);
 clips or windows whose best label changes; accuracy of both. A clip's probabilities are the mean over its windows, as in
@@ -50,6 +50,7 @@ WIDTH, HEIGHT, BIT_RATE, GOP_S, NOISE = 1280, 720, 2_000_000, 2, 3.0
 ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "h264": ("libx264", "yuv420p", {"preset": "veryfast", "profile": "main", "bf": "0"}),
     "h265": ("libx265", "yuv420p", {"preset": "ultrafast", "x265-params": "log-level=none:bframes=0:pools=none"}),
+    "mjpeg": ("mjpeg", "yuvj420p", {"qmin": "3", "qmax": "3"}),
 }
 MODES = ("exact", "fast")
 

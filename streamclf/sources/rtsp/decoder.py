@@ -170,7 +170,7 @@ class RtspDecoder:
             self._parameter_sets = b""
             self._limit.check(self._decoder.context)
         decoded: list[DecodedFrame] = []
-        for frame, decoding in frames:
+        for frame, decoding, _ in frames:
             self._frame_count += 1
             self.has_key = True
             ticks = unit.timestamp if frame.pts is None else frame.pts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from streamclf.sources.decoding import (
     resolve,
     shrink_factor,
 )
-from streamclf.sources.resize import Resize, visible_boxes
+from streamclf.sources.resize import FrameRenderer, Resize, visible_boxes
 
 FAST = WantedDecoding("fast", 4.0)
 QUALITY = {"crf": "35"}
@@ -47,10 +48,11 @@ VIDEOS: dict[str, tuple[str, dict[str, str], str]] = {
     "open-gop": ("libx264", OPEN, "ts"),
     "intra-refresh": ("libx264", REFRESH, "mp4"),
     "hevc-open-gop": ("libx265", HEVC, "mp4"),
+    "motion-jpeg": ("mjpeg", {}, "mkv"),
 }
 
 modes = st.sampled_from(["auto", "exact", "fast"])
-codecs = st.sampled_from(["h264", "hevc", "vp9", "mpeg4", "no such codec", ""])
+codecs = st.sampled_from(["h264", "hevc", "mjpeg", "vp9", "mpeg4", "no such codec", ""])
 sides = st.integers(1, 4096)
 
 
@@ -77,12 +79,14 @@ def decoded(path: Path, plan: dict[int, WantedDecoding], *, live: bool) -> list[
 def test_a_switch_loses_no_frame_and_damages_none(tmp_path: Path, name: str, live: bool) -> None:
     """Each frame is, to the byte, that of a decoder that decoded this way from the beginning."""
     codec, options, suffix = VIDEOS[name]
-    path = write_clip(tmp_path / f"film.{suffix}", frames=100, gop=20, codec=codec, options={**options, **QUALITY})
+    options = {**options, **QUALITY}
+    path = write_clip(tmp_path / f"film.{suffix}", frames=100, height=176, gop=20, codec=codec, options=options)
     exact, fast = (decoded(path, {0: wanted}, live=live) for wanted in (EXACT, FAST))
     assert {how for _, how, _ in exact} == {"exact"}
     assert {how for _, how, _ in fast} == {"fast"}
     assert not all(np.array_equal(one[2], other[2]) for one, other in zip(exact, fast, strict=True))
-    switched = decoded(path, {15: FAST, 45: EXACT, 47: FAST, 50: EXACT}, live=live)
+    plan = {15: FAST, 50: EXACT} if codec == "mjpeg" else {15: FAST, 45: EXACT, 47: FAST, 50: EXACT}  # all key frames
+    switched = decoded(path, plan, live=live)
     assert [at for at, _, _ in switched] == [at for at, _, _ in exact]
     ways = [how for _, how, _ in switched]
     begin = ways.index("fast")
@@ -183,6 +187,46 @@ def test_a_device_ignores_the_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert {how for _, how, _ in decoded(path, {0: FAST}, live=False)} == {"exact"}
 
 
+@pytest.mark.parametrize("live", [False, True], ids=["film", "live"])
+def test_a_reduced_picture_is_the_whole_one_for_its_consumers(tmp_path: Path, live: bool) -> None:
+    """Motion JPEG is decoded at a quarter of its size, unless that is less than a view, or does not divide the size."""
+    turned = PictureArea(rotate=90)
+    for (width, height), shrink, is_reduced in (
+        ((640, 480), 4.0, True), ((640, 480), 3.9, False), ((644, 480), 8.0, False),
+    ):  # fmt: skip
+        path = write_clip(tmp_path / "film.mkv", frames=6, codec="mjpeg", width=width, height=height)
+        rendered, render = [], FrameRenderer()
+        for wanted in (EXACT, WantedDecoding("fast", shrink)):
+            with contextlib.closing(AvContainer(str(path), shown="film", options={}, low_delay=live)) as container:
+                container.set_decoding(wanted)
+                frame = list(container.frames())[-1]
+                picture: Any = frame.oriented
+                assert (frame.width, frame.height) == (width, height)
+                assert (container.info.width, container.info.height) == (width, height)
+                out = np.empty((160, 120, 3), np.uint8)
+                render(picture, 160, 120, "letterbox", out, turned)
+                rendered.append(out.astype(int))
+        assert frame.decoding == container.info.decoding == ("fast" if is_reduced else "exact")
+        assert picture.frame.width == (width // 4 if is_reduced else width)
+        assert np.abs(rendered[0] - rendered[1]).mean() < 3
+        assert np.array_equal(*rendered) != is_reduced
+
+
+def test_pictures_that_become_smaller_are_decoded_whole(tmp_path: Path) -> None:
+    """A camera that is set to another size sends it without a new connection."""
+    data = b""
+    for size in ((640, 480), (158, 118)):
+        path = write_clip(tmp_path / "film.mjpeg", frames=4, codec="mjpeg", width=size[0], height=size[1])
+        data += path.read_bytes()
+    (tmp_path / "film.mjpeg").write_bytes(data)
+    container = AvContainer(str(tmp_path / "film.mjpeg"), shown="film", options={}, low_delay=True)
+    container.set_decoding(FAST)
+    with contextlib.closing(container):
+        seen = [(frame.decoding, frame.oriented.frame.width) for frame in container.frames() if frame.oriented]
+    assert seen[:4] == [("exact", 640), *[("fast", 160)] * 3], "a size is known once a picture is decoded"
+    assert seen[5:] == [("exact", 158)] * 3
+
+
 @given(modes, codecs, st.floats(0, 100), st.booleans())
 def test_resolve(mode: DecodeMode, codec: str, shrink: float, is_watched: bool) -> None:
     chosen = resolve(mode, codec=codec, shrink=shrink, is_watched=is_watched)
@@ -220,6 +264,9 @@ def test_films_follow_their_models_and_area() -> None:
     assert film_decoding("fast", "h264", (0, 0), views, WHOLE).decoding == "fast"
     assert film_decoding("exact", "h264", (1280, 720), views, WHOLE) == EXACT
     assert film_decoding("auto", "vp9", (1280, 720), views, WHOLE) == EXACT
+    half = PictureArea(region=(0.0, 0.0, 1.0, 0.9))
+    assert film_decoding("auto", "mjpeg", (1280, 720), views[:1], WHOLE) == WantedDecoding("fast", 5.0)
+    assert film_decoding("auto", "mjpeg", (1280, 720), views[:1], half) == WantedDecoding("fast", 1.0)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from support.picture_bomb import START, bomb, parameter_sets, picture
 
 from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.runtime.memory_limit import private_bytes
+from streamclf.sources.decoding import WantedDecoding
 from streamclf.sources.file import FileSource
 from streamclf.sources.picture_limits import MAX_PIXELS, PictureLimit, check_size
 from streamclf.sources.rtsp.access_units import AccessUnit
@@ -120,6 +121,20 @@ def test_a_huge_jpeg_image_is_refused_by_its_header(tmp_path: Path) -> None:
     assert memory.grown < ROOM_BYTES
 
 
+def test_a_huge_jpeg_image_is_refused_although_its_decoder_reduces_it(tmp_path: Path) -> None:
+    """FFmpeg applies its own limit to the reduced picture."""
+    path, buffer = tmp_path / "film.mjpeg", io.BytesIO()
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(buffer, "JPEG")
+    data = bytearray(buffer.getvalue())
+    at = data.index(b"\xff\xc0")
+    huge = data[: at + 5] + (8_000).to_bytes(2, "big") * 2 + data[at + 9 :]
+    path.write_bytes(bytes(data) * 3 + bytes(huge) * 3)
+    with FileSource(path) as source:
+        source.set_decoding(WantedDecoding("fast", 4.0))
+        with pytest.raises(SourceRefusedError, match="8000x8000 pixels"):
+            list(source)
+
+
 def test_pictures_of_8k_are_accepted() -> None:
     for width, height in ((7680, 4320), (8192, 4320), (4320, 7680), (8192, 4352)):
         assert width * height <= MAX_PIXELS
@@ -145,7 +160,7 @@ def test_a_pixel_format_that_is_not_known_yet_is_not_read() -> None:
     """PyAV 17 and earlier end the process with a segmentation fault there."""
 
     class Context:
-        width, height, format = 320, 180, None
+        name, width, height, format = "h264", 320, 180, None
 
         @property
         def pix_fmt(self) -> str:
