@@ -47,7 +47,7 @@ Threshold = Annotated[float, Field(gt=0, le=1)]
 PartName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 DEFAULT_THRESHOLD: Final = 0.5
 """Probability from which an independent label counts as present where the spec gives no threshold for it."""
-NEW_KEYS: Final = ("short_clips", "activation", "thresholds", "feature_parts", "decode")
+NEW_KEYS: Final = ("short_clips", "activation", "thresholds", "feature_parts", "decode", "hides_scene")
 """Keys that format 2 did not have at first. A spec leaves out their defaults, so that an older version reads it."""
 
 
@@ -96,6 +96,9 @@ class ModelSpec(BaseModel):
         "auto",
         description="`exact`: a stream's `decode: auto` decodes its video exactly for this model, never fast",
     )
+    hides_scene: tuple[Label, ...] = Field(
+        (), max_length=64, description="labels of what hides the scene: their actions go on until the scene is back"
+    )
     metrics: dict[str, float] = Field(default_factory=dict, description="on the model's own test split")
     files: dict[str, Sha256] = Field(description="sha256 of every other file of the bundle")
 
@@ -107,6 +110,10 @@ class ModelSpec(BaseModel):
             raise ValueError("labels: with activation softmax give at least two; one label needs activation sigmoid")
         if unknown := [name for name in self.thresholds if name not in self.labels]:
             raise ValueError(f"thresholds: {unknown[0]!r} is not a label of this model")
+        if unknown := [name for name in self.hides_scene if name not in self.labels]:
+            raise ValueError(f"hides_scene: {unknown[0]!r} is not a label of this model")
+        if self.hides_scene and self.chunks < 2:
+            raise ValueError("hides_scene: a window of one chunk cannot show that the scene was lost; leave it out")
         self._check_parts()
         missing = [name for name in REQUIRED_FILES if name not in self.files]
         if missing:
@@ -273,7 +280,7 @@ def write_spec(path: Path, fields: Mapping[str, Any]) -> Bundle:
     spec = ModelSpec.model_validate({**fields, "files": {name: _sha256(path / name) for name in names}})
     values = spec.model_dump(mode="json")
     for key in NEW_KEYS:
-        if values[key] == ModelSpec.model_fields[key].get_default(call_default_factory=True):
+        if getattr(spec, key) == ModelSpec.model_fields[key].get_default(call_default_factory=True):
             del values[key]
     text = json.dumps(values, indent=2, ensure_ascii=False)
     (path / SPEC_FILE).write_text(text + "\n", encoding="utf-8")

@@ -128,6 +128,9 @@ class Recipe(Section):
     decode: Literal["auto", "exact"] = Field(
         "auto", description="`exact`: the service's `decode: auto` decodes exactly for a model that judges fine detail"
     )
+    hides_scene: tuple[str, ...] = Field(
+        (), max_length=64, description="labels of what hides the scene: their actions go on until the scene is back"
+    )
     fps: float = Field(gt=0, le=240, description="sampled frames per second")
     seed: int = Field(1, ge=0)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"

@@ -3,7 +3,8 @@
 A label's probability is smoothed exponentially over `smooth_s`. An action starts when the smoothed value has been at
 `on` or above for `min_s`, and ends when it falls below `off`, or when its hours, the segment or the stream end. Between
 an end and the next start of the same label lie at least `cooldown_s`. Labels are independent: several actions may run
-at once. A window in which no label reaches `unknown_below` is evidence for `unknown` alone.
+at once. A window in which no label reaches `unknown_below` is evidence for `unknown` alone. A label with `hold_s` hides
+the scene: its action goes on until the scene is back, for at most `hold_s` after the label is not probable any more.
 
 Example, predictions every 0.2 s, `on=0.8, off=0.5, min_s=0.6`: 0.9 from 10.0 s on starts an action at
 10.6 s with `started_s=10.0`. One prediction of 0.3 lowers the smoothed value to 0.61 and does not end it; several do.
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from streamclf.classifier.scene_hold import SceneHold
 from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
 from streamclf.config.hours import Hours, local_time, parse_hours, within, zone_of
 from streamclf.events.kinds import Phase
@@ -66,6 +68,12 @@ class _Label:
     updated_s: float = 0.0
     peak: float = 0.0
     cooldown_until_s: float = -math.inf
+    hold: SceneHold = field(default_factory=SceneHold)
+
+    @property
+    def hold_s(self) -> float:
+        """How long the action may outlast the label's probability; 0 for a label that hides no scene."""
+        return self.config.hold_s or 0.0
 
     def smooth(self, probability: float, elapsed_s: float) -> float:
         """Add one value to the exponential mean, weighted by the elapsed time and not by the number of calls."""
@@ -107,6 +115,30 @@ class ActionTracker:
         """Make the tracker of one stream of the configuration."""
         return cls(actions.labels, actions.unknown_below, zone_of(actions.timezone))
 
+    @property
+    def holding_labels(self) -> frozenset[str]:
+        """The labels whose actions may be held."""
+        return frozenset(name for name, label in self._labels.items() if label.hold_s)
+
+    @property
+    def can_hold(self) -> bool:
+        """Whether there are labels whose actions may be held."""
+        return any(label.hold_s for label in self._labels.values())
+
+    @property
+    def hidden_since_s(self) -> float | None:
+        """When the first running action began that may be held; None without one."""
+        starts = [label.started_s for label in self._labels.values() if label.hold_s and label.started_s is not None]
+        return min(starts, default=None)
+
+    @property
+    def shows_scene(self) -> bool:
+        """Whether the last prediction gives no sign of a label whose action may be held."""
+        return not any(
+            label.hold_s and (label.started_s is not None or (label.smoothed or 0.0) >= label.config.off)
+            for label in self._labels.values()
+        )
+
     def update(
         self,
         probabilities: Mapping[str, float],
@@ -114,11 +146,13 @@ class ActionTracker:
         end_s: float,
         segment: int,
         time_s: float | None = None,
+        scene_lost: float | None = None,
     ) -> list[ActionChange]:
         """Evaluate one prediction and return the changes. A label that is not in `probabilities` counts as 0.
 
         `start_s` and `end_s` are the window's; segment numbers only grow. `time_s` is the wall clock in seconds since
-        1970; only hours need it.
+        1970; only hours need it. `scene_lost`: how much the picture differs from the scene before the action, 0 to 1;
+        None if that is not known. Then no action is held.
         """
         changes = self.end_outside_hours(time_s)
         if segment != self._segment or end_s < self._at_s:
@@ -127,6 +161,8 @@ class ActionTracker:
         evidence = self._evidence(probabilities)
         for name, label in self._labels.items():
             label.smooth(evidence.get(name, 0.0), elapsed_s)
+            if label.started_s is not None:
+                label.hold.measure(scene_lost, elapsed_s)
             if change := self._step(name, label, active=self._active(label, time_s)):
                 changes.append(change)
         return changes
@@ -191,8 +227,10 @@ class ActionTracker:
             return None
         if label.started_s is None:
             return self._start(name, label) if label.ready_to_start(self._at_s) else None
-        if label.smoothed < label.config.off:
-            return self._end(name, label, "below")
+        if label.smoothed >= label.config.off:
+            label.hold.release()
+        elif (reason := label.hold.reason_to_end(self._at_s, label.hold_s)) is not None:
+            return self._end(name, label, reason)
         label.peak = max(label.peak, label.smoothed)
         if self._at_s - label.updated_s < UPDATE_INTERVAL_S - _EPSILON_S:
             return None
@@ -202,6 +240,7 @@ class ActionTracker:
     def _start(self, name: str, label: _Label) -> ActionChange:
         label.started_s, label.updated_s = label.above_since_s, self._at_s
         label.peak = label.smoothed or 0.0
+        label.hold = SceneHold()
         return self._change(name, label, "start")
 
     def _end(self, name: str, label: _Label, reason: str) -> ActionChange:

@@ -15,6 +15,7 @@ from streamclf.classifier.event_publisher import EventPublisher
 from streamclf.classifier.feed import Feed
 from streamclf.classifier.overload import LoadShedder
 from streamclf.classifier.pending_chunk import PendingChunk
+from streamclf.classifier.scene_check import SceneCheck
 from streamclf.classifier.window_batch import WindowBatch, WindowResults
 from streamclf.config.classify import HeadSettings, StreamSettings
 from streamclf.runtime.jobs import ClassifierLoad, ModelReport
@@ -43,13 +44,16 @@ class Classifier:
         feeds: Sequence[Feed],
         producer: EventProducer,
         *,
+        scene_slot: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`scene_slot`: the first of `scene_slots` bank slots that no feed uses; None if there are none."""
         self._serving = serving
         self._clock = clock
         self._shedder = LoadShedder(serving.group.spec, clock())
         self._results = WindowResults()
         self._publisher = EventPublisher(producer)
+        self._scenes = SceneCheck(serving.group.spec, scene_slot)
         self._submitted: list[WindowBatch] = []
         """The windows of the last batch, while the engines' device computes them."""
         self.feeds: list[Feed] = []
@@ -108,6 +112,7 @@ class Classifier:
         self.feeds.remove(feed)
         del self._by_name[name]
         self._results.forget_feed(name)
+        self._scenes.forget_feed(name)
         self._next_feed = 0
         return feed
 
@@ -128,6 +133,7 @@ class Classifier:
         self.publish_submitted()
         self._serving.remove(name)
         self._results.forget_model(name)
+        self._scenes.forget_model(name)
         self._shedder.forget_model(name)
         self._use_engines()
 
@@ -195,6 +201,11 @@ class Classifier:
     def _submit(self, batch: Sequence[PendingChunk], encoded_s: float, *, encode_s: float) -> None:
         """Begin to classify the windows of the batch with each model; finish where the engine computes at once."""
         due = [fresh for pending in batch if (fresh := self._drop_if_stale(pending, encoded_s))]
+        with self._stages("head", 0):
+            self._scenes.update(
+                self.group, due, lambda feed, model: self._publisher.tracker(self._by_name[feed], model)
+            )
+        self._shedder.record_comparison(self._clock() - encoded_s)
         for model in self.group:
             windows = [pending for pending in due if model in self._by_name[pending.feed].heads]
             if not windows:
@@ -224,7 +235,8 @@ class Classifier:
             with self._stages("publish", len(rows)):
                 for pending, row in zip(batch.due, rows, strict=True):
                     feed = self._by_name[pending.feed]
-                    self._publisher.publish(feed, batch.model, engine, pending, row, latency_ms)
+                    lost = self._scenes.lost(feed.name, batch.model)
+                    self._publisher.publish(feed, batch.model, engine, pending, row, latency_ms, lost)
                 self._publisher.flush()
             now_s = self._clock()
             self._shedder.record_windows(batch.model, batch.submit_s + now_s - waiting_since_s, len(batch.due))

@@ -54,19 +54,28 @@ class EventPublisher:
         pending: PendingChunk,
         probabilities: F32,
         latency_ms: dict[str, float],
+        scene_lost: float | None = None,
     ) -> None:
-        """Collect the prediction of one window, and the changes of actions that follow from it."""
+        """Collect the prediction of one window, and the changes of actions that follow from it.
+
+        `scene_lost`: see `ActionTracker.update`.
+        """
         window, spec = pending.window, engine.spec
         assert window is not None  # only windows are classified
         engine_name = engine.description.partition(",")[0]
-        body = prediction_body(spec, engine_name, pending, window, probabilities, latency_ms, _view(feed, model))
+        view = _view(feed, model)
+        body = prediction_body(spec, engine_name, pending, window, probabilities, latency_ms, view, scene_lost)
         self._drafts.append(Draft(type="prediction", stream=feed.stream, body=body, captured_ns=window.captured_ns))
         tracker = self._trackers.get((feed, model))
         if tracker is not None and tracker.config:
             by_label = dict(zip(spec.labels, probabilities.tolist(), strict=True))
             start_s, end_s = media_s(window.start_pts_ns), media_s(window.end_pts_ns)
-            changes = tracker.update(by_label, start_s, end_s, window.segment, time.time())
+            changes = tracker.update(by_label, start_s, end_s, window.segment, time.time(), scene_lost)
             self._collect(feed, model, changes, window.captured_ns)
+
+    def tracker(self, feed: Feed, model: str) -> ActionTracker | None:
+        """Return the tracker of a feed with one of its models, if there is one."""
+        return self._trackers.get((feed, model))
 
     def flush(self) -> None:
         """Post the collected events."""

@@ -60,6 +60,10 @@ class LoadShedder:
         self._busy_s += seconds
         self._window_cost_s[model] = seconds / windows
 
+    def record_comparison(self, seconds: float) -> None:
+        """Record the time that comparisons of pictures with earlier scenes took."""
+        self._busy_s += seconds
+
     @property
     def load(self) -> ClassifierLoad | None:
         """The load, for the supervisor; None before the first batch."""

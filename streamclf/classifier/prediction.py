@@ -26,8 +26,12 @@ def prediction_body(
     probabilities: F32,
     latency_ms: dict[str, float],
     view: ViewKey = UNNAMED,
+    scene_lost: float | None = None,
 ) -> dict[str, Any]:
-    """Return the keys of a `prediction` event; `probabilities` is (K,) float32."""
+    """Return the keys of a `prediction` event; `probabilities` is (K,) float32.
+
+    `scene_lost`: how much the picture differs from the scene before an action, 0 to 1, if that was measured.
+    """
     best = probabilities.argsort()[::-1][:TOP_K]
     body: dict[str, Any] = {
         "window": {
@@ -48,6 +52,8 @@ def prediction_body(
         body["labels"] = [spec.labels[i] for i in present_labels(spec, probabilities)[:MAX_PRESENT]]
     if window.fast:
         body["decode"] = "fast"
+    if scene_lost is not None:
+        body["scene_lost"] = round(scene_lost, 6)
     if pending.hop is not None:
         body["hop"] = pending.hop
     if pending.gated:

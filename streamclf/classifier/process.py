@@ -33,6 +33,7 @@ def main(job: ClassifierJob, control: ChildControl) -> int:
     from engines.group import GroupOptions
     from engines.serving import open_serving
     from streamclf.classifier.feed_registry import FeedRegistry
+    from streamclf.classifier.scene_check import scene_slots
 
     control.liveness.enter_phase("compiling", COMPILING_S)
     bundles, failed = _load_bundles(job.bundles)
@@ -43,7 +44,7 @@ def main(job: ClassifierJob, control: ChildControl) -> int:
         backend=job.engine.backend,
         precision=job.engine.precision,
         max_batch=job.engine.max_batch,
-        bank_slots=FeedRegistry.bank_slots(spec, job.capacity),
+        bank_slots=(scene_slot := FeedRegistry.bank_slots(spec, job.capacity)) + scene_slots(spec),
         threads=job.engine.threads,
         streams=job.streams,
         device=job.device,
@@ -54,7 +55,7 @@ def main(job: ClassifierJob, control: ChildControl) -> int:
     producer = EventProducer(job.link, job.producer)
     reasons = {name: str(error) for name, error in failed.items()} | serving.failed
     print(ClassifierReady(engine=serving.group.owner.description, failed=reasons).model_dump_json(), flush=True)
-    classifier = Classifier(serving, (), producer)
+    classifier = Classifier(serving, (), producer, scene_slot=scene_slot)
     max_wait_s = job.engine.max_wait_ms / 1e3
     try:
         reports_load = job.device is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -18,6 +18,9 @@ UNKNOWN: Final = "unknown"
 MAX_ENTRIES: Final = 64
 OFF_SHARE: Final = 0.625
 """`off` as a share of `on` where only the default of `off` is too high: the ratio of the defaults, 0.5 and 0.8."""
+
+HOLD_S: Final = 600.0
+"""`hold_s` of a label that hides the scene. A scene that has changed meanwhile, as at dusk, must not hold for hours."""
 
 
 def as_list(value: object) -> object:
@@ -72,6 +75,12 @@ class ActionConfig(Section):
         description="Seconds of smoothing (time constant); 0 for none. If not set, half of `min_s`.",
     )
     cooldown_s: UpToADay = Field(3.0, description="Seconds after an end in which the action does not start again.")
+    hold_s: UpToADay | None = Field(
+        None,
+        description="Longest time in seconds for which an action that would end by `off` goes on, because the picture "
+        "is not the scene from before it; 0 for none. If not set, "
+        f"{HOLD_S:g} for the labels that the model's bundle names in `hides_scene`, else 0.",
+    )
     active: Active | None = Field(
         None,
         description="Hours in which the action may run, like `mon-fri 08:00-18:00`, or a list of them. [] is never; if "
@@ -115,6 +124,7 @@ class ActionOverride(Section):
     min_s: UpToAnHour | None = _override("min_s")
     smooth_s: UpToAnHour | None = _override("smooth_s")
     cooldown_s: UpToADay | None = _override("cooldown_s")
+    hold_s: UpToADay | None = _override("hold_s")
     active: Active | None = _override("active")
 
     def applied_to(self, base: ActionConfig | None, key: str) -> ActionConfig:
@@ -154,4 +164,15 @@ class StreamActions(Section):
                     labels[label] = action.with_threshold(threshold)
                 except ValueError as error:
                     raise ValueError(f"{label}: {error}") from None
+        return self.model_copy(update={"labels": labels})
+
+    def with_hold(self, hides_scene: Collection[str]) -> StreamActions:
+        """Return these actions with `HOLD_S` for the labels that hide the scene, where `hold_s` is not set."""
+        known = {unicodedata.normalize("NFC", label) for label in hides_scene}
+        labels = {
+            label: action.model_copy(update={"hold_s": HOLD_S})
+            if action.hold_s is None and unicodedata.normalize("NFC", label) in known
+            else action
+            for label, action in self.labels.items()
+        }
         return self.model_copy(update={"labels": labels})

@@ -122,7 +122,8 @@ class Prediction(_JournalledEvent):
 
     `region` is None for the whole picture, and `model_name` for the model without a name. `labels` is set only for a
     model that can report several labels at once: those at or above their thresholds, most probable first; it may be
-    empty. `decode` is "fast" if a frame of the window was not decoded exactly.
+    empty. `decode` is "fast" if a frame of the window was not decoded exactly. `scene_lost`, 0 to 1, is how much the
+    picture differs from the scene before an action that may be held; it is None while no such action runs.
     """
 
     __pydantic_config__ = _WIRE
@@ -139,6 +140,7 @@ class Prediction(_JournalledEvent):
     model_name: ModelName | None = None
     decode: Literal["fast"] | None = None
     labels: Annotated[tuple[Label, ...], Field(max_length=MAX_TOP)] | None = None
+    scene_lost: Probability | None = None
 
     @property
     def present(self) -> tuple[tuple[str, float], ...]:
@@ -281,7 +283,7 @@ Received: TypeAlias = Event | Lost
 
 _ABSENT_IF_NONE: Final = (
     "engine", "hop", "name", "actions", "views", "streams", "configuration", "region", "model_name", "labels", "lease",
-    "leases", "decode",
+    "leases", "decode", "scene_lost",
 )  # fmt: skip
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 _VALIDATOR: Final = _ADAPTER.validator

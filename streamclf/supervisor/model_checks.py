@@ -41,10 +41,16 @@ def _check_view(key: str, view: StreamView, specs: Specs, own_actions: Collectio
         if UNKNOWN in spec.labels and view.actions.unknown_below:
             raise ConfigError(f"unknown_below: {spec.id} has a label `{UNKNOWN}` of its own; leave unknown_below out")
         try:
-            actions_of_model(view.actions, model, spec.find_label).with_thresholds(spec.thresholds)
+            actions = actions_of_model(view.actions, model, spec.find_label).with_thresholds(spec.thresholds)
         except ValueError as error:
             label = str(error).partition(": ")[0]
             raise ConfigError(f"{_place(key, label, own_actions)}.{error}") from None
+        for label, action in actions.labels.items():
+            if action.hold_s and spec.chunks < 2:
+                raise ConfigError(
+                    f"{_place(key, label, own_actions)}.{label}.hold_s={action.hold_s:g}: {spec.id} has windows of one "
+                    "chunk, a hold needs at least two; leave hold_s out"
+                )
     named = view.actions.labels.keys()
     for label in named:
         owners = [_full_name(model, label) for model, spec in specs.items() if spec.find_label(label)]

@@ -164,7 +164,8 @@ def heads_of(view: StreamView, bundles: Mapping[str, Bundle]) -> dict[str, HeadS
     for model in view.models:
         spec = bundles[model].spec
         actions = actions_of_model(view.actions, model, spec.find_label)
-        heads[model] = HeadSettings(actions=actions.with_thresholds(spec.thresholds))
+        actions = actions.with_thresholds(spec.thresholds).with_hold(spec.hides_scene)
+        heads[model] = HeadSettings(actions=actions)
     return heads
 
 

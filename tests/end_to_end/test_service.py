@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
-from support.bundles import make_brightness_bundle
+from support.bundles import make_brightness_bundle, make_change_bundle
 from support.clips import film, write_clip
+from support.covers import cover_frames
 from support.labelled import write_film
 from support.rtsp_server import RtspServer
 from support.service import DEADLINE_S, Service, wait_gone
@@ -142,6 +143,32 @@ def test_a_file_at_full_speed_loses_no_window(tmp_path: Path) -> None:
     # 24 s are 120 chunks of 0.2 s; the last may lack its last frame.
     assert starts == [round(0.2 * i, 1) for i in range(len(starts))]
     assert len(starts) in (116, 117)
+
+
+def test_an_action_lasts_while_a_patterned_cloth_hides_the_scene(tmp_path: Path) -> None:
+    """The model recognises only that the cloth comes and goes: see `make_change_bundle`."""
+    make_change_bundle(tmp_path / "change", hides_scene=("covered",))
+    scene = np.random.default_rng(1).integers(20, 80, (160, 48, 64, 3)).astype(np.uint8)
+    film = cover_frames(scene, "checks", 40, 120, np.random.default_rng(2))
+    assert film[60:100].mean() > film[:30].mean() + 60, "the cloth is much brighter than the scene"
+    write_film(tmp_path / "film.mp4", film)
+    stream = {"url": "film.mp4", "pace": "fast"}
+    path = configure(tmp_path, held=stream, plain={**stream, "actions": {"covered": {"hold_s": 0}}})
+    actions = {"covered": {"min_s": 0.2, "smooth_s": 0, "cooldown_s": 0}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model": "change", "actions": actions}))
+    with Service("run", str(path), cwd=tmp_path) as service:
+        assert service.wait() == 0
+    with sqlite3.connect(tmp_path / "streamclf.db") as journal:
+        bodies = [json.loads(body) for (body,) in journal.execute("select body from events order by offset")]
+    journal.close()
+    found = [body for body in bodies if body["type"] == "action" and body["phase"] != "update"]
+    start, end = (body for body in found if body["stream"] == "held")
+    assert (start["phase"], end["phase"], end["reason"]) == ("start", "end", "scene")
+    assert 4 <= start["at_s"] <= 5
+    assert 12 <= end["at_s"] <= 14
+    assert next(body for body in found if body["stream"] == "plain" and body["phase"] == "end")["at_s"] < 6
+    lost = [body["scene_lost"] for body in bodies if body["stream"] == "held" and "scene_lost" in body]
+    assert max(lost) > 0.9
 
 
 def test_independent_labels_are_actions_at_the_same_time(tmp_path: Path) -> None:

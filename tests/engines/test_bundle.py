@@ -88,6 +88,8 @@ def test_a_missing_file_is_named(path: Path, name: str) -> None:
         ({"thresholds": {"dark": 0}}, r"thresholds\.dark: Input should be greater than 0"),
         ({"thresholds": {"dark": 1.01}}, r"thresholds\.dark: Input should be less than or equal to 1"),
         ({"thresholds": {"dark": float("nan")}}, r"thresholds\.dark: Input should be"),
+        ({"hides_scene": ["fog"]}, "hides_scene: 'fog' is not a label of this model"),
+        ({"hides_scene": ["dark"], "chunks": 1}, "hides_scene: a window of one chunk cannot show"),
         ({"feature_parts": {"mean": 2}}, "feature_parts: the sizes sum to 2, the feature has 3 numbers"),
         ({"feature_parts": {"mean": 3, "rest": 0}}, r"feature_parts\.rest: Input should be greater than or equal to 1"),
         ({"feature_parts": {"a b": 3}}, r"feature_parts\.a b"),
@@ -105,7 +107,7 @@ def test_a_spec_keeps_the_order_of_parts_and_leaves_out_defaults(path: Path) -> 
     """A version that does not know the new keys reads a spec that does not need them."""
     fields = load_bundle(path).spec.model_dump(exclude={"files"})
     write_spec(path, fields)
-    assert not {"activation", "thresholds", "feature_parts", "short_clips", "decode"} & set(
+    assert not {"activation", "thresholds", "feature_parts", "short_clips", "decode", "hides_scene"} & set(
         json.loads((path / "spec.json").read_text())
     )
     parts, thresholds = {"motion": 1, "appearance": 2}, {"bright": 0.3}
@@ -118,6 +120,8 @@ def test_a_spec_keeps_the_order_of_parts_and_leaves_out_defaults(path: Path) -> 
     assert load_bundle(path).spec.labels == ("one",)
     write_spec(path, {**fields, "decode": "exact"})
     assert load_bundle(path).spec.decode == "exact"
+    write_spec(path, {**fields, "hides_scene": ["dark"]})
+    assert load_bundle(path).spec.hides_scene == ("dark",)
     edit_spec(path, decode="fast")
     with pytest.raises(BundleError, match="decode: Input should be 'auto' or 'exact'"):
         load_bundle(path)

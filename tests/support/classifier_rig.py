@@ -71,8 +71,9 @@ class Camera:
         self._random = np.random.default_rng(index)
         self.segment, self.index = 1, 0
 
-    def chunk(self, *, duplicates: int = 0, corrupt: int = 0) -> None:
-        level = int(self._random.integers(30, 220))
+    def chunk(self, *, duplicates: int = 0, corrupt: int = 0, level: int | None = None) -> None:
+        """Write one chunk whose pixels are near `level`, by default a random one."""
+        level = int(self._random.integers(30, 220)) if level is None else level
         pixels = self._random.integers(level - 20, level + 20, (2, 16, 16, 3)).astype(np.uint8)
         self.writer.begin()[:] = pixels
         meta = ChunkMeta(

@@ -42,6 +42,7 @@ def spec_fields(
         "activation": recipe.activation,
         "thresholds": dict(thresholds),
         "decode": recipe.decode,
+        "hides_scene": recipe.hides_scene,
     }
 
 

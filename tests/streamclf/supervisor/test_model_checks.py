@@ -85,6 +85,15 @@ def test_a_hop_must_fit_each_model_of_the_stream(folder: Path) -> None:
     assert text == "streams.door.hop=4: at most 2 (chunks in a window of brightness@1)"
 
 
+def test_a_hold_needs_windows_of_several_chunks(tmp_path: Path) -> None:
+    make_brightness_bundle(tmp_path / "low", chunks=1)
+    actions = {"dark": {"hold_s": 60}}
+    text = refused(tmp_path, models={"a": "low"}, streams={"door": CAMERA}, actions=actions)
+    assert text.startswith("actions.dark.hold_s=60: brightness@1 has windows of one chunk, a hold needs at least two")
+    text = refused(tmp_path, models={"a": "low"}, streams={"door": {**CAMERA, "actions": actions}})
+    assert text.startswith("streams.door.actions.dark.hold_s=60: ")
+
+
 def test_a_label_of_two_models_needs_the_name_of_its_model(folder: Path) -> None:
     streams = {"door": {**CAMERA, "models": ["a", "b"]}}
     text = refused(folder, streams=streams, actions={"dark": {}})

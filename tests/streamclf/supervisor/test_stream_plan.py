@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from streamclf.builtin_models import find_bundle
+from streamclf.config.actions import HOLD_S
 from streamclf.config.service import ServiceConfig
 from streamclf.config.views import UNNAMED
 from streamclf.supervisor.checked_config import CheckedConfig
@@ -96,6 +97,8 @@ def test_the_actions_of_a_stream_go_to_the_models_that_have_their_labels() -> No
     (camera,), (hands,) = views["classifier[camera]"].heads.values(), views["classifier[hands]"].heads.values()
     assert {label: (each.on, each.off) for label, each in camera.actions.labels.items()} == {"covered": (0.7, 0.6)}
     assert {label: each.min_s for label, each in hands.actions.labels.items()} == {wave: 2}
+    assert camera.actions.labels["covered"].hold_s == HOLD_S  # camera-events says that it hides the scene
+    assert hands.actions.labels[wave].hold_s is None
 
 
 def test_the_first_actions_of_a_stream_with_examples_need_no_other_capture_process() -> None:

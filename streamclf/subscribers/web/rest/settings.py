@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -216,13 +216,20 @@ def _thresholds(editor: ConfigEditor, request: PreviewRequest) -> _Chosen:
         tried = ActionConfig.model_validate({**(action.model_dump() if action else {}), **values})
     except ValidationError as error:
         raise HTTPException(422, error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    model, label = find_model_of(view, now.bundles or {}, request.label)
+    bundles = now.bundles or {}
+    model, label = find_model_of(view, bundles, request.label)
+    hides_scene = bundles[model].spec.hides_scene if model in bundles else ()
     return _Chosen(
         view=ViewKey(view.region, model or None),
         label=label,
-        present=None if action is None else actions.model_copy(update={"labels": {label: action}}),
-        tried=actions.model_copy(update={"labels": {label: tried}}),
+        present=None if action is None else _only(actions, label, action, hides_scene),
+        tried=_only(actions, label, tried, hides_scene),
     )
+
+
+def _only(actions: StreamActions, label: str, action: ActionConfig, hides_scene: Sequence[str]) -> StreamActions:
+    """Return `actions` with one action alone."""
+    return actions.model_copy(update={"labels": {label: action}}).with_hold(hides_scene)
 
 
 def _preview(recent: Recent, now_s: float, chosen: _Chosen) -> Preview:

@@ -35,13 +35,17 @@ _LABELS_IN_EVENT: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prediction. `time_s` is seconds since 1970; `start_s` and `end_s` are the window's media time."""
+    """One prediction. `time_s` is seconds since 1970; `start_s` and `end_s` are the window's media time.
+
+    `scene_lost`: see `streamclf.events.types.Prediction`.
+    """
 
     time_s: float
     start_s: float
     end_s: float
     segment: int
     probabilities: Mapping[str, float]
+    scene_lost: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +160,8 @@ def _add(kept: _Kept, event: Prediction) -> None:
     if len(kept.samples) == MAX_SAMPLES:
         kept.begin_s = kept.samples[1].time_s
     kept.labels = max(kept.labels, len(event.top))
-    kept.samples.append(Sample(event.time.timestamp(), window.start_s, window.end_s, window.segment, dict(event.top)))
+    time_s, top = event.time.timestamp(), dict(event.top)
+    kept.samples.append(Sample(time_s, window.start_s, window.end_s, window.segment, top, event.scene_lost))
 
 
 def _fetch(client: ReplayClient, after: Position, deadline_s: float) -> Page:

@@ -36,7 +36,9 @@ def recount(samples: Iterable[Sample], actions: StreamActions, since_s: float) -
     running: dict[str, int] = {}
     found: list[Firing] = []
     for sample in samples:
-        changes = tracker.update(sample.probabilities, sample.start_s, sample.end_s, sample.segment, sample.time_s)
+        changes = tracker.update(
+            sample.probabilities, sample.start_s, sample.end_s, sample.segment, sample.time_s, sample.scene_lost
+        )
         for change in changes:
             if change.phase == "start":
                 running[change.label] = len(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,6 +115,15 @@ def test_actions_are_found_with_their_times_and_peaks() -> None:
     assert found[0].peak == 0.95
     assert found[1].ended_s is None
     assert recount(samples((0.9, 10)), actions, 1000.7) == []
+
+
+def test_a_hidden_scene_holds_an_action_of_the_preview_as_it_did_in_the_service() -> None:
+    seen = [replace(each, scene_lost=0.9) for each in samples((0.9, 6), (0.2, 20))]
+    action = ActionConfig(min_s=0.6, smooth_s=0, hold_s=2)
+    (held,) = recount(seen, StreamActions(labels={"bright": action}), 0.0)
+    assert held.ended_s == pytest.approx(1001.2 + 2)
+    (plain,) = recount(seen, StreamActions(labels={"bright": action.model_copy(update={"hold_s": 0})}), 0.0)
+    assert plain.ended_s == pytest.approx(1001.2)
 
 
 def test_a_curve_keeps_the_highest_values() -> None:

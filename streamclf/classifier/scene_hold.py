@@ -1,0 +1,61 @@
+"""Decide how long an action outlasts its label's probability because the scene has not returned. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+LOST: Final = 0.5
+"""From this smoothed share of change on, the picture is not the scene from before the action."""
+SMOOTH_S: Final = 0.3
+"""Time constant of the smoothing: one window with a hand or a reflection in it must not decide."""
+RETURN_S: Final = 0.6
+"""Seconds for which the scene must be back."""
+_EPSILON_S = 1e-6
+
+
+@dataclass(slots=True)
+class SceneHold:
+    """The hold of one running action. Times are media time in seconds, and never decrease."""
+
+    lost: float | None = None
+    """How much the picture differs from the scene, 0 to 1, smoothed; None before the first measurement."""
+    since_s: float | None = None
+    """When the probability fell below `off` although the scene had not returned; None while nothing is held."""
+    was_held: bool = False
+    """Whether the action has been held at any time."""
+    _back_since_s: float | None = None
+
+    def measure(self, lost: float | None, elapsed_s: float) -> None:
+        """Add one measurement, 0 to 1; None or NaN where there is none."""
+        if lost is None or not math.isfinite(lost):
+            return
+        lost = min(1.0, max(0.0, lost))
+        share = 1.0 if self.lost is None else 1 - math.exp(-elapsed_s / SMOOTH_S)
+        self.lost = lost if self.lost is None else self.lost + share * (lost - self.lost)
+
+    def release(self) -> None:
+        """Record that the label itself is probable enough: nothing is held."""
+        self.since_s = self._back_since_s = None
+
+    def reason_to_end(self, at_s: float, hold_s: float) -> str | None:
+        """Return why an action ends whose label is not probable any more; None while it is held.
+
+        The reasons are `below` (it was never held), `scene` (the scene is back) and `hold` (it was held for `hold_s`).
+        """
+        if self.lost is None or hold_s <= 0:
+            return "below"
+        is_lost = self.lost >= LOST
+        if self.since_s is None:
+            if not is_lost:
+                return "scene" if self.was_held else "below"
+            self.since_s, self.was_held = at_s, True
+        if at_s - self.since_s >= hold_s - _EPSILON_S:
+            return "hold"
+        if is_lost:
+            self._back_since_s = None
+            return None
+        if self._back_since_s is None:
+            self._back_since_s = at_s
+        return "scene" if at_s - self._back_since_s >= RETURN_S - _EPSILON_S else None

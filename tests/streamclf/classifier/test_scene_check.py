@@ -1,0 +1,144 @@
+"""A cover that a model recognises only while it comes is one action, from its onset to its removal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.bundles import make_change_bundle
+from support.classifier_rig import Camera, Posted, drain
+from support.gpu_double import double_platform
+from support.serving import serve_engines
+
+import engines.backends.tensorrt
+import engines.opening
+from engines.opening import open_engine
+from engines.protocol import SharingEngine
+from streamclf.classifier.classifier import Classifier
+from streamclf.classifier.feed import bank_slots
+from streamclf.classifier.scene_check import scene_slots
+from streamclf.config.actions import ActionConfig, StreamActions
+from streamclf.config.classify import HeadSettings
+
+CAMERAS = 2
+SCENE, CLOTH, DUSK = 60, 180, 120
+ACTION = ActionConfig(min_s=0.2, smooth_s=0, cooldown_s=0)
+CHUNKS_PER_S = 5
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", "tensorrt"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharingEngine]:
+    """An engine that computes at once, and one that queues its work; their batches are smaller than the comparison."""
+    bundle = make_change_bundle(tmp_path_factory.mktemp("bundles") / "change", hides_scene=("covered",))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STREAMCLF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(engines.backends.tensorrt, "load_platform", double_platform)
+        patch.setattr(engines.opening, "missing_libraries", lambda backend: [])
+        slots = CAMERAS * bank_slots(bundle.spec) + scene_slots(bundle.spec)
+        engine = open_engine(bundle, backend=request.param, precision="fp32", max_batch=2, bank_slots=slots, threads=1)
+        yield engine
+        engine.close()
+
+
+class Rig:
+    """Cameras whose chunks are of one light each."""
+
+    def __init__(self, engine: SharingEngine, hold_s: float = 600, *, cameras: int = 1, slots: bool = True) -> None:
+        actions = StreamActions(labels={"covered": ACTION.model_copy(update={"hold_s": hold_s})})
+        heads = {"": HeadSettings(actions=actions)}
+        self.cameras = [Camera(f"cam{i}", engine, i, heads=heads) for i in range(cameras)]
+        self.posted = Posted()
+        feeds = [camera.feed for camera in self.cameras]
+        scene_slot = CAMERAS * bank_slots(engine.spec) if slots else None
+        self.classifier = Classifier(serve_engines({"": engine}), feeds, self.posted, scene_slot=scene_slot)  # type: ignore[arg-type]
+
+    def show(self, level: int, seconds: float, camera: int = 0) -> None:
+        for _ in range(round(seconds * CHUNKS_PER_S)):
+            self.cameras[camera].chunk(level=level)
+            drain(self.classifier)
+
+    def actions(self, camera: int = 0) -> list[tuple[str, float, str | None]]:
+        """Return (phase, at_s, reason) of starts and ends."""
+        return [
+            (body["phase"], body["at_s"], body.get("reason"))
+            for body in self.bodies(camera)
+            if body.get("phase") in ("start", "end")
+        ]
+
+    def bodies(self, camera: int = 0) -> list[dict[str, Any]]:
+        self.classifier.publish_submitted()
+        return self.posted.of(f"cam{camera}")
+
+
+def test_one_action_lasts_from_the_onset_of_a_cover_to_its_removal(engine: SharingEngine) -> None:
+    rig = Rig(engine)
+    rig.show(SCENE, 4)
+    rig.show(CLOTH, 8)
+    rig.show(SCENE, 4)
+    start, end = rig.actions()
+    assert start[0] == "start"
+    assert 4 <= start[1] <= 5
+    assert (end[0], end[2]) == ("end", "scene")
+    assert 12 <= end[1] <= 14
+    lost = {body["window"]["end_s"]: body.get("scene_lost") for body in rig.bodies() if "window" in body}
+    assert lost[3.0] is lost[15.0] is None  # no action runs
+    assert lost[8.0] is not None
+    assert lost[8.0] > 0.9
+
+
+def test_without_slots_or_without_a_hold_the_action_ends_while_the_cover_lies_there(engine: SharingEngine) -> None:
+    for rig in (Rig(engine, slots=False), Rig(engine, hold_s=0)):
+        rig.show(SCENE, 4)
+        rig.show(CLOTH, 8)
+        assert [action[2] for action in rig.actions() if action[0] == "end"] == ["below"]
+        assert not any("scene_lost" in body for body in rig.bodies())
+
+
+def test_a_scene_that_changed_meanwhile_holds_the_action_for_hold_s_only(engine: SharingEngine) -> None:
+    rig = Rig(engine, hold_s=5)
+    rig.show(SCENE, 4)
+    rig.show(CLOTH, 2)
+    rig.show(DUSK, 12)
+    assert [action[2] for action in rig.actions()] == [None, "hold"]
+
+
+def test_the_scene_ends_an_action_at_once_that_its_return_began(engine: SharingEngine) -> None:
+    """After `hold_s`, the cover counts as the scene. Its removal looks like a cover, but the earlier scene is known."""
+    rig = Rig(engine, hold_s=5)
+    rig.show(SCENE, 4)
+    rig.show(CLOTH, 20)
+    assert [action[2] for action in rig.actions()] == [None, "hold"]
+    rig.show(SCENE, 4)
+    (start, end) = rig.actions()[2:]
+    assert end[1] - start[1] <= 1
+    rig.show(CLOTH, 4)  # the same cover again: it must not count as the scene
+    assert len(rig.actions()) == 5
+
+
+def test_two_feeds_have_scenes_of_their_own(engine: SharingEngine) -> None:
+    rig = Rig(engine, cameras=2)
+    for seconds, levels in ((4, (SCENE, CLOTH)), (6, (CLOTH, SCENE)), (4, (SCENE, SCENE))):
+        for _ in range(seconds * CHUNKS_PER_S):
+            for camera, level in enumerate(levels):
+                rig.show(level, 1 / CHUNKS_PER_S, camera)
+    assert [action[2] for action in rig.actions(0)] == [None, "scene"]
+    assert [action[2] for action in rig.actions(1)] == [None]
+
+
+def test_a_camera_that_is_covered_from_the_beginning_holds_nothing(engine: SharingEngine) -> None:
+    rig = Rig(engine)
+    rig.show(SCENE, 0.8)
+    rig.show(CLOTH, 8)
+    assert [action[2] for action in rig.actions()] == [None, "below"]
+
+
+def test_a_feed_and_a_model_that_leave_are_forgotten(engine: SharingEngine) -> None:
+    rig = Rig(engine, hold_s=5)
+    rig.show(SCENE, 4)
+    rig.show(CLOTH, 20)
+    scenes = rig.classifier._scenes
+    assert scenes._memories
+    assert scenes._earlier
+    rig.classifier.remove_feed("cam0")
+    assert (scenes._memories, scenes._earlier, scenes._running) == ({}, {}, {})
