@@ -1,0 +1,251 @@
+"""Measure how long the action `covered` lasts: `PYTHONPATH=tests python -m benchmarks.covered_camera FILM...`.
+
+Each film of a fixed camera is played, covered for ten seconds, and played again, once for each material, through ring,
+classifier and actions as a live stream is. Without a hold, the same predictions give the actions by the probability
+alone. The last two lines of the table are covers of one second, after which the action must end soon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from support.covers import MATERIALS, cover_frames
+from support.serving import serve_engines
+
+from engines.arrays import U8
+from engines.opening import open_engine
+from engines.protocol import SharingEngine
+from streamclf.builtin_models import find_bundle
+from streamclf.classifier.action_tracker import ActionTracker
+from streamclf.classifier.classifier import Classifier
+from streamclf.classifier.feed import Feed, bank_slots, ring_slots
+from streamclf.classifier.offline import file_chunks
+from streamclf.classifier.scene_check import scene_slots
+from streamclf.config.actions import ActionConfig, StreamActions
+from streamclf.config.classify import HeadSettings, StreamSettings
+from streamclf.events.drafts import Draft
+from streamclf.windows.ring import RingReader, RingWriter, create_ring
+from streamclf.windows.sampling import ChunkMeta
+
+LABEL: Final = "covered"
+COVERED_S: Final = 10.0
+AFTER_S: Final = 8.0
+MAX_FILM_S: Final = 120.0
+BRIEF_S: Final = 1.0
+"""A hand that wipes over the lens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of one covered film. Values are None if no action began, or if none ran at the removal.
+
+    `lasted`: the share of the time from the first action's start to the removal in which an action ran.
+    """
+
+    covered: float
+    lasted: float | None
+    ends_after_s: float | None
+    held_until_end: bool
+
+
+class Posted:
+    """Keep the drafts in place of the link."""
+
+    def __init__(self) -> None:
+        self.drafts: list[Draft] = []
+
+    def post_all(self, drafts: Sequence[Draft]) -> None:
+        """Record drafts."""
+        self.drafts += drafts
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """Return the bodies of one type of event."""
+        return [dict(draft.body) for draft in self.drafts if draft.type == kind]
+
+
+class Player:
+    """Play frames at the model's rate and size through ring, feed and classifier."""
+
+    def __init__(self, engine: SharingEngine, actions: StreamActions) -> None:
+        spec = self._spec = engine.spec
+        self.posted = Posted()
+        fd = create_ring(ring_slots(spec), spec.chunk_shape)
+        self._writer = RingWriter(fd)
+        self.feed = Feed(
+            stream="camera",
+            reader=RingReader(fd),
+            wake_fd=0,
+            spec=spec,
+            settings=StreamSettings(),
+            index=0,
+            heads={"": HeadSettings(actions=actions)},
+        )
+        os.close(fd)
+        serving = serve_engines({"": engine})
+        self.classifier = Classifier(serving, [self.feed], self.posted, scene_slot=bank_slots(spec))  # type: ignore[arg-type]
+        self._index = 0
+
+    def play(self, frames: U8) -> None:
+        """Play frames (F, H, W, 3)."""
+        t, chunk_ns = self._spec.frames_per_chunk, round(self._spec.chunk_s * 1e9)
+        for chunk in frames[: len(frames) // t * t].reshape(-1, t, *frames.shape[1:]):
+            start_ns = self._index * chunk_ns
+            self._writer.begin()[:] = chunk
+            self._writer.commit(
+                ChunkMeta(
+                    segment=1,
+                    index=self._index,
+                    start_pts_ns=start_ns,
+                    end_pts_ns=start_ns + chunk_ns,
+                    captured_ns=start_ns,
+                    frames=t,
+                    duplicates=0,
+                    corrupt=0,
+                )
+            )
+            self._index += 1
+            while self.classifier.step():
+                pass
+
+
+def spans(changes: Sequence[dict[str, Any]], end_s: float) -> list[tuple[float, float]]:
+    """Return (start, end) of the actions of `LABEL`; a start counts when it is reported."""
+    found: list[tuple[float, float]] = []
+    begun: float | None = None
+    for change in changes:
+        if change["label"] != LABEL:
+            continue
+        if change["phase"] == "start":
+            begun = change["at_s"]
+        elif change["phase"] == "end" and begun is not None:
+            found.append((begun, change["at_s"]))
+            begun = None
+    return found if begun is None else [*found, (begun, end_s)]
+
+
+def without_hold(predictions: Sequence[dict[str, Any]], actions: StreamActions) -> list[dict[str, Any]]:
+    """Return the changes that the same predictions give by the probability alone."""
+    tracker = ActionTracker.of(actions)
+    changes = []
+    for body in predictions:
+        window = body["window"]
+        changes += tracker.update(dict(body["top"]), window["start_s"], window["end_s"], window["segment"])
+    return [change.body() for change in changes]
+
+
+def judge(found: Sequence[tuple[float, float]], covered_s: tuple[float, float], end_s: float) -> Outcome:
+    """Compare the actions with the time in which the camera was covered."""
+    begin_s, until_s = covered_s
+    overlap = sum(max(0.0, min(b, until_s) - max(a, begin_s)) for a, b in found)
+    last = [b for a, b in found if a < until_s <= b]
+    first_s = min((a for a, b in found if begin_s <= a < until_s), default=None)
+    return Outcome(
+        covered=overlap / (until_s - begin_s),
+        lasted=None if first_s is None else overlap / (until_s - first_s),
+        ends_after_s=last[0] - until_s if last else None,
+        held_until_end=bool(last) and last[0] >= end_s,
+    )
+
+
+def read_frames(engine: SharingEngine, film: Path) -> U8:
+    """Return the frames (F, H, W, 3) of the beginning of a film; a short film runs to and fro."""
+    spec = engine.spec
+    with closing(file_chunks(spec, film)) as chunks:
+        found = np.concatenate([pixels for _, pixels in islice(chunks, int(MAX_FILM_S / spec.chunk_s))])
+    least = int((5 + COVERED_S + AFTER_S) * spec.fps) + 1
+    while len(found) < least:
+        found = np.concatenate([found, found[-2:0:-1]])
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the shares and seconds by material."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("films", nargs="+", type=Path)
+    parser.add_argument("--bundle", default="camera-events")
+    parser.add_argument("--repeats", type=int, default=2, help="films of each material and camera")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    bundle = find_bundle(options.bundle)
+    slots = bank_slots(bundle.spec) + scene_slots(bundle.spec)
+    engine = open_engine(bundle, precision="fp32", bank_slots=max(slots, 16), threads=1)
+    action = ActionConfig()
+    if (threshold := bundle.spec.thresholds.get(LABEL)) is not None:
+        action = action.with_threshold(threshold)
+    plain = StreamActions(labels={LABEL: action})
+    films = {film: read_frames(engine, film) for film in options.films}
+    rng = np.random.default_rng(options.seed)
+    print(f"{bundle.spec.id}: {len(films)} films, {options.repeats} times each, covered for {COVERED_S:g} s")
+    print(
+        "material | began | alone: share of the covered time | of that after the start | s to the end (most) "
+        "| held: share | after the start | s to the end (most) | never ended"
+    )
+    for material, seconds in [*((each, COVERED_S) for each in MATERIALS), ("black cap", BRIEF_S), ("hand", BRIEF_S)]:
+        rows = [
+            _play_covered(engine, frames, material, seconds, plain, rng)
+            for frames in films.values()
+            for _ in range(options.repeats)
+        ]
+        print(f"{material} {seconds:g} s | {_line(rows)}", flush=True)
+    for film, frames in films.items():
+        player = Player(engine, plain.with_hold([LABEL]))
+        player.play(frames)
+        end_s = len(frames) / bundle.spec.fps
+        bodies = player.posted.of("prediction")
+        running = [
+            sum(b - a for a, b in spans(changes, end_s))
+            for changes in (without_hold(bodies, plain), player.posted.of("action"))
+        ]
+        print(
+            f"{film.name}: {end_s:.0f} s uncovered; an action runs for {running[0]:.1f} s alone, "
+            f"{running[1]:.1f} s held"
+        )
+
+
+def _play_covered(
+    engine: SharingEngine, frames: U8, material: str, seconds: float, plain: StreamActions, rng: np.random.Generator
+) -> tuple[Outcome, Outcome]:
+    fps = engine.spec.fps
+    begin = int(rng.uniform(3, 5) * fps)
+    length = begin + int((seconds + AFTER_S) * fps)
+    first = int(rng.integers(0, len(frames) - length + 1))
+    stop = begin + int(seconds * fps)
+    film = cover_frames(
+        frames[first : first + length],
+        material,
+        begin,
+        stop,
+        rng,
+        ramp=int(rng.integers(1, 6)),
+        noise=float(rng.uniform(0.5, 4)),
+    )
+    player = Player(engine, plain.with_hold([LABEL]))
+    player.play(film)
+    end_s, covered_s = length / fps, (begin / fps, stop / fps)
+    alone = without_hold(player.posted.of("prediction"), plain)
+    return tuple(judge(spans(each, end_s), covered_s, end_s) for each in (alone, player.posted.of("action")))  # type: ignore[return-value]
+
+
+def _line(rows: Sequence[tuple[Outcome, Outcome]]) -> str:
+    begun = [row for row in rows if row[0].lasted is not None]
+    cells = [f"{len(begun)} of {len(rows)}"]
+    for kind in (0, 1):
+        lasted = [share for row in rows if (share := row[kind].lasted) is not None]
+        ends = [end_s for row in rows if (end_s := row[kind].ends_after_s) is not None]
+        cells.append(f"{np.mean([row[kind].covered for row in rows]):.0%}")
+        cells.append(f"{np.mean(lasted):.0%}" if lasted else "-")
+        cells.append(f"{np.mean(ends):.1f} ({max(ends):.1f})" if ends else "-")
+    cells.append(f"{sum(row[1].held_until_end for row in rows)}")
+    return " | ".join(cells)
+
+
+if __name__ == "__main__":
+    main()
