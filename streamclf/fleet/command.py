@@ -52,7 +52,7 @@ def run_up(path: Path, *, address: str | None, partial: bool, wait_s: float) -> 
                 file=sys.stderr,
             )
         del controller
-        return _wait_until_live(ray, wait_s)
+        return wait_until_live(ray, wait_s)
 
 
 def run_status(*, address: str | None, as_json: bool) -> int:
@@ -158,13 +158,16 @@ def _upload(ray: Any, folder: Path, model: str, files: Any) -> None:
     _call(ray, "finish_model")
 
 
-def _wait_until_live(ray: Any, wait_s: float) -> int:
-    """Wait until all placed streams are live; report those that are not."""
-    end_s = time.monotonic() + wait_s
+def wait_until_live(ray: Any, wait_s: float) -> int:
+    """Wait until all placed streams are live, and print how many are; report those that are not."""
+    end_s, shown = time.monotonic() + wait_s, ""
     while True:
         status = _call(ray, "status")
         placed = status["streams"] - len(status["unplaced"])
         is_live = status["live"] >= placed and None not in status["moving"].values()
+        if (progress := f"{status['live']} of {placed} streams are live") != shown:
+            shown = progress
+            print(progress, file=sys.stderr, flush=True)
         if is_live or time.monotonic() >= end_s:
             break
         time.sleep(0.5)
