@@ -39,7 +39,7 @@ from streamclf.sources import Source, open_source
 from streamclf.sources.decoding import EXACT, WantedDecoding, shrink_factor
 from streamclf.sources.image_file import decode_reduced
 from streamclf.sources.resize import Resize, render_bgr
-from training.builtin.camera_events import benchmark
+from training.builtin.camera_events import LABELS, benchmark
 from training.data.clip_lists import read_rows
 from training.data.decode import decode_clip
 from training.data.windows import validation_layout
@@ -182,8 +182,8 @@ def clips(target: EvaluationTarget, data: Path, split: str | None, kind: str, ev
     return price
 
 
-def camera_events(target: EvaluationTarget, spec: ModelSpec, data: Path, kind: str, excerpts: int) -> Price:
-    """Predict the windows of the held-out half of the benchmark of camera-events."""
+def camera_events(target: EvaluationTarget, spec: ModelSpec, data: Path, kind: str, excerpts: int, every: int) -> Price:
+    """Predict the windows of the held-out half of the benchmark of camera-events, or of every so many of its films."""
     price = Price()
     decoding = Decoding(price, (spec.height, spec.width), spec.resize, kind)
     windows: Callable[[Path, Any], Iterator[tuple[float, U8]]] = benchmark._windows
@@ -204,7 +204,7 @@ def camera_events(target: EvaluationTarget, spec: ModelSpec, data: Path, kind: s
         patch.object(benchmark, "_windows", windows_of_both),
         patch.object(benchmark, "EXCERPTS_PER_FILM", excerpts),
     ):
-        for case in benchmark.cases(fixed, spec):
+        for case in benchmark.cases(fixed[::every], spec, kinds=LABELS):
             exact, fast = (target.predictor.predict_proba(np.ascontiguousarray(part), rows) for part in case.frames)
             price.add(spec.labels.index(case.label), exact, fast)
     return price
@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="a list of clips; with --camera-events the folder of the benchmark")
     parser.add_argument("--split")
     parser.add_argument("--films", nargs="+", choices=("own", *ENCODERS, "images"), default=["own", "h264"])
-    parser.add_argument("--every", type=int, default=1, help="take every so many of the clips")
+    parser.add_argument("--every", type=int, default=1, help="take every so many of the clips or films")
     parser.add_argument("--camera-events", action="store_true", help="measure as the benchmark of camera-events")
     parser.add_argument("--excerpts", type=int, default=benchmark.EXCERPTS_PER_FILM, help="of each of its long films")
     args = parser.parse_args()
@@ -229,7 +229,7 @@ def main() -> None:
     for kind in args.films:
         if args.camera_events:
             spec = find_bundle(str(args.model)).spec
-            price = camera_events(target, spec, args.data, kind, args.excerpts)
+            price = camera_events(target, spec, args.data, kind, args.excerpts, args.every)
         else:
             price = clips(target, args.data, args.split, kind, args.every)
         print(price.row(f"{target.reader.name.split(' ')[0]}, {kind}", balanced=args.camera_events), flush=True)
