@@ -309,7 +309,10 @@ def import_hf(
 def export(
     run: Annotated[Path, typer.Argument(help="folder of a finished run")],
     output: Annotated[Path, typer.Option("-o", "--output", help="the bundle's folder")],
-    figures: Annotated[Path | None, typer.Option(help="JSON of camera-events-benchmark, for the model card")] = None,
+    figures: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSON of camera-events-benchmark, for the model card; may be given again for that of --live"),
+    ] = None,
     bias: Annotated[
         list[str] | None, typer.Option(metavar="LABEL=VALUE", help="add VALUE to the label's logit")
     ] = None,
@@ -318,7 +321,7 @@ def export(
     from training.export.bundle import export_run
 
     try:
-        bundle = export_run(run, output, figures=figures, biases=_biases(bias or []))
+        bundle = export_run(run, output, figures=figures or (), biases=_biases(bias or []))
     except TrainingError as error:
         _fail(error)
     print(printable(f"{bundle.spec.id}: {output}"))
@@ -355,9 +358,15 @@ def camera_events_benchmark(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="choose biases on the tuning half; the figures include them")
     ] = False,
+    is_live: Annotated[
+        bool, typer.Option("--live", help="measure actions instead: events, false starts, seconds to the event")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the built-in model on real film, undisturbed and with each disturbance. Takes minutes."""
+    if is_live:
+        _measure_live(bundle, data, precision, as_json=as_json)
+        return
     from engines.bundle import load_bundle
     from engines.errors import EngineError
     from engines.opening import open_engine
@@ -380,6 +389,24 @@ def camera_events_benchmark(
     print(as_text(result))
     if calibrate:
         print("biases: " + " ".join(f"--bias {label}={value:g}" for label, value in biases.items()))
+
+
+def _measure_live(bundle: Path, data: Path, precision: Precision, *, as_json: bool) -> None:
+    from engines.bundle import load_bundle
+    from engines.errors import EngineError
+    from engines.opening import open_engine
+    from streamclf.classifier.window_classifier import offline_bank_slots
+    from streamclf.errors import StreamclfError
+    from training.builtin.camera_events.benchmark import real_films
+    from training.evaluation.camera_events_live import camera_events_text, measure_camera_events
+
+    try:
+        loaded = load_bundle(bundle)
+        engine = open_engine(loaded, precision=precision, bank_slots=offline_bank_slots(loaded.spec, 16))
+        result = measure_camera_events(engine, real_films(data))
+    except (TrainingError, EngineError, StreamclfError) as error:
+        _fail(error)
+    print(json.dumps({"live": result}) if as_json else camera_events_text(result))
 
 
 @app.command("export-everyday")

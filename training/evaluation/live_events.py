@@ -28,12 +28,12 @@ class EventResult:
 
     `start_s`: when an action with its label started; None if none did. `wrong`: the labels of other actions that
     started meanwhile. `again`: further starts of its own label. `covered_s`: the time of the event in which an action
-    with its label ran. `lasted`: the action that started ran at least to the event's end.
+    with its label ran. `over_s`: how long its action ran beyond the event's end; None if it did not run at the end.
     """
 
     event: TrueEvent
     start_s: float | None = None
-    lasted: bool = False
+    over_s: float | None = None
     wrong: list[str] = field(default_factory=list)
     again: int = 0
     covered_s: float = 0.0
@@ -68,7 +68,8 @@ def compare_film(played: PlayedFilm, events: Sequence[TrueEvent], *, tolerance_s
         free = next((result for result in own if result.start_s is None), None)
         if free is not None:
             free.start_s = run.start_s
-            free.lasted = run.end_s >= free.event.end_s - _EPSILON_S
+            if run.start_s <= free.event.end_s <= run.end_s + _EPSILON_S:
+                free.over_s = run.end_s - free.event.end_s
         elif own:
             own[-1].again += 1
         else:

@@ -62,7 +62,7 @@ def _event_figures(events: Sequence[EventResult]) -> dict[str, Any]:
             ]
         ),
         "share_of_time": round(sum(event.covered_s for event in events) / total_s, 4) if events else None,
-        "lasted": sum(event.lasted for event in found),
+        "seconds_over": _times([event.over_s for event in found if event.over_s is not None]),
     }
 
 
@@ -106,10 +106,13 @@ def live_text(figures: dict[str, Any]) -> str:
             late = figures["seconds_after_end"]
             lines.append(f"  {'seconds after its end':<32}{_times_text(late)}, {late['events']} events")
         lines.append(f"  {'action runs, of the time':<32}{figures['share_of_time']:14.1%}")
-        lines.append(f"  {'action lasts until its end':<32}{figures['lasted']:6d}")
+        over = figures["seconds_over"]
+        lines.append(f"  {'action runs until its end':<32}{over['events']:6d}")
+        if over["events"]:
+            lines.append(f"  {'then on after its end, seconds':<32}{_times_text(over)}")
     lines.append("false starts")
-    lines.append(_rate_text("in all film", figures["false_starts"]))
-    lines.append(_rate_text("outside of events", figures["false_starts_outside_events"]))
+    lines.append(rate_text("in all film", figures["false_starts"]))
+    lines.append(rate_text("outside of events", figures["false_starts_outside_events"]))
     lines.append(_HEADER)
     lines += [_label_line(label, each) for label, each in figures["labels"].items()]
     return "\n".join(lines)
@@ -119,7 +122,8 @@ def _times_text(times: dict[str, Any]) -> str:
     return "     -" if times["p50"] is None else f"{times['p50']:6.1f} p50, {times['p90']:.1f} p90"
 
 
-def _rate_text(name: str, rate: dict[str, Any]) -> str:
+def rate_text(name: str, rate: dict[str, Any]) -> str:
+    """Format a rate of false starts as one line."""
     begin = f"  {name:<18}{rate['count']:6d} in {rate['hours']:.2f} h"
     if rate["per_day"] is None:
         return begin
@@ -132,7 +136,7 @@ def _rate_text(name: str, rate: dict[str, Any]) -> str:
 
 _HEADER = (
     f"{'label':<20}{'events':>7}{'right':>7}{'+wrong':>7}{'wrong':>7}{'none':>7}{'again':>7}{'p50 s':>7}{'p90 s':>7}"
-    f"{'of time':>9}{'lasts':>7}{'false':>7}"
+    f"{'of time':>9}{'to end':>7}{'false':>7}"
 )
 
 
@@ -142,4 +146,4 @@ def _label_line(label: str, f: dict[str, Any]) -> str:
     )
     times = "".join("      -" if f["seconds"][p] is None else f"{f['seconds'][p]:7.1f}" for p in ("p50", "p90"))
     share = "        -" if f["share_of_time"] is None else f"{f['share_of_time']:9.1%}"
-    return f"{printable(label):<20}{counts}{times}{share}{f['lasted']:7d}{f['false_starts']:7d}"
+    return f"{printable(label):<20}{counts}{times}{share}{f['seconds_over']['events']:7d}{f['false_starts']:7d}"

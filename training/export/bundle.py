@@ -31,11 +31,11 @@ CARDS = {"camera_events": camera_events_card}
 
 
 def export_run(
-    run: Path, path: Path, *, figures: Path | None = None, biases: Mapping[str, float] | None = None
+    run: Path, path: Path, *, figures: Sequence[Path] = (), biases: Mapping[str, float] | None = None
 ) -> Bundle:
     """Export the best weights of `run` to the bundle at `path`.
 
-    `figures`: the JSON of a benchmark on other data (camera-events has one), for the card and the spec. `biases`, by
+    `figures`: JSON of benchmarks on other data (camera-events has two), for the card and the spec. `biases`, by
     label, are added to the head's last bias; if there are none, those that the benchmark chose. Raises `RunError` for a
     label that the model does not have.
     """
@@ -43,10 +43,12 @@ def export_run(
     labels = run_labels(run, recipe)
     check_exportable(recipe, labels)
     torch.set_num_threads(recipe.threads)
-    if figures is not None and not recipe.data.has_benchmark:
-        raise RunError(f"--figures {figures}: only for camera-events; other cards contain the run's own figures")
-    benchmark = read_json(figures) if figures is not None else None
+    if figures and not recipe.data.has_benchmark:
+        raise RunError(f"--figures {figures[0]}: only for camera-events; other cards contain the run's own figures")
+    benchmark = {name: value for file in figures for name, value in read_json(file).items()} or None
     source = "" if biases else " They were chosen on the benchmark's tuning half alone."
+    if benchmark is not None and "held-out" not in benchmark:
+        raise RunError(f"--figures {figures[0]}: holds only the figures of --live; give those without --live, too")
     biases = biases_by_label(biases or (benchmark or {}).get("biases", {}), labels)
     calibration, metrics = "none.", _read_metrics(run)
     if biases:

@@ -85,4 +85,23 @@ def _real_film(benchmark: Mapping[str, Any], labels: Sequence[str]) -> list[str]
         f = benchmark[films]
         name = f"{films} half" if films in ("held-out", "tuning") else films
         lines.append(f"| {name} | {f['windows']:,} | {f['false_alarms']:.2%} | {f['balanced_accuracy']:.1%} |")
+    return [*lines, "", *(_live(benchmark["live"]) if "live" in benchmark else ())]
+
+
+def _live(live: Mapping[str, Any]) -> list[str]:
+    """Write the section with the figures of actions on film that was played as live."""
+    lines = [
+        "## Actions on live film",
+        "",
+        "| film | events | right, and no wrong one | median delay | false starts per camera and day |",
+        "|---|---|---|---|---|",
+    ]
+    for half in ("held-out", "tuning"):
+        events, false = live[half]["events"], live[half]["ordinary"]["false_starts"]
+        delay = "-" if events["seconds"]["p50"] is None else f"{events['seconds']['p50']:.1f} s"
+        lines.append(
+            f"| {half} half | {events['events']} | {events['right'] / max(1, events['events']):.1%} | {delay} | "
+            f"{false['per_day']:.1f}, of {false['hours']:.2f} h (95 % interval: at most "
+            f"{false['per_day_interval'][1]:.1f}) |"
+        )
     return [*lines, ""]

@@ -65,8 +65,9 @@ def test_the_share_of_time_counts_each_run_within_the_event() -> None:
     result = compare([("circle", 9.0, 11.0), ("circle", 12.0, 13.0), ("star", 13.0, 14.0)], CIRCLE)
     (event,) = result.events
     assert event.covered_s == pytest.approx(2.0)
-    assert not event.lasted
-    assert compare([("circle", 11.0, 14.0)], CIRCLE).events[0].lasted
+    assert event.over_s is None
+    assert compare([("circle", 11.0, 14.5)], CIRCLE).events[0].over_s == 0.5
+    assert compare([("circle", 14.5, 15.0)], CIRCLE).events[0].over_s is None
 
 
 def test_the_time_outside_of_events_counts_overlapping_events_once() -> None:
@@ -89,7 +90,7 @@ def test_figures_add_up_over_films_and_labels() -> None:
     assert figures["seconds"] == {"events": 2, "p50": 3.5, "p90": pytest.approx(4.7)}
     assert figures["seconds_after_end"] == {"events": 1, "p50": 1.0, "p90": 1.0}
     assert figures["share_of_time"] == pytest.approx(2 / 16)
-    assert figures["lasted"] == 2
+    assert figures["seconds_over"] == {"events": 1, "p50": 1.0, "p90": 1.0}
     assert figures["false_starts"] == {
         "count": 3,
         "hours": pytest.approx(240 / 3600, abs=1e-4),

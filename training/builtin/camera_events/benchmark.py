@@ -164,7 +164,7 @@ def _tampered(
 ) -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tampered.mkv"
-        _write(path, tampered.excerpt, crf)
+        write_excerpt(path, tampered.excerpt, crf)
         for start_s, frames in _windows(path, spec):
             if tampered.rule(start_s, start_s + spec.window_s):
                 yield _case(film, kind, strength, tampered.detail, start_s, frames)
@@ -194,7 +194,7 @@ def _excerpts(path: Path) -> Iterator[Excerpt]:
             yield Excerpt(frames=stacked, times_s=np.array([t - part[0][0] for t, _ in part]))
 
 
-def _write(path: Path, excerpt: Excerpt, crf: int) -> None:
+def write_excerpt(path: Path, excerpt: Excerpt, crf: int) -> None:
     """Write H.264 with the excerpt's own times."""
     height, width = (size // 2 * 2 for size in excerpt.frames.shape[1:3])
     with av.open(str(path), "w") as out:
