@@ -395,14 +395,14 @@ def _measure_live(bundle: Path, data: Path, precision: Precision, *, as_json: bo
     from engines.bundle import load_bundle
     from engines.errors import EngineError
     from engines.opening import open_engine
-    from streamclf.classifier.window_classifier import offline_bank_slots
     from streamclf.errors import StreamclfError
     from training.builtin.camera_events.benchmark import real_films
     from training.evaluation.camera_events_live import camera_events_text, measure_camera_events
+    from training.evaluation.live import live_bank_slots
 
     try:
         loaded = load_bundle(bundle)
-        engine = open_engine(loaded, precision=precision, bank_slots=offline_bank_slots(loaded.spec, 16))
+        engine = open_engine(loaded, precision=precision, bank_slots=live_bank_slots(loaded.spec, 16))
         result = measure_camera_events(engine, real_films(data))
     except (TrainingError, EngineError, StreamclfError) as error:
         _fail(error)

@@ -202,8 +202,9 @@ class Classifier:
         """Begin to classify the windows of the batch with each model; finish where the engine computes at once."""
         due = [fresh for pending in batch if (fresh := self._drop_if_stale(pending, encoded_s))]
         with self._stages("head", 0):
+            newest = {pending.feed: pending.window for pending in due if pending.window is not None}
             self._scenes.update(
-                self.group, due, lambda feed, model: self._publisher.tracker(self._by_name[feed], model)
+                self.group, newest, lambda feed, model: self._publisher.tracker(self._by_name[feed], model)
             )
         self._shedder.record_comparison(self._clock() - encoded_s)
         for model in self.group:

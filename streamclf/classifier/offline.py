@@ -21,6 +21,7 @@ from streamclf.errors import SourceError
 from streamclf.sources import Source, open_source
 from streamclf.sources.array import ArraySource
 from streamclf.sources.decoding import Decoding, film_decoding, mode_for_models
+from streamclf.windows.assembler import Window
 from streamclf.windows.chunks import FrameHook, read_chunks
 from streamclf.windows.sampling import ChunkMeta
 
@@ -137,7 +138,7 @@ def iter_file_windows(
     """
     has_window = False
     with open_film(path, [engine.spec], decode, area) as source:
-        for window in iter_full_windows(engine, source, hop, on_frame, area):
+        for _, window in iter_full_windows(engine, source, hop, on_frame, area):
             has_window = True
             yield window
         warning = source.warning
@@ -172,7 +173,7 @@ def iter_array_windows(engine: Engine, source: ArraySource, *, hop: int = 1) -> 
     """
     clip = ShortClip(engine.spec)
     source.on_frame = clip.push
-    for window in iter_full_windows(engine, source, hop):
+    for _, window in iter_full_windows(engine, source, hop):
         source.on_frame = None
         yield window
     if source.on_frame is not None:
@@ -181,12 +182,15 @@ def iter_array_windows(engine: Engine, source: ArraySource, *, hop: int = 1) -> 
 
 def iter_full_windows(
     engine: Engine, source: Source, hop: int = 1, on_frame: FrameHook | None = None, area: PictureArea = WHOLE
-) -> Iterator[WindowResult]:
-    """Yield the windows of a source, as the live service has them; a clip shorter than a window has none."""
+) -> Iterator[tuple[Window, WindowResult]]:
+    """Yield the windows of a source, as the live service has them; a clip shorter than a window has none.
+
+    The bank slots of a window keep their features until the next one is asked for.
+    """
     classifier = WindowClassifier(engine, hop)
     with closing(_chunks(engine.spec, source, on_frame, area)) as chunks:
         while batch := list(islice(chunks, engine.max_batch)):
-            yield from classifier.classify(batch)
+            yield from classifier.classify_windows(batch)
 
 
 def _chunks(

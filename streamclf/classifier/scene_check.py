@@ -7,7 +7,7 @@ recognises that it came. So a model needs no other output, and no threshold of i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -15,10 +15,10 @@ import numpy as np
 
 from engines.arrays import F32, I32
 from engines.bundle import ModelSpec
-from streamclf.classifier.pending_chunk import PendingChunk
 from streamclf.classifier.prediction import media_s
 from streamclf.classifier.scene_hold import LOST
 from streamclf.classifier.scene_memory import SCENES, SceneMemory
+from streamclf.windows.assembler import Window
 
 if TYPE_CHECKING:
     from engines.group import EngineGroup
@@ -96,20 +96,16 @@ class SceneCheck:
         comparison = self._running.get((feed, model))
         return None if comparison is None else comparison.lost
 
-    def update(self, group: EngineGroup, due: Sequence[PendingChunk], tracker_of: FindTracker) -> None:
-        """Remember and compare the feeds whose windows are `due`; of each feed, the newest window."""
+    def update(self, group: EngineGroup, newest: Mapping[str, Window], tracker_of: FindTracker) -> None:
+        """Remember and compare the `newest` window of each feed whose windows are due."""
         if self._first_slot is None:
             return
-        for feed, pending in {pending.feed: pending for pending in due}.items():
+        for feed, window in newest.items():
             trackers = {model: tracker for model in group if (tracker := tracker_of(feed, model)) and tracker.can_hold}
             if trackers:
-                self._update_feed(group, feed, pending, trackers)
+                self._update_feed(group, feed, window, trackers)
 
-    def _update_feed(
-        self, group: EngineGroup, feed: str, pending: PendingChunk, trackers: dict[str, ActionTracker]
-    ) -> None:
-        window = pending.window
-        assert window is not None  # only windows are due
+    def _update_feed(self, group: EngineGroup, feed: str, window: Window, trackers: dict[str, ActionTracker]) -> None:
         memory = self._memories.setdefault(feed, SceneMemory())
         at_s = media_s(window.end_pts_ns)
         if memory.is_due(at_s) and all(tracker.shows_scene for tracker in trackers.values()):

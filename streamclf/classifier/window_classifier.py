@@ -71,6 +71,11 @@ class WindowClassifier:
         windows = self._encode(batch)
         yield from self._heads[0].of(windows)
 
+    def classify_windows(self, batch: Sequence[tuple[ChunkMeta, U8]]) -> Iterator[tuple[Window, WindowResult]]:
+        """Do as `classify`, and yield each window, too. Its bank slots keep their features until the next batch."""
+        windows = self._encode(batch)
+        yield from zip(windows, self._heads[0].of(windows), strict=True)
+
     def classify_with_all(self, batch: Sequence[tuple[ChunkMeta, U8]]) -> list[list[WindowResult]]:
         """Encode a batch of chunks, and return the windows that end in it, for each head."""
         windows = self._encode(batch)

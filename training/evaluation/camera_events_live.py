@@ -27,7 +27,7 @@ def measure_camera_events(
 ) -> dict[str, Any]:
     """Return the figures of each half, and of both: of films with one event each, and of film without events.
 
-    The engine's bank needs `offline_bank_slots`. Raises `DataError` if a film cannot be read.
+    The engine's bank needs `live_bank_slots`. Raises `DataError` if a film cannot be read.
     """
     actions = actions or default_actions(engine.spec)
     events, ordinary = ({half: list[FilmResult]() for half in HALVES} for _ in range(2))

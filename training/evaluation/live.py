@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from engines.bundle import Bundle, ModelSpec
-from engines.protocol import Engine
+from engines.group import EngineGroup
+from engines.protocol import Engine, SharingEngine
 from streamclf.builtin_models import BUNDLES, builtin_models
 from streamclf.classifier.action_tracker import ActionChange, ActionTracker
 from streamclf.classifier.offline import iter_full_windows, open_film
-from streamclf.classifier.window_classifier import WindowResult
+from streamclf.classifier.scene_check import SceneCheck, scene_slots
+from streamclf.classifier.window_classifier import WindowResult, offline_bank_slots
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.config.service import ServiceConfig, load_config
 from streamclf.config.views import UNNAMED, actions_of_model
@@ -54,7 +56,7 @@ class PlayedFilm:
 def play_film(
     engine: Engine, path: Path, actions: StreamActions, *, hop: int = 1, on_frame: FrameHook | None = None
 ) -> PlayedFilm:
-    """Play a film file. The engine's bank needs `offline_bank_slots`. Raises `DataError` if it cannot be read."""
+    """Play a film file. The engine's bank needs `live_bank_slots`. Raises `DataError` if it cannot be read."""
     try:
         with open_film(path, [engine.spec], "auto") as source:
             return play_source(engine, source, actions, hop=hop, on_frame=on_frame)
@@ -65,52 +67,79 @@ def play_film(
 def play_source(
     engine: Engine, source: Source, actions: StreamActions, *, hop: int = 1, on_frame: FrameHook | None = None
 ) -> PlayedFilm:
-    """Play the frames of a source to its end. Raises the errors of the source."""
-    windows = iter_full_windows(engine, source, hop, on_frame)
-    runs, first_s, last_s, watched_s = _play(windows, engine.spec, actions, hop)
-    return PlayedFilm(runs=runs, first_s=first_s, last_s=last_s, watched_s=watched_s, warning=source.warning)
+    """Play the frames of a source to its end. Raises the errors of the source.
+
+    As in the service, an action that hides the scene is held until the scene is back, if the bank has
+    `live_bank_slots`.
+    """
+    spec, player = engine.spec, _Player(engine.spec, actions, hop)
+    has_slots = engine.bank_slots >= live_bank_slots(spec, engine.max_batch)
+    scenes = SceneCheck(spec, offline_bank_slots(spec, engine.max_batch) if has_slots else None)
+    group = EngineGroup(UNNAMED, cast("SharingEngine", engine))  # it shares nothing: it has only this model
+    for window, result in iter_full_windows(engine, source, hop, on_frame):
+        scenes.update(group, {UNNAMED: window}, lambda feed, model: player.tracker)
+        player.add(result, scenes.lost(UNNAMED, UNNAMED))
+    return player.finish(source.warning)
 
 
 def play_windows(
     windows: Iterable[WindowResult], spec: ModelSpec, actions: StreamActions, *, hop: int = 1
 ) -> PlayedFilm:
-    """Play windows that are classified already, in order, as other actions may be tried on the same predictions."""
-    runs, first_s, last_s, watched_s = _play(windows, spec, actions, hop)
-    return PlayedFilm(runs=runs, first_s=first_s, last_s=last_s, watched_s=watched_s)
+    """Play windows that are classified already, in order, as other actions may be tried on the same predictions.
 
-
-def _play(
-    windows: Iterable[WindowResult], spec: ModelSpec, actions: StreamActions, hop: int
-) -> tuple[tuple[ActionRun, ...], float, float, float]:
-    tracker, runs, running = ActionTracker.of(actions), list[ActionRun](), dict[str, float]()
-    count, first_s, last_s = 0, 0.0, 0.0
-    for change in _changes(tracker, windows, spec):
-        if isinstance(change, WindowResult):
-            first_s = first_s if count else change.end_s
-            count, last_s = count + 1, change.end_s
-        elif change.phase == "start":
-            running[change.label] = change.at_s
-        elif change.phase == "end":
-            runs.append(ActionRun(label=change.label, start_s=running.pop(change.label), end_s=change.at_s))
-    runs.sort(key=lambda run: (run.start_s, run.label))
-    return tuple(runs), first_s, last_s, count * hop * spec.chunk_s
-
-
-def _changes(
-    tracker: ActionTracker, windows: Iterable[WindowResult], spec: ModelSpec
-) -> Iterator[WindowResult | ActionChange]:
-    """Yield each window and then the changes of actions that follow from it, at last the ends of running actions."""
+    No action is held, because that needs the windows' features.
+    """
+    player = _Player(spec, actions, hop)
     for window in windows:
-        yield window
-        by_label = dict(zip(spec.labels, window.probabilities.tolist(), strict=True))
-        yield from tracker.update(by_label, round(window.start_s, 6), round(window.end_s, 6), window.segment)
-    yield from tracker.close("stopped")
+        player.add(window)
+    return player.finish()
+
+
+def live_bank_slots(spec: ModelSpec, max_batch: int) -> int:
+    """Return the bank slots that `play_source` needs."""
+    return offline_bank_slots(spec, max_batch) + scene_slots(spec)
+
+
+class _Player:
+    """Follow the actions through the windows of one film."""
+
+    def __init__(self, spec: ModelSpec, actions: StreamActions, hop: int) -> None:
+        self.tracker = ActionTracker.of(actions)
+        self._labels, self._hop_s = spec.labels, hop * spec.chunk_s
+        self._running: dict[str, float] = {}
+        self._runs: list[ActionRun] = []
+        self._count, self._first_s, self._last_s = 0, 0.0, 0.0
+
+    def add(self, window: WindowResult, scene_lost: float | None = None) -> None:
+        by_label = dict(zip(self._labels, window.probabilities.tolist(), strict=True))
+        start_s, end_s = round(window.start_s, 6), round(window.end_s, 6)  # as events have them
+        self._record(self.tracker.update(by_label, start_s, end_s, window.segment, scene_lost=scene_lost))
+        self._first_s = self._first_s if self._count else end_s
+        self._count, self._last_s = self._count + 1, end_s
+
+    def finish(self, warning: str | None = None) -> PlayedFilm:
+        self._record(self.tracker.close("stopped"))
+        return PlayedFilm(
+            runs=tuple(sorted(self._runs, key=lambda run: (run.start_s, run.label))),
+            first_s=self._first_s,
+            last_s=self._last_s,
+            watched_s=self._count * self._hop_s,
+            warning=warning,
+        )
+
+    def _record(self, changes: Sequence[ActionChange]) -> None:
+        for change in changes:
+            if change.phase == "start":
+                self._running[change.label] = change.at_s
+            elif change.phase == "end":
+                start_s = self._running.pop(change.label)
+                self._runs.append(ActionRun(label=change.label, start_s=start_s, end_s=change.at_s))
 
 
 def default_actions(spec: ModelSpec) -> StreamActions:
     """Return an action with the defaults for each label that is not `EVENTLESS`, with the bundle's thresholds."""
     labels = {label: ActionConfig() for label in spec.labels if label not in EVENTLESS}
-    return StreamActions(labels=labels).with_thresholds(spec.thresholds)
+    return StreamActions(labels=labels).with_thresholds(spec.thresholds).with_hold(spec.hides_scene)
 
 
 def configured_actions(path: Path, bundle: Bundle, stream: str | None = None) -> tuple[StreamActions, int]:
@@ -141,9 +170,10 @@ def configured_actions(path: Path, bundle: Bundle, stream: str | None = None) ->
             "--actions out"
         )
     try:
-        return given.model_copy(update={"labels": labels}).with_thresholds(bundle.spec.thresholds), hop
+        actions = given.model_copy(update={"labels": labels}).with_thresholds(bundle.spec.thresholds)
     except ValueError as error:
         raise RecipeError(f"--actions {path}: actions.{error}") from None
+    return actions.with_hold(bundle.spec.hides_scene), hop
 
 
 def _model_name(config: ServiceConfig, bundle: Bundle) -> str:

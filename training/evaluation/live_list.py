@@ -13,7 +13,6 @@ from engines.errors import EngineError
 from engines.opening import open_engine
 from engines.printable import path_text, printable
 from streamclf.builtin_models import find_bundle
-from streamclf.classifier.window_classifier import offline_bank_slots
 from streamclf.commands.film_loop import file_sizes
 from streamclf.commands.film_progress import FilmProgress
 from streamclf.config.actions import StreamActions
@@ -23,7 +22,7 @@ from training.data.csv_columns import plain_name
 from training.data.csv_lists import read_records
 from training.data.file_names import as_label, listed_path, unreadable_reason
 from training.errors import DataError, RecipeError, RunError
-from training.evaluation.live import PlayedFilm, configured_actions, default_actions, play_film
+from training.evaluation.live import PlayedFilm, configured_actions, default_actions, live_bank_slots, play_film
 from training.evaluation.live_events import TOLERANCE_S, TrueEvent, compare_film
 from training.evaluation.live_figures import live_figures
 
@@ -63,7 +62,7 @@ def measure_list(
             backend=backend,
             precision=precision,
             max_batch=MAX_BATCH,
-            bank_slots=offline_bank_slots(bundle.spec, MAX_BATCH),
+            bank_slots=live_bank_slots(bundle.spec, MAX_BATCH),
         )
     except StreamclfError as error:
         raise RecipeError(str(error)) from error

@@ -10,9 +10,9 @@ from support.bundles import make_brightness_bundle
 from support.labelled import write_film
 
 from engines.opening import open_engine
-from streamclf.classifier.window_classifier import offline_bank_slots
 from training.builtin.camera_events.benchmark import RealFilm
 from training.evaluation.camera_events_live import camera_events_text, measure_camera_events
+from training.evaluation.live import live_bank_slots
 
 
 def test_events_and_false_starts_of_both_halves(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_events_and_false_starts_of_both_halves(tmp_path: Path) -> None:
     for name, half, grey in (("dark.mp4", "held-out", 30), ("bright.mp4", "tuning", 230)):
         write_film(tmp_path / name, np.full((30, 48, 64, 3), grey, np.uint8))
         films.append(RealFilm(path=tmp_path / name, source="clips", half=half))
-    engine = open_engine(bundle, precision="fp32", bank_slots=offline_bank_slots(bundle.spec, 16))
+    engine = open_engine(bundle, precision="fp32", bank_slots=live_bank_slots(bundle.spec, 16))
     result = measure_camera_events(engine, films, each=1)
     engine.close()
     assert [result[half]["events"]["events"] for half in ("held-out", "tuning", "all")] == [6, 6, 12]

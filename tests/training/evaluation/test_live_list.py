@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.bundles import make_brightness_bundle
+from support.bundles import make_brightness_bundle, make_change_bundle
 from support.labelled import write_film
 from typer.testing import CliRunner
 
@@ -133,6 +133,17 @@ def test_a_gap_ends_an_action_and_time_with_predictions_excludes_it(folder: Path
     played = play_windows(windows, spec, actions)
     assert [(round(run.start_s, 3), round(run.end_s, 3)) for run in played.runs] == [(1.6, 2.8), (30.6, 31.8)]
     assert (played.first_s, played.last_s, played.watched_s) == (1.0, 31.8, pytest.approx(4.0))
+
+
+def test_an_action_that_hides_the_scene_is_held_as_in_the_service(tmp_path: Path) -> None:
+    make_change_bundle(tmp_path / "bundle", hides_scene=("covered",))  # recognises only that a cover comes or goes
+    grey = np.repeat([60, 180, 60], [60, 60, 40]).astype(np.uint8)
+    write_film(tmp_path / "film.mp4", np.broadcast_to(grey[:, None, None, None], (160, 32, 32, 3)).copy())
+    config = tmp_path / "service.yaml"
+    config.write_text("model: bundle\nstreams: {a: {url: a.mp4}}\nactions: {covered: {min_s: 0.2, smooth_s: 0}}\n")
+    figures = measure_list(str(tmp_path / "bundle"), films_of(tmp_path, "film.mp4,covered,6,12\n"), config=config)
+    assert (figures["right"], figures["seconds_over"]["events"]) == (1, 1)
+    assert figures["share_of_time"] > 0.8
 
 
 def test_labels_that_mean_nothing_have_no_action_by_default(folder: Path) -> None:
