@@ -2,14 +2,14 @@
 
 Each film of a fixed camera is played, covered for ten seconds, and played again, once for each material, through ring,
 classifier and actions as a live stream is. Without a hold, the same predictions give the actions by the probability
-alone. The last two lines of the table are covers of one second, after which the action must end soon.
+alone. The other films show what a hold costs: a hand that wipes over the lens, and changes of the scene for good.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -39,8 +39,9 @@ LABEL: Final = "covered"
 COVERED_S: Final = 10.0
 AFTER_S: Final = 8.0
 MAX_FILM_S: Final = 120.0
-BRIEF_S: Final = 1.0
-"""A hand that wipes over the lens."""
+BEFORE_S: Final = 4.0
+CHANGED_S: Final = 15.0
+"""Film before and after a change that is no lasting cover."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,54 +189,88 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "material | began | alone: share of the covered time | of that after the start | s to the end (most) "
         "| held: share | after the start | s to the end (most) | never ended"
     )
-    for material, seconds in [*((each, COVERED_S) for each in MATERIALS), ("black cap", BRIEF_S), ("hand", BRIEF_S)]:
+    for material in MATERIALS:
         rows = [
-            _play_covered(engine, frames, material, seconds, plain, rng)
+            _judge_cover(engine, frames, material, plain, rng)
             for frames in films.values()
             for _ in range(options.repeats)
         ]
-        print(f"{material} {seconds:g} s | {_line(rows)}", flush=True)
-    for film, frames in films.items():
-        player = Player(engine, plain.with_hold([LABEL]))
-        player.play(frames)
-        end_s = len(frames) / bundle.spec.fps
-        bodies = player.posted.of("prediction")
-        running = [
-            sum(b - a for a, b in spans(changes, end_s))
-            for changes in (without_hold(bodies, plain), player.posted.of("action"))
-        ]
-        print(
-            f"{film.name}: {end_s:.0f} s uncovered; an action runs for {running[0]:.1f} s alone, "
-            f"{running[1]:.1f} s held"
-        )
+        print(f"{material} | {_line(rows)}", flush=True)
+    every = list(films.values())
+    for name, change in _changes(int(engine.spec.fps)).items():
+        found = []
+        for number, frames in enumerate(every):
+            for _ in range(options.repeats):
+                film = _part(frames, int((BEFORE_S + CHANGED_S) * engine.spec.fps), rng)
+                found.append(_play(engine, change(film, every[(number + 1) % len(every)], rng), plain))
+        print(f"{name}: {_seconds(found)}", flush=True)
+    for film_path, frames in films.items():
+        seconds = len(frames) / engine.spec.fps
+        print(f"{film_path.name}, {seconds:.0f} s uncovered: {_seconds([_play(engine, frames, plain)])}", flush=True)
 
 
-def _play_covered(
-    engine: SharingEngine, frames: U8, material: str, seconds: float, plain: StreamActions, rng: np.random.Generator
-) -> tuple[Outcome, Outcome]:
-    fps = engine.spec.fps
-    begin = int(rng.uniform(3, 5) * fps)
-    length = begin + int((seconds + AFTER_S) * fps)
-    first = int(rng.integers(0, len(frames) - length + 1))
-    stop = begin + int(seconds * fps)
-    film = cover_frames(
-        frames[first : first + length],
-        material,
-        begin,
-        stop,
-        rng,
-        ramp=int(rng.integers(1, 6)),
-        noise=float(rng.uniform(0.5, 4)),
-    )
+def _play(engine: SharingEngine, film: U8, plain: StreamActions) -> tuple[list[tuple[float, float]], ...]:
+    """Play a film, and return the actions by the probability alone, and with a hold."""
     player = Player(engine, plain.with_hold([LABEL]))
     player.play(film)
-    end_s, covered_s = length / fps, (begin / fps, stop / fps)
+    end_s = len(film) / engine.spec.fps
     alone = without_hold(player.posted.of("prediction"), plain)
-    return tuple(judge(spans(each, end_s), covered_s, end_s) for each in (alone, player.posted.of("action")))  # type: ignore[return-value]
+    return spans(alone, end_s), spans(player.posted.of("action"), end_s)
 
 
-def _line(rows: Sequence[tuple[Outcome, Outcome]]) -> str:
-    begun = [row for row in rows if row[0].lasted is not None]
+def _part(frames: U8, length: int, rng: np.random.Generator) -> U8:
+    first = int(rng.integers(0, len(frames) - length + 1))
+    return frames[first : first + length]
+
+
+def _judge_cover(
+    engine: SharingEngine, frames: U8, material: str, plain: StreamActions, rng: np.random.Generator
+) -> tuple[Outcome, ...]:
+    fps = engine.spec.fps
+    begin = int(rng.uniform(3, 5) * fps)
+    stop = begin + int(COVERED_S * fps)
+    film = _part(frames, stop + int(AFTER_S * fps), rng)
+    ramp, noise = int(rng.integers(1, 6)), float(rng.uniform(0.5, 4))
+    film = cover_frames(film, material, begin, stop, rng, ramp=ramp, noise=noise)
+    covered_s = begin / fps, stop / fps
+    return tuple(judge(found, covered_s, len(film) / fps) for found in _play(engine, film, plain))
+
+
+def _changes(fps: int) -> dict[str, Callable[[U8, U8, np.random.Generator], U8]]:
+    """Return, by name, functions that change a film after `BEFORE_S`; their second argument is another film."""
+    begin = int(BEFORE_S * fps)
+
+    def wipe(seconds: float) -> Callable[[U8, U8, np.random.Generator], U8]:
+        return lambda film, _, rng: cover_frames(film, "hand", begin, begin + int(seconds * fps), rng)
+
+    def lamp(factor: float) -> Callable[[U8, U8, np.random.Generator], U8]:
+        return lambda film, _, __: np.concatenate(
+            [film[:begin], np.clip(film[begin:] * factor, 0, 255).astype(np.uint8)]
+        )
+
+    return {
+        "hand for 1 s": wipe(1),
+        "hand for 2 s": wipe(2),
+        "lamp off": lamp(0.35),
+        "lamp on": lamp(1.6),
+        "cut to another film": lambda film, other, _: np.concatenate([film[:begin], other[: len(film) - begin]]),
+    }
+
+
+def _seconds(found: Sequence[tuple[list[tuple[float, float]], ...]]) -> str:
+    begun = [[sum(b - a for a, b in each) for each in kinds] for kinds in found if kinds[1]]
+    if not begun:
+        return f"no action in {len(found)} films"
+    alone_s, held_s = np.mean(begun, axis=0)
+    longest_s = max(row[1] for row in begun)
+    return (
+        f"an action begins in {len(begun)} of {len(found)} films; it runs for {alone_s:.1f} s alone, "
+        f"{held_s:.1f} s held ({longest_s:.1f} s at most)"
+    )
+
+
+def _line(rows: Sequence[tuple[Outcome, ...]]) -> str:
+    begun = [row for row in rows if row[1].lasted is not None]
     cells = [f"{len(begun)} of {len(rows)}"]
     for kind in (0, 1):
         lasted = [share for row in rows if (share := row[kind].lasted) is not None]
