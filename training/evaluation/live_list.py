@@ -108,6 +108,10 @@ def read_films(path: Path, bundle: Bundle, actions: StreamActions) -> dict[Path,
             raise DataError(f"{where}: no path; give the film of the event")
         events = films.setdefault(path.parent / listed_path(path.parent, name), [])
         if label or any(times):
+            if not label:
+                raise DataError(
+                    f"{where}: no label; give the event's, or leave {COLUMNS[2]} and {COLUMNS[3]} empty, too"
+                )
             start_s, end_s = _times(where, times)
             events.append(TrueEvent(label=_label(where, label, bundle, actions), start_s=start_s, end_s=end_s))
     faults = [f"{path_text(film)}: {reason}" for film in films if (reason := unreadable_reason(film))]
@@ -121,8 +125,8 @@ def _label(where: str, given: str, bundle: Bundle, actions: StreamActions) -> st
     name = as_label(given)
     label = bundle.spec.find_label(name) or name
     if label not in actions.labels:
-        unknown = describe_unknown("action for", printable(name), list(actions.labels), "the model")
-        raise DataError(f"{where}: label={printable(name)!r}: {unknown}; correct the label, or give --actions with it")
+        unknown = describe_unknown("action", printable(name), list(actions.labels), "the service")
+        raise DataError(f"{where}: {unknown}; correct the label, or configure an action for it with --actions")
     return label
 
 
