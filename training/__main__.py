@@ -409,6 +409,25 @@ def _measure_live(bundle: Path, data: Path, precision: Precision, *, as_json: bo
     print(json.dumps({"live": result}) if as_json else camera_events_text(result))
 
 
+@app.command("gesture-films")
+def gesture_films(
+    clips: Annotated[Path, typer.Argument(help="CSV list of clips of gestures: path,label,split")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder for the films and their list, films.csv")],
+    split: Annotated[str, typer.Option(help="the split whose shapes are shown")] = "val",
+    around: Annotated[
+        Path | None, typer.Option(help="CSV list of ordinary films, to cut to before and after shapes")
+    ] = None,
+) -> None:
+    """Write films of held-out gestures as a stream shows them, for `python -m training live`."""
+    from training.builtin.gestures.films import write_films
+
+    try:
+        written = write_films(clips, output, split=split, around=around)
+    except TrainingError as error:
+        _fail(error)
+    print(printable(str(written)))
+
+
 @app.command("export-everyday")
 def export_everyday(
     weights: Annotated[Path, typer.Argument(help=".safetensors of timm's mobilenetv2_100 with 1001 classes")],

@@ -12,6 +12,7 @@ from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.sources import Resize
 from training.builtin.camera_events.data import CameraEventsData
 from training.builtin.gestures.data import SyntheticGesturesData
+from training.builtin.gestures.stream_data import GestureStreamsData
 from training.data.base import DataSection
 from training.data.clips import ConcatenatedClips
 from training.data.dataset import ClipDataSet
@@ -113,5 +114,6 @@ class MixedData(DataSection):
 
 
 DataRecipe = Annotated[
-    CameraEventsData | ClipsData | VolumesData | SyntheticGesturesData | MixedData, Field(discriminator="kind")
+    CameraEventsData | ClipsData | VolumesData | SyntheticGesturesData | GestureStreamsData | MixedData,
+    Field(discriminator="kind"),
 ]

@@ -225,6 +225,11 @@ class Recipe(Section):
         data.check_shape(self.shape)
         if data.required_model is not None and self.model.kind != data.required_model:
             raise ValueError(f"model.kind={self.model.kind}: data.kind: {data.kind} needs {data.required_model}")
+        if data.trains_head_only and (not self.frozen or self.windows.views):
+            raise ValueError(
+                f"data.kind: {data.kind} trains a head alone; set optimiser.frozen_steps={self.optimiser.steps} (all "
+                "steps) and windows.views: 0"
+            )
         if data.cuts_windows:
             for key in ("windows", "augment"):
                 if getattr(self, key) != type(self).model_fields[key].default:

@@ -94,7 +94,7 @@ def test_openvino_lowers_each_graph_separately() -> None:
     bundle: Bundle = load_bundle(BUNDLES / "gestures")
     found = explain_by_graph(bundle, "openvino", "bf16")
     assert len({item.max_dp for item in found.reports.values()}) == 3
-    fp32 = EngineOptions(precision="fp32", max_batch=16, bank_slots=16, threads=0)
+    fp32 = EngineOptions(precision="fp32", max_batch=16, bank_slots=bundle.spec.chunks, threads=0)
     exact = open_unverified(bundle, "openvino", fp32)
     assert check_parity(exact, bundle.golden()).max_dp < min(item.max_dp for item in found.reports.values())
     exact.close()

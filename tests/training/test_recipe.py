@@ -33,10 +33,11 @@ def test_override_changes_its_key() -> None:
 
 
 def test_override_changes_an_item_of_a_list() -> None:
-    recipe = load_recipe(ROOT / "configs/train/gestures.yaml", ["data.parts.1.share=0.3", "model.dropout=0"])
-    assert [part.share for part in recipe.data.parts] == [0.6, 0.3]
-    with pytest.raises(RecipeError, match=r"data\.parts\.2.*: 2 selects no item; the list has items 0 to 1"):
-        load_recipe(ROOT / "configs/train/gestures.yaml", ["data.parts.2.share=0.3"])
+    films = "data.films=[{path: a.csv}, {path: b.csv}]"
+    recipe = load_recipe(ROOT / "configs/train/gestures.yaml", [films, "data.films.1.path=c.csv", "model.dropout=0"])
+    assert [part.path for part in recipe.data.films] == [Path("a.csv"), Path("c.csv")]
+    with pytest.raises(RecipeError, match=r"data\.films\.2.*: 2 selects no item; the list has items 0 to 1"):
+        load_recipe(ROOT / "configs/train/gestures.yaml", [films, "data.films.2.path=c.csv"])
 
 
 @pytest.mark.parametrize(

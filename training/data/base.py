@@ -27,6 +27,8 @@ class DataSection(Section, ABC):
     """Whether this kind cuts and augments windows itself. Recipes then have no `windows` and `augment` sections."""
     required_model: ClassVar[str | None] = None
     """The only `model.kind` that this kind can train; None where every kind can."""
+    trains_head_only: ClassVar[bool] = False
+    """Whether this kind encodes its windows once, with a frozen encoder, so that only a head can be trained."""
     has_benchmark: ClassVar[bool] = False
     """Whether a benchmark on other data exists, whose figures `export --figures` adds to the model card."""
 

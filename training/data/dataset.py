@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from torch import nn
 
 from engines.arrays import F64, U8
 from training.data.augment import AugmentRecipe
@@ -19,6 +20,7 @@ from training.data.batches import (
 from training.data.clips import Clips
 from training.data.shape import Shape
 from training.data.windows import WindowsRecipe
+from training.errors import RunError
 
 
 class DataSet(ABC):
@@ -46,6 +48,22 @@ class DataSet(ABC):
         for batch in self.validation_batches(shape, windows):
             for window in batch["windows"]:
                 yield batch["frames"][window].numpy()
+
+
+class EncodedDataSet(DataSet):
+    """Windows of features, which only a head can learn from: the encoder is frozen, and encodes each chunk once."""
+
+    @abstractmethod
+    def encoded_batches(
+        self, encoder: nn.Module, *, windows: WindowsRecipe, augment: AugmentRecipe, seed: int, batch: int
+    ) -> TrainingBatches:
+        """Encode what the cache lacks, and return endless batches of `batch` windows of features."""
+
+    def training_batches(
+        self, shape: Shape, *, windows: WindowsRecipe, augment: AugmentRecipe, seed: int, batch: int
+    ) -> TrainingBatches:
+        """Raise `RunError`: these data need the encoder."""
+        raise RunError("this kind of data has batches of features only")
 
 
 class ClipDataSet(DataSet):

@@ -31,7 +31,7 @@ from training.data.batches import (
     WindowSampler,
     rank,
 )
-from training.data.dataset import ClipDataSet, DataSet
+from training.data.dataset import ClipDataSet, DataSet, EncodedDataSet
 from training.errors import RecipeError, RunError
 from training.fit.bundle_limits import check_exportable, check_graph_size
 from training.fit.camera_events_module import CameraEventsModule
@@ -80,7 +80,16 @@ def open_session(recipe: Recipe, model: ClipModel | None = None) -> Session:
     if model is None and recipe.windows.views:
         training, validation = _cached_batches(recipe, data, network)
     else:
-        if model is None:
+        if model is None and isinstance(data, EncodedDataSet):
+            check_frozen(network)
+            training = data.encoded_batches(
+                network.encoder.eval(),
+                windows=recipe.windows,
+                augment=recipe.augment,
+                seed=recipe.seed,
+                batch=recipe.optimiser.batch,
+            )
+        elif model is None:
             training = data.training_batches(
                 recipe.shape,
                 windows=recipe.windows,
