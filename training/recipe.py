@@ -129,7 +129,9 @@ class Recipe(Section):
         "auto", description="`exact`: the service's `decode: auto` decodes exactly for a model that judges fine detail"
     )
     hides_scene: tuple[str, ...] = Field(
-        (), max_length=64, description="labels of what hides the scene: their actions go on until the scene is back"
+        (),
+        max_length=64,
+        description="labels of things that hide the scene; their actions last until it is back",
     )
     fps: float = Field(gt=0, le=240, description="sampled frames per second")
     seed: int = Field(1, ge=0)

@@ -1,8 +1,8 @@
-"""Measure whether the picture of a feed still shows the scene from before an action, by the model's own head.
+"""Measure how much the picture of a feed differs from the scene before an action, with the model's own head.
 
-A window is put together from chunks of the scene, then the present chunks. Its probabilities are compared with those
-of the scene alone. If the picture has not changed, they are equal; if something lies on the lens, the model
-recognises that it came. So a model needs no other output, and no threshold of its own.
+A window is composed of chunks of the scene and the present chunks. Its probabilities are compared with those of the
+scene alone. If the picture has not changed, they are nearly equal. If something covers the lens, the window shows a
+change that the model recognises. So a model needs no other output, and no threshold of its own.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Comparison:
 class SceneCheck:
     """Remember the scenes of feeds, and compare their pictures with them while an action runs that may be held.
 
-    Call it when no result of the engines is waited for.
+    Call `update` only while no submitted window waits for its result.
     """
 
     def __init__(self, spec: ModelSpec, first_slot: int | None) -> None:

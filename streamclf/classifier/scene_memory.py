@@ -12,7 +12,7 @@ import numpy as np
 from engines.arrays import F32
 
 SCENES: Final = 3
-"""Stretches of the scene that the picture is compared with: somebody may stand before the camera in one of them."""
+"""Stretches of the scene to compare the picture with: somebody may stand in front of the camera in one of them."""
 INTERVAL_S: Final = 2.0
 """Media time between two stretches."""
 
@@ -21,7 +21,7 @@ INTERVAL_S: Final = 2.0
 class SceneMemory:
     """The features of the last stretches of one feed, each (T // 2, *F) float32, at most `SCENES` + 1 of them.
 
-    The oldest ones are used: the newest may show how the cover came.
+    `before` returns the oldest ones: the newest may already show how the cover comes.
     """
 
     _stretches: deque[tuple[float, F32]] = field(default_factory=lambda: deque(maxlen=SCENES + 1))

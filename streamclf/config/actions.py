@@ -77,8 +77,8 @@ class ActionConfig(Section):
     cooldown_s: UpToADay = Field(3.0, description="Seconds after an end in which the action does not start again.")
     hold_s: UpToADay | None = Field(
         None,
-        description="Longest time in seconds for which an action that would end by `off` goes on, because the picture "
-        "is not the scene from before it; 0 for none. If not set, "
+        description="Longest time in seconds for which an action goes on below `off`, because the scene from before it "
+        "is hidden; 0 to end it at once. If not set, "
         f"{HOLD_S:g} for the labels that the model's bundle names in `hides_scene`, else 0.",
     )
     active: Active | None = Field(

@@ -131,7 +131,7 @@ class PacketReader:
             yield packet if is_video else None
 
     def _ends_film(self, error: Exception) -> bool:
-        """Return whether data is invalid after frames of a film: they count, and so do those in the decoder."""
+        """Return whether a film ends here, because its data is invalid; the frames before it stay valid."""
         return self._timeouts is None and self.last_byte > 0 and isinstance(error, av.error.InvalidDataError)
 
     def _failure(self, error: Exception, waiting_since: float) -> SourceError:

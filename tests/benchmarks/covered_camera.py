@@ -58,7 +58,7 @@ class Outcome:
 
 
 class Posted:
-    """Keep the drafts in place of the link."""
+    """Record the posted drafts, in place of the link to the hub."""
 
     def __init__(self) -> None:
         self.drafts: list[Draft] = []
@@ -133,7 +133,7 @@ def spans(changes: Sequence[dict[str, Any]], end_s: float) -> list[tuple[float, 
 
 
 def without_hold(predictions: Sequence[dict[str, Any]], actions: StreamActions) -> list[dict[str, Any]]:
-    """Return the changes that the same predictions give by the probability alone."""
+    """Return the changes of actions that the same predictions give without a hold."""
     tracker = ActionTracker.of(actions)
     changes = []
     for body in predictions:
@@ -157,7 +157,7 @@ def judge(found: Sequence[tuple[float, float]], covered_s: tuple[float, float], 
 
 
 def read_frames(engine: SharingEngine, film: Path) -> U8:
-    """Return the frames (F, H, W, 3) of the beginning of a film; a short film runs to and fro."""
+    """Return the frames (F, H, W, 3) of the beginning of a film; a short film is repeated backwards and forwards."""
     spec = engine.spec
     with closing(file_chunks(spec, film)) as chunks:
         found = np.concatenate([pixels for _, pixels in islice(chunks, int(MAX_FILM_S / spec.chunk_s))])

@@ -183,7 +183,7 @@ def clips(target: EvaluationTarget, data: Path, split: str | None, kind: str, ev
 
 
 def camera_events(target: EvaluationTarget, spec: ModelSpec, data: Path, kind: str, excerpts: int, every: int) -> Price:
-    """Predict the windows of the held-out half of the benchmark of camera-events, or of every so many of its films."""
+    """Predict the windows of the benchmark's held-out half, or of every `every`th film of it."""
     price = Price()
     decoding = Decoding(price, (spec.height, spec.width), spec.resize, kind)
     windows: Callable[[Path, Any], Iterator[tuple[float, U8]]] = benchmark._windows
@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="a list of clips; with --camera-events the folder of the benchmark")
     parser.add_argument("--split")
     parser.add_argument("--films", nargs="+", choices=("own", *ENCODERS, "images"), default=["own", "h264"])
-    parser.add_argument("--every", type=int, default=1, help="take every so many of the clips or films")
+    parser.add_argument("--every", type=int, default=1, help="take every Nth clip or film")
     parser.add_argument("--camera-events", action="store_true", help="measure as the benchmark of camera-events")
     parser.add_argument("--excerpts", type=int, default=benchmark.EXCERPTS_PER_FILM, help="of each of its long films")
     args = parser.parse_args()

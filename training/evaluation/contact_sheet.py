@@ -19,7 +19,7 @@ FRAMES: Final = 4
 """Frames of one window, evenly spaced from its first to its last."""
 FRAME_WIDTH: Final = 128
 MAX_LABELS: Final = 64
-"""More rows make a sheet that nobody can read, and that image formats refuse."""
+"""A sheet with more rows is too small to read, and too high for image formats."""
 _GAP: Final = 6
 _NAME_HEIGHT: Final = 22
 _SUFFIXES: Final = (".jpg", ".png", ".webp")

@@ -15,7 +15,7 @@ _STEPS: Final = 60
 
 
 def share_interval(hits: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of which `hits` of `trials` were observed; (0, 1) without a trial."""
+    """Return the 95 % interval of a share after `hits` in `trials`; (0, 1) without a trial."""
     logs = _log_factorials(trials)
 
     def at_most(limit: int, share: float) -> float:
@@ -29,7 +29,7 @@ def share_interval(hits: int, trials: int) -> tuple[float, float]:
 
 
 def count_interval(count: int) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of a Poisson distribution of which `count` was observed."""
+    """Return the 95 % interval of the mean of a Poisson distribution after one observation, `count`."""
     logs = _log_factorials(count)
 
     def at_most(limit: int, mean: float) -> float:

@@ -26,7 +26,7 @@ from streamclf.windows.chunks import FrameHook
 from training.errors import DataError, RecipeError
 
 EVENTLESS: Final = frozenset({"normal", "something else", *NONE_FOLDERS})
-"""Labels that say that nothing of interest happens. By default they have no action, because it would never end."""
+"""Labels for windows in which nothing of interest happens. They have no default action: it would hardly ever end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

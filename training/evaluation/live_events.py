@@ -27,7 +27,7 @@ class EventResult:
     """The actions of one event.
 
     `start_s`: when an action with its label started; None if none did. `wrong`: the labels of other actions that
-    started meanwhile. `again`: further starts of its own label. `covered_s`: the time of the event in which an action
+    started meanwhile. `again`: further starts of its own label. `running_s`: the time of the event in which an action
     with its label ran. `over_s`: how long its action ran beyond the event's end; None if it did not run at the end.
     """
 
@@ -36,7 +36,7 @@ class EventResult:
     over_s: float | None = None
     wrong: list[str] = field(default_factory=list)
     again: int = 0
-    covered_s: float = 0.0
+    running_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def compare_film(played: PlayedFilm, events: Sequence[TrueEvent], *, tolerance_s
             else:
                 false_outside.append(run)
     for result in results:
-        result.covered_s = _overlap(result.event, played.runs)
+        result.running_s = _overlap(result.event, played.runs)
     return FilmResult(
         events=tuple(sorted(results, key=lambda result: result.event.start_s)),
         false_starts=tuple(false_starts),

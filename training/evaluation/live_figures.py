@@ -61,7 +61,7 @@ def _event_figures(events: Sequence[EventResult]) -> dict[str, Any]:
                 if event.start_s is not None and event.start_s > event.event.end_s
             ]
         ),
-        "share_of_time": round(sum(event.covered_s for event in events) / total_s, 4) if events else None,
+        "share_of_time": round(sum(event.running_s for event in events) / total_s, 4) if events else None,
         "seconds_over": _times([event.over_s for event in found if event.over_s is not None]),
     }
 

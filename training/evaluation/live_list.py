@@ -1,4 +1,4 @@
-"""Measure a bundle live on the films of a list, which says what happens in them and when."""
+"""Measure a bundle's actions on the films of a list that gives their events and times."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _check_film(path: Path, played: PlayedFilm, events: Sequence[TrueEvent], bun
     """Return what limits the figures of a film. Raises `DataError` for an event that the film cannot show."""
     window_s = bundle.spec.window_s
     if not played.watched_s:
-        text = f"shorter than a window of {bundle.spec.id} ({window_s:g} s), so a live model says nothing about it"
+        text = f"shorter than a window of {bundle.spec.id} ({window_s:g} s), so a live stream has no prediction of it"
         if events:
             raise DataError(f"{path_text(path)}: {text}; give a film that begins before the event and ends after it")
         return [text]

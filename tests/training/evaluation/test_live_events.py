@@ -64,7 +64,7 @@ def test_two_events_of_a_label_need_two_starts() -> None:
 def test_the_share_of_time_counts_each_run_within_the_event() -> None:
     result = compare([("circle", 9.0, 11.0), ("circle", 12.0, 13.0), ("star", 13.0, 14.0)], CIRCLE)
     (event,) = result.events
-    assert event.covered_s == pytest.approx(2.0)
+    assert event.running_s == pytest.approx(2.0)
     assert event.over_s is None
     assert compare([("circle", 11.0, 14.5)], CIRCLE).events[0].over_s == 0.5
     assert compare([("circle", 14.5, 15.0)], CIRCLE).events[0].over_s is None

@@ -288,7 +288,7 @@ class TrackRenderer:
 
 
 def _draw_cover(rng: Rng, height: int, width: int) -> U8:
-    """Draw what lies on the lens: a cap, paper, plastic, cloth, a hand, a smear; (height, width, 3)."""
+    """Draw a cover on the lens: a cap, paper, plastic, cloth, a hand or a smear; (height, width, 3)."""
     cover: npt.NDArray[Any]
     kind = rng.choice(["black", "flat", "plain", "cloth", "hand", "smear"], p=[0.22, 0.2, 0.12, 0.22, 0.14, 0.1])
     if kind == "black":

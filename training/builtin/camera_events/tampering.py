@@ -48,7 +48,7 @@ class Tampered:
 
 Tampering = Callable[[Rng, Excerpt, str], Tampered]
 MATERIALS = ("cap", "paper", "rag", "pattern", "fingers", "tape")
-"""What covers the lens in the benchmark."""
+"""Materials that cover the lens in the benchmark."""
 
 
 def _most_after(onset_s: float) -> Rule:

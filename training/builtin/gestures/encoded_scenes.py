@@ -1,4 +1,4 @@
-"""Encode what streams are composed of, once: each clip at its frame rate, what comes before and after it, and film."""
+"""Encode the parts of composed streams once: each clip, the time before and after it, and ordinary film."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.data.shape import Shape
 VERSION: Final = 1
 """Raise this number when the encoded parts change; the names of their files depend on it."""
 AROUND_S: Final = 3.0
-"""Seconds that are composed before and after a shape: at most 2 s of the hand's motion, the rest without it."""
+"""Seconds that are composed before and after a shape: the hand moves for at most 2 s, and is not there in the rest."""
 REST_S: Final = 1.0
 _ENCODE_BATCH: Final = 32
 
@@ -26,10 +26,11 @@ Features = npt.NDArray[np.float16]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedScene:
-    """The features (n, F) of a clip's parts. `enter`, `rest`, `leave`, `gone` follow each other as in a stream.
+    """The features (n, F) of a clip's parts.
 
-    `middle`: the chunk that begins at each of the model's frames, `rate` of them in a second. The shape ends in chunk
-    `last` of it. `back`: like `leave`, but the hand first moves back quickly. `whole`: the clip stretched to a window.
+    Before the shape, the hand comes (`enter`) or rests (`rest`). `middle` is the clip, with `rate` overlapping chunks a
+    second; the shape ends in its chunk `last`. After the shape, the hand rests (`held`), goes (`leave`), or moves back
+    quickly and then goes (`back`). `whole` is the clip stretched to a window.
     """
 
     label: str

@@ -29,7 +29,7 @@ LIST_NAME: Final = "films.csv"
 
 
 class Style(NamedTuple):
-    """The time before and after a shape. With `film`, other film comes before and after a cut."""
+    """The kind of time before and after a shape. `film`: other film is shown before and after it, with cuts."""
 
     lead: Lead
     trail: Trail

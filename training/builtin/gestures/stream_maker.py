@@ -113,7 +113,7 @@ class StreamMaker:
         return features[rng.integers(len(features), size=int(rng.uniform(0, longest_s) / self.chunk_s))]
 
     def _film(self, rng: Rng) -> F32:
-        """Play a film to and fro, so that two seconds last for longer."""
+        """Repeat a film forwards and backwards, because many last only two seconds."""
         film = self.films[int(rng.integers(len(self.films)))]
         at = int(rng.integers(2 * len(film))) + np.arange(int(rng.uniform(2, 8) / self.chunk_s))
         turned = at % (2 * len(film))

@@ -112,7 +112,7 @@ def after_shape(rng: Rng, clip: Footage, trail: Trail, frames: int, fps: float) 
 
 
 def _outside(rng: Rng) -> F64:
-    """Draw a way out of the frame, in shares of it: the hand of the person behind the camera leaves below."""
+    """Return a random (x, y) outside the frame, in shares of it: a hand in a first-person view leaves below."""
     return np.array([rng.normal(0.1, 0.35), rng.uniform(0.75, 1.1)])
 
 
@@ -122,7 +122,7 @@ def _eased(frames: int) -> F64:
 
 
 def _hand(image: U8, background: U8) -> F32 | None:
-    """Return (h, w) how much each pixel shows the hand, 0 to 1; None where the background cannot be told from it."""
+    """Return (h, w) how much each pixel shows the hand, 0 to 1; None if it cannot be separated from the background."""
     differs = (cv2.absdiff(image, background).max(axis=2) > _HAND_LEVELS).astype(np.uint8)
     size = max(round(image.shape[0] / 24), 3)
     # Where the camera moves, edges of the background differ, too. They are thin, or apart from the hand.

@@ -1,4 +1,4 @@
-"""Calibration looks at the tuning half alone, corrects a label that loses too often, and accepts few false alarms."""
+"""Calibration uses the tuning half alone, corrects a label that is predicted too rarely, and keeps false alarms few."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark's covers hide what they say they hide, from the first frame on or from an onset on."""
+"""The benchmark's covers hide the share of the frame that they should hide, from the first frame or an onset on."""
 
 from __future__ import annotations
 
