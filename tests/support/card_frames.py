@@ -93,8 +93,8 @@ def decode_on_card() -> None:
     enable()
     orient = OrientationTracker.orient
 
-    def orient_on_card(self: OrientationTracker, frame: av.VideoFrame, pixel_aspect: Any) -> Any:
-        oriented = orient(self, frame, pixel_aspect)
+    def orient_on_card(self: OrientationTracker, frame: av.VideoFrame, pixel_aspect: Any, reduction: int = 1) -> Any:
+        oriented = orient(self, frame, pixel_aspect, reduction)
         return oriented._replace(frame=to_card(frame))
 
     OrientationTracker.orient = orient_on_card  # type: ignore[method-assign]

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 
 from engines.arrays import F32
+from engines.printable import printable
 from streamclf.config.picture_area import PictureArea
 from streamclf.sources import Resize
 from training.builtin.gestures.data import SyntheticGesturesData
@@ -95,7 +96,8 @@ class GestureStreamsData(DataSection):
 
     def card_text(self) -> str:
         """Count the streams, and describe the clips of which they are composed."""
-        films = f" Ordinary film: {len(self.films)} lists." if self.films else ""
+        names = ", ".join(f"`{printable(name)}`" for each in self.films for name in each.dataset_names())
+        films = f" Ordinary film without shapes: the training clips of {names}." if names else ""
         return (
             f"{self.streams} composed streams of {self.stream_s:g} s, and whole clips stretched to a window, all from "
             f"{self.shapes.card_text()} {self.rendered.card_text()}{films}"
