@@ -364,6 +364,8 @@ def camera_events_benchmark(
     as_json: Json = False,
 ) -> None:
     """Measure the built-in model on real film, undisturbed and with each disturbance. Takes minutes."""
+    if is_live and calibrate:
+        _fail(RecipeError("--calibrate: --live measures actions and chooses no biases; leave one of the two out"))
     if is_live:
         _measure_live(bundle, data, precision, as_json=as_json)
         return

@@ -201,12 +201,13 @@ class Classifier:
     def _submit(self, batch: Sequence[PendingChunk], encoded_s: float, *, encode_s: float) -> None:
         """Begin to classify the windows of the batch with each model; finish where the engine computes at once."""
         due = [fresh for pending in batch if (fresh := self._drop_if_stale(pending, encoded_s))]
+        compared_s = self._clock()  # the windows of the batch before were published since `encoded_s`
         with self._stages("head", 0):
             newest = {pending.feed: pending.window for pending in due if pending.window is not None}
             self._scenes.update(
                 self.group, newest, lambda feed, model: self._publisher.tracker(self._by_name[feed], model)
             )
-        self._shedder.record_comparison(self._clock() - encoded_s)
+        self._shedder.record_comparison(self._clock() - compared_s)
         for model in self.group:
             windows = [pending for pending in due if model in self._by_name[pending.feed].heads]
             if not windows:

@@ -102,8 +102,13 @@ class SceneCheck:
             return
         for feed, window in newest.items():
             trackers = {model: tracker for model in group if (tracker := tracker_of(feed, model)) and tracker.can_hold}
+            for model in group:
+                if model not in trackers:
+                    self._running.pop((feed, model), None)
             if trackers:
                 self._update_feed(group, feed, window, trackers)
+            elif feed in self._memories:
+                self.forget_feed(feed)
 
     def _update_feed(self, group: EngineGroup, feed: str, window: Window, trackers: dict[str, ActionTracker]) -> None:
         memory = self._memories.setdefault(feed, SceneMemory())

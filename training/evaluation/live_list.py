@@ -51,6 +51,8 @@ def measure_list(
     """
     if not 0 <= tolerance_s <= MAX_TOLERANCE_S:
         raise RecipeError(f"--tolerance {tolerance_s:g}: from 0 to {MAX_TOLERANCE_S:g} seconds")
+    if stream is not None and config is None:
+        raise RecipeError(f"--stream {printable(stream)}: give its configuration, too, as --actions CONFIG.yaml")
     try:
         bundle = find_bundle(model, "--bundle")
         actions, hop = (

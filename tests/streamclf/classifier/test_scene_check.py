@@ -133,6 +133,43 @@ def test_a_camera_that_is_covered_from_the_beginning_holds_nothing(engine: Shari
     assert [action[2] for action in rig.actions()] == [None, "below"]
 
 
+def test_nothing_is_compared_after_the_hold_was_switched_off(engine: SharingEngine) -> None:
+    rig = Rig(engine)
+    rig.show(SCENE, 4)
+    rig.show(CLOTH, 4)
+    assert rig.bodies()[-1]["scene_lost"] > 0.9
+    actions = StreamActions(labels={"covered": ACTION.model_copy(update={"hold_s": 0.0})})
+    feed = rig.cameras[0].feed
+    rig.classifier.update_feed(feed.name, feed.settings, {"": HeadSettings(actions=actions)})
+    rig.show(CLOTH, 2)
+    assert [action[2] for action in rig.actions()] == [None, "below"]
+    assert "scene_lost" not in rig.bodies()[-1]
+    scenes = rig.classifier._scenes
+    assert (scenes._memories, scenes._earlier, scenes._running) == ({}, {}, {})
+
+
+def test_the_cost_of_a_comparison_is_without_the_wait_for_other_windows(
+    engine: SharingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, now, costs = Rig(engine), [0.0], list[float]()
+    take = rig.classifier._results.take
+
+    def take_slowly(batch: Any) -> Any:
+        now[0] += 1
+        return take(batch)
+
+    monkeypatch.setattr(rig.classifier, "_clock", lambda: now[0])
+    monkeypatch.setattr(rig.classifier._results, "take", take_slowly)
+    monkeypatch.setattr(rig.classifier._shedder, "record_comparison", costs.append)
+    rig.show(SCENE, 2)
+    for _ in range(4):  # two batches: the second one publishes the windows of the first
+        rig.cameras[0].chunk(level=SCENE)
+    drain(rig.classifier)
+    rig.classifier.publish_submitted()
+    assert now[0] > 2
+    assert max(costs) == 0
+
+
 def test_a_feed_and_a_model_that_leave_are_forgotten(engine: SharingEngine) -> None:
     rig = Rig(engine, hold_s=5)
     rig.show(SCENE, 4)

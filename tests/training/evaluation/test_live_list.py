@@ -113,6 +113,7 @@ def test_a_missing_column_is_named(folder: Path) -> None:
         ({"config": "service.yaml"}, "streams differ in their actions or in hop; give --stream"),
         ({"config": "service.yaml", "stream": "slwo"}, "no stream slwo; .* did you mean slow"),
         ({"config": "none.yaml"}, "none.yaml"),
+        ({"stream": "slow"}, "--stream slow: give its configuration, too, as --actions"),
         ({"tolerance_s": -1.0}, "--tolerance -1: from 0"),
         ({"tolerance_s": float("nan")}, "--tolerance nan: from 0"),
     ],

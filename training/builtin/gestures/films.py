@@ -6,7 +6,8 @@ Each clip of a shape becomes one film for each of `STYLES`. All films are determ
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -56,10 +57,8 @@ def write_films(clips: Path, output: Path, *, split: str, around: Path | None = 
         raise DataError(f"{clips}: no clip of a shape in the split {split!r}; give another --split")
     fillers = [path for path, label in chosen if label == OTHER]
     fillers += [path for path, _ in _in_split(around, split)] if around is not None else []
-    try:
+    with _writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{output}: cannot be written ({error.strerror}); give another folder") from error
     lines: list[tuple[str, str, str, str]] = []
     for number, (source, label) in enumerate(shapes):
         clip = read_footage(source, label)
@@ -68,13 +67,22 @@ def write_films(clips: Path, output: Path, *, split: str, around: Path | None = 
                 continue
             rng = np.random.default_rng([number, style_number])
             frames, first, last = _film(rng, clip, style, fillers)
-            path = output / f"{source.stem}-{name}.mp4"
-            write_film(path, frames)
+            path = output / f"{source.stem}-{number:04}-{name}.mp4"  # clips of several folders may have one name
+            with _writing(path):
+                write_film(path, frames)
             lines.append((path.name, label, f"{first / FPS:.3f}", f"{(last + 1) / FPS:.3f}"))
     listed = output / LIST_NAME
-    with listed.open("w", newline="", encoding="utf-8") as file:
+    with _writing(listed), listed.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("path", "label", "start_s", "end_s"), *lines])
     return listed
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); give another folder") from error
 
 
 def _in_split(listed: Path, split: str) -> list[tuple[Path, str]]:

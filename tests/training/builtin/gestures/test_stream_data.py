@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import av
@@ -115,6 +116,25 @@ def test_films_of_held_out_shapes_have_the_times_of_the_shapes(clips: Path, tmp_
         with av.open(str(listed.parent / film["path"])) as opened:
             seconds = opened.streams.video[0].frames / FPS
         assert seconds == pytest.approx(17, abs=0.2), "ten seconds before the shape, five after it"
+
+
+def test_clips_of_one_name_in_several_folders_become_films_of_their_own(clips: Path, tmp_path: Path) -> None:
+    rows = [line.split(",") for line in clips.read_text().splitlines()[1:]]
+    shapes = [row for row in rows if row[2] == "val" and row[1] != "other"]
+    for row in shapes:
+        folder = tmp_path / row[1]
+        folder.mkdir()
+        copy(clips.parent / row[0], folder / "1.mp4")
+    listed = write_list(tmp_path / "clips.csv", [[f"{row[1]}/1.mp4", *row[1:]] for row in shapes])
+    films = write_films(listed, tmp_path / "films", split="val").read_text().splitlines()[1:]
+    assert len({film.split(",")[0] for film in films}) == len(films) > len(shapes)
+    with pytest.raises(DataError, match=r"cannot be written \(File exists\)"):
+        write_films(listed, listed, split="val")
+    name = films[0].split(",")[0]
+    (tmp_path / "films" / name).unlink()
+    (tmp_path / "films" / name).mkdir()
+    with pytest.raises(DataError, match=rf"{name}: cannot be written \(Is a directory\); give another folder"):
+        write_films(listed, tmp_path / "films", split="val")
 
 
 def test_films_of_a_split_without_shapes_are_refused(clips: Path, tmp_path: Path) -> None:
