@@ -91,14 +91,19 @@ def real_films(data: Path) -> list[RealFilm]:
     clips = [(path, "signs" if path.suffix == ".mkv" else path.stem) for path in sorted((data / "clips").glob("*.m*"))]
     try:
         with (data / "fight" / "clips.csv").open(newline="") as table:
-            rows = [row for row in csv.DictReader(table) if row["label"] == "no_fight"]
+            fixed = [
+                (data / "fight" / row["path"], row["group"])
+                for row in csv.DictReader(table)
+                if row["label"] == "no_fight"
+            ]
     except OSError as error:
         raise DataError(
             f"{data}/fight/clips.csv: {error.strerror}; --data is the folder with clips/ and fight/"
         ) from error
-    if not clips or not rows:
+    except KeyError as error:
+        raise DataError(f"{data}/fight/clips.csv: no column {error}; it needs path, label and group") from error
+    if not clips or not fixed:
         raise DataError(f"{data}: contains no film; --data is the folder with clips/ and fight/")
-    fixed = [(data / "fight" / row["path"], row["group"]) for row in rows]
     return [*_halves("clips", clips), *_halves("no_fight", fixed)]
 
 

@@ -10,7 +10,7 @@ from support.labelled import write_film
 
 from engines.arrays import F64, U8
 from training.builtin.camera_events import LABELS
-from training.builtin.camera_events.benchmark import RealFilm
+from training.builtin.camera_events.benchmark import RealFilm, real_films
 from training.builtin.camera_events.live_films import (
     AFTER_S,
     BEFORE_S,
@@ -95,3 +95,10 @@ def test_a_film_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(DataError, match=r"text\.mp4: cannot be read as video"):
         list(read_film(tmp_path / "text.mp4"))
+
+
+def test_a_list_of_films_without_a_column_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "fight").mkdir()
+    (tmp_path / "fight" / "clips.csv").write_text("path,kind\na.mp4,no_fight\n")
+    with pytest.raises(DataError, match=r"clips\.csv: no column 'label'; it needs path, label and group"):
+        real_films(tmp_path)
