@@ -378,6 +378,8 @@ def test_a_reader_that_pauses_longer_than_the_patience_gets_the_waiting_events(
         assert isinstance(events.receive(5.0), Heartbeat)
         link.post(prediction())
         wait_confirmed(link)
+        sockets = events._receiver._socket.sockets
+        wait_until(lambda: any(socket.poll(0) for socket in sockets), "a message that waits")
         events._receiver._last_message_at -= 3.0  # as after a pause of the program
         assert offsets(receive(events, 1)) == [1]
 

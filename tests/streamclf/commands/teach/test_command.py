@@ -90,7 +90,7 @@ def test_ctrl_c_leaves_nothing(films: Path) -> None:
     process = start(films, "-o", "stopped/yard", "--json")
     assert process.stdout is not None
     for line in process.stdout:
-        if orjson.loads(line).get("film_number") == 3:
+        if orjson.loads(line).get("film_number") == 1:
             process.send_signal(signal.SIGINT)
             break
     _, err = process.communicate(timeout=60)
