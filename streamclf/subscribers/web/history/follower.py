@@ -58,6 +58,8 @@ class _Journal:
     """Everything after the start of the thread up to here has been read."""
     holes: list[tuple[int, int]] = field(default_factory=list)
     """Ranges of older offsets that are still to be read, newest first."""
+    is_current: bool = False
+    """Whether the newest event has been read since the start of the thread."""
     stretches: int = 0
     rest_until_s: float = 0.0
     clients: dict[bool, ReplayClient] = field(default_factory=dict)
@@ -96,9 +98,9 @@ class HistoryFollower:
 
     @property
     def is_loading(self) -> bool:
-        """Whether older events are still being read."""
+        """Whether older events are still being read, or the newest one has not been reached for the first time."""
         journals = list(self._journals.values())
-        return not journals or any(each.holes for each in journals)
+        return not journals or any(each.holes or not each.is_current for each in journals)
 
     def notice(self, event: Received) -> None:
         """Note a live event: heartbeats show where to read, actions and clips show when."""
@@ -186,6 +188,7 @@ class HistoryFollower:
                 self._history.add(page.events, (page.epoch, journal.position.offset + 1, page.upto))
                 journal.position = Position(page.epoch, page.upto)
             if page.upto >= page.head:
+                journal.is_current = True
                 return
 
     def _read_stretch(self, journal: _Journal, heartbeat: Heartbeat) -> None:
