@@ -1,9 +1,17 @@
-"""Settings and fixtures that all tests share."""
+"""Settings and fixtures that all tests share.
+
+A test file that uses processes, threads, sockets or the clock gets a second attempt for each of its tests. Their
+deadlines are real, and a machine that stops for a second makes a camera stalled or a child late, as it would in
+operation. A test that must never fail, not even once in a hundred runs, has `flaky(reruns=0)` of its own and gets no
+second attempt.
+"""
 
 from __future__ import annotations
 
+import ast
 import logging
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +23,32 @@ from streamclf import redact
 # The machine may be busy with other work, so no test fails because an example took long.
 settings.register_profile("streamclf", deadline=None, max_examples=60)
 settings.load_profile("streamclf")
+
+TESTS = Path(__file__).parent
+REAL_TIME = {"asyncio", "multiprocessing", "select", "signal", "socket", "subprocess", "threading", "time", "zmq"}
+"""Modules by which a test depends on how soon the machine lets a process or a thread run."""
+
+
+@cache
+def uses_real_time(path: Path) -> bool:
+    """Return whether the file, or a module of tests/support that it imports, imports a module of `REAL_TIME`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    if any(name.partition(".")[0] in REAL_TIME for name in names):
+        return True
+    files = (TESTS.joinpath(*name.split(".")).with_suffix(".py") for name in names if name.startswith("support."))
+    return any(uses_real_time(file) for file in files if file.is_file())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give a second attempt to each test whose deadlines are real."""
+    for item in items:
+        if item.get_closest_marker("flaky") is None and uses_real_time(item.path):
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture(scope="session")
