@@ -221,7 +221,7 @@ def test_a_wrong_configuration_is_a_json_line_where_the_log_is_json(tmp_path: Pa
     (tmp_path / "wrong.yaml").write_text("streams: {door: {url: 'rtsp://me:Hidden9@10.0.0.5/1', hopp: 1}}\n")
     for name in ("wrong.yaml", "absent.yaml"):
         with Service("run", name, "--log-format", "json", cwd=tmp_path) as service:
-            assert service.process.wait(20) == 2
+            assert service.process.wait(60) == 2
             line = service.wait_for_line(f"{name}: ").string
         assert len(service.lines) == 1
         found = json.loads(line)

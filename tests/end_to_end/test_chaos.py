@@ -82,7 +82,7 @@ class Victim:
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
         self._start()
 
     def hang(self, seconds: float) -> None:
@@ -119,7 +119,7 @@ class PlainSubscriber:
 
     def end(self) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 def journal_rows(path: Path) -> list[tuple[int, str]]:

@@ -31,7 +31,7 @@ from support.watcher import Seen, Watcher
 
 pytestmark = pytest.mark.timeout(240)
 
-SLACK_S = 3.0
+SLACK_S = 15.0
 START_S = 60.0
 OPEN_S, READ_S = 2.0, 1.5
 STEP_S = 0.2

@@ -17,7 +17,7 @@ from support.clips import write_clip
 
 from streamclf.runtime.interrupts import EXIT_INTERRUPTED
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 MOMENTS = 3
 LONGEST_S = 2.5
 KILLED = -signal.SIGINT

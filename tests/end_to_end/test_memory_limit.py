@@ -51,7 +51,7 @@ def test_a_stream_that_takes_too_much_memory_is_restarted_alone(tmp_path: Path) 
             watcher.wait("prediction", "witness", since=time.monotonic(), within=START_S)
         finally:
             stop.set()
-            program.join(10)
+            program.join(60)
         service.interrupt()
         assert service.wait() == 0
     assert "capture[witness]: ended" not in "\n".join(service.lines)

@@ -66,7 +66,7 @@ def test_pushed_frames_and_folders_of_images_are_classified(tmp_path: Path) -> N
         finally:
             stop.set()
             for program in programs:
-                program.join(10)
+                program.join(60)
         watcher.state("screen", "connecting", since=began, within=START_S, reason="the program closed the connection")
         service.interrupt()
         assert service.wait() == 0

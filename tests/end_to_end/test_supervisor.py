@@ -26,7 +26,7 @@ from streamclf.bench.service.process_usage import descendants
 
 RECOVERY_S = 2.0
 STOP_S = 2.0
-SLACK_S = 1.0
+SLACK_S = 5.0
 """Added to each limit, for a machine that is busy with other things."""
 
 LINUX = pytest.mark.skipif(
@@ -73,7 +73,7 @@ def test_a_stopped_process_is_replaced(setup: Setup, module: str, record_propert
         began = time.monotonic()
         pid = service.children(f"streamclf.{module}")[0]
         os.kill(pid, signal.SIGSTOP)
-        service.wait_for_line(r"ended \(stopped by a signal for 0\.4 s\); starting it again in 0\.2 s")
+        service.wait_for_line(r"ended \(stopped by a signal for \d\.\d s\); starting it again in 0\.2 s")
         killed = time.monotonic()
         seen = [
             watcher.wait("prediction", stream, since=killed, within=RECOVERY_S + start_s + SLACK_S).at_s - began

@@ -148,7 +148,7 @@ def _compile_once(root: str, log: str, barrier: object) -> None:
         time.sleep(0.5)  # long enough that the other processes ask meanwhile
         return BLOB, BLOB
 
-    barrier.wait(20)  # type: ignore[attr-defined]
+    barrier.wait(60)  # type: ignore[attr-defined]
     assert cache_of().get_or_build("plan", restore=lambda data: data, build=build, wait_s=20) == BLOB
 
 
@@ -160,7 +160,7 @@ def test_only_one_of_three_processes_compiles(root: Path, tmp_path: Path) -> Non
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(30)
+        worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert len(log.read_text().split()) == 1
 

@@ -106,7 +106,7 @@ def running(classifier: Classifier, max_wait_s: float = 0.0) -> Iterator[threadi
         yield thread
     finally:
         control.request_stop()
-        thread.join(10)
+        thread.join(60)
 
 
 def drain(classifier: Classifier) -> None:

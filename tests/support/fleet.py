@@ -119,7 +119,7 @@ class FleetRig:
         """Return the numbers of the events that were posted of a stream."""
         return list(range(self._numbers.get(stream, -1) + 1))
 
-    def wait_published(self, deadline_s: float = 10.0) -> None:
+    def wait_published(self, deadline_s: float = 60.0) -> None:
         """Wait until the journals have all events that were posted at hubs that run."""
         end_s = time.monotonic() + deadline_s
         total = sum(number + 1 for number in self._numbers.values())
@@ -149,7 +149,7 @@ class FleetRig:
         self._revision += 1
 
 
-def receive(events: Subscription, count: int, deadline_s: float = 15.0) -> list[StreamEvent]:
+def receive(events: Subscription, count: int, deadline_s: float = 60.0) -> list[StreamEvent]:
     """Return the next `count` events of streams."""
     found: list[StreamEvent] = []
     end_s = time.monotonic() + deadline_s

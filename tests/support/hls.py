@@ -110,4 +110,4 @@ def serving(hls: HlsServer) -> Iterator[str]:
             yield f"http://127.0.0.1:{http.server_port}"
         finally:
             http.shutdown()
-            thread.join(10)
+            thread.join(60)

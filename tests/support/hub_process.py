@@ -21,7 +21,7 @@ import zmq
 from streamclf.events.drafts import Draft
 from streamclf.runtime.jobs import HubJob
 
-READY_S = 20.0
+READY_S = 60.0
 _HUB_WITH_TIMINGS = """
 import importlib, runpy
 for path, value in {timings}.items():
@@ -105,14 +105,14 @@ class HubProcess:
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.close()
-        code = self._process.wait(10)
+        code = self._process.wait(60)
         self._close_pipes()
         return code
 
     def _close_pipes(self) -> None:
         process, self._process = self._process, None
         assert process is not None
-        process.wait(10)
+        process.wait(60)
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe:
                 pipe.close()
@@ -194,7 +194,7 @@ def clip(
     return Draft("clip", stream, body)
 
 
-def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 60.0) -> None:
     """Poll `condition` until it holds; fail and name `what` when the deadline passes."""
     end = time.monotonic() + deadline_s
     while not condition():
@@ -208,5 +208,5 @@ def ask(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, request: bytes) 
         socket.linger = 0
         socket.connect(endpoint)
         socket.send(request)
-        assert socket.poll(10_000), "no answer"
+        assert socket.poll(60_000), "no answer"
         return socket.recv_multipart()

@@ -34,7 +34,7 @@ class Witness:
         self._threads = [threading.Thread(target=self._post), threading.Thread(target=self._listen)]
 
     def __enter__(self) -> Witness:
-        assert isinstance(self._events.receive(10.0), Heartbeat)
+        assert isinstance(self._events.receive(60.0), Heartbeat)
         self._before_mb = resident_mb(self._hub.pid)
         for thread in self._threads:
             thread.start()
@@ -44,7 +44,7 @@ class Witness:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
         missed, received = self._events.missed, self._numbers
         self._events.close()
         if kind is not None:

@@ -72,7 +72,7 @@ def latencies_ms(hub: HubProcess, rate: float, seconds: float, keys: Certificate
 
     listener = threading.Thread(target=listen)
     listener.start()
-    ready.wait(10)
+    ready.wait(60)
     with EventProducer(hub.link, "measure") as link:
         began = time.monotonic()
         sent = 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 PROGRAM = shutil.which("mosquitto") or next((f"{p}/mosquitto" for p in _PLACES if Path(p, "mosquitto").exists()), None)
 

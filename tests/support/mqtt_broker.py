@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 _CONNECT, _PUBLISH, _PINGREQ, _DISCONNECT = 1, 3, 12, 14
 
 

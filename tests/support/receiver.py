@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ from support.rtp import CLOCK_HZ, HEADER_BYTES, Marker, Packetizer
 
 HOST = "127.0.0.1"
 REALM = "streamclf"
-CALL_S = 5.0
+CALL_S = 30.0
 MAX_UNSENT_BYTES = 2_000_000
 REPORT_INTERVAL_S = 5.0
 TICK_S = 0.02

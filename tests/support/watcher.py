@@ -13,7 +13,7 @@ from typing import Any
 import zmq
 
 POLL_MS = 50
-CALL_S = 10.0
+CALL_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ class BlockingEngine(CheckedEngine):
 
     def _encode(self, frames: np.ndarray, slots: np.ndarray) -> None:
         self.entered.set()
-        assert self.leave.wait(10)
+        assert self.leave.wait(60)
 
     def _submit(self, windows: np.ndarray) -> Callable[[], np.ndarray]:
         return lambda: np.zeros((len(windows), 2), np.float32)
@@ -187,12 +187,12 @@ def test_a_second_thread_is_refused_at_once(brightness: Bundle) -> None:
     thread = threading.Thread(target=engine.encode, args=call)
     thread.start()
     try:
-        assert engine.entered.wait(10)
+        assert engine.entered.wait(60)
         with pytest.raises(EngineInputError, match="another thread"):
             engine.encode(*call)
     finally:
         engine.leave.set()
-        thread.join(10)
+        thread.join(60)
 
 
 def test_only_one_result_may_wait(brightness: Bundle) -> None:

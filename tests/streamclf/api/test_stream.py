@@ -189,7 +189,7 @@ def test_a_second_thread_gets_an_error(model: streamclf.Model, monkeypatch: pyte
         with pytest.raises(UsageError, match="another thread is using this stream; give each thread its own"):
             use()
     finish.set()
-    thread.join(30)
+    thread.join(60)
     assert len(windows) == 1
 
 

@@ -29,7 +29,7 @@ from streamclf.sources import Frame, SourceInfo
 from streamclf.sources.decoding import EXACT, WantedDecoding
 from streamclf.windows.ring import RingReader, create_ring
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 @dataclass

@@ -32,7 +32,7 @@ from streamclf.runtime.plain_messages import encode_message
 from streamclf.windows.ring import RingReader, create_ring
 from streamclf.windows.sampling import ChunkMeta
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 FILM = film(frames=100)
 LARGE = film(frames=50, width=640, height=360, first=1000)
 

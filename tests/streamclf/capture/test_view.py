@@ -29,7 +29,7 @@ from streamclf.windows.ring import RingReader, create_ring
 from streamclf.windows.ring_progress import ProgressReporter
 from streamclf.windows.sampling import ChunkMeta
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Producer:

@@ -284,7 +284,7 @@ def test_the_loop_wakes_by_event_and_ends_on_request(engine: Engine) -> None:
         for _ in range(4):
             camera.chunk()
             os.write(camera.wake_write, b"x")
-        assert posted.arrived.wait(10)
+        assert posted.arrived.wait(60)
     assert not thread.is_alive()
 
 

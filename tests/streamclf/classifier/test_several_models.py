@@ -237,7 +237,7 @@ class LoopRun:
 
     def __exit__(self, *_: object) -> None:
         self.control.request_stop()
-        self._thread.join(30)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def send(self, fds: Sequence[int] = (), **change: Any) -> None:

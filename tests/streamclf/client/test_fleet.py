@@ -22,7 +22,7 @@ def fleet() -> Iterator[FleetRig]:
 
 def heartbeat(events: object, condition: dict[str, str]) -> FleetHeartbeat:
     """Wait for a heartbeat that shows these conditions of nodes."""
-    end_s = time.monotonic() + 12
+    end_s = time.monotonic() + 60
     seen: object = None
     while time.monotonic() < end_s:
         event = events.receive(0.5)  # type: ignore[attr-defined]
@@ -143,7 +143,7 @@ def test_directory_that_is_down_changes_nothing_for_a_subscriber_that_knows_the_
         fleet.post("door", 5)
         found = receive(events, 5)
         fleet.stop_directory()
-        end_s = time.monotonic() + 10
+        end_s = time.monotonic() + 60
         while True:
             event = events.receive(1.0)
             if isinstance(event, FleetHeartbeat) and event.directory_fault:

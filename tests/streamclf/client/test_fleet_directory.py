@@ -53,7 +53,7 @@ class Answering:
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
-        self._thread.join(5)
+        self._thread.join(60)
         self._socket.close(0)
 
     def _run(self) -> None:
@@ -244,7 +244,7 @@ def test_directory_with_new_names_every_time_cannot_use_up_the_sockets(
         subscribe(f"fleet://127.0.0.1:{server.port}") as events,
     ):
         known: list[int] = []
-        end_s = time.monotonic() + 10
+        end_s = time.monotonic() + 60
         while next(replies) < 30 and time.monotonic() < end_s:
             events.receive(0.05)
             known.append(len(events._receiver._nodes))  # type: ignore[union-attr]

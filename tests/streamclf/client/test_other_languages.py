@@ -17,7 +17,7 @@ from support.repository import ROOT
 from streamclf.producer.link import EventProducer
 
 CLIENTS = ROOT / "docs" / "clients"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture

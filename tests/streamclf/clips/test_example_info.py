@@ -56,7 +56,7 @@ def test_a_playlist_with_the_name_of_a_film_leads_to_no_pipe(script: str, tmp_pa
     path.write_text(script.format("pipe.mp4"))
     thread = threading.Thread(target=read_film_facts, args=(path,), daemon=True)
     thread.start()
-    thread.join(20)
+    thread.join(60)
     waited = thread.is_alive()
     if waited:
         os.close(os.open(tmp_path / "pipe.mp4", os.O_WRONLY | os.O_NONBLOCK))  # ends the wait

@@ -156,7 +156,7 @@ def test_one_process_works_at_a_time(tmp_path: Path) -> None:
         worker = retention(tmp_path)
         assert worker.run(NOW_S) == 0
         other.stdin.close()
-        assert other.wait(20) == 0
+        assert other.wait(60) == 0
     assert worker.run(NOW_S) == 1
     worker.close()
 

@@ -181,7 +181,7 @@ def test_a_disk_that_hangs_blocks_neither_the_source_nor_the_link(
     monkeypatch.setattr(film_file.os, "open", hang)
     setup.writer.start()
     setup.writer.add_action(7, event_json("start", 4.0, started_s=4.0))
-    assert blocked.wait(10)
+    assert blocked.wait(60)
     setup.play(10, 14)  # neither waits
     for number in range(300):
         setup.act(20.0 + number, 20.5 + number)

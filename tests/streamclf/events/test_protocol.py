@@ -60,7 +60,7 @@ def test_documented_programs_run_and_print_events(page: str, first_lines: list[s
                     assert "door" in line
                 finally:
                     process.kill()
-                    process.communicate(timeout=10)
+                    process.communicate(timeout=60)
         finally:
             stop.set()
             poster.join()

@@ -71,7 +71,7 @@ class RunningNode:
 
     def stop(self) -> None:
         self.end.set()
-        self.thread.join(15)
+        self.thread.join(60)
 
 
 def test_streams_of_a_node_that_is_cut_off_are_published_once(tmp_path):

@@ -47,7 +47,7 @@ def fill_and_free(hub: HubProcess, free: Callable[[], None]) -> tuple[int, int]:
     live: list[Prediction] = []
     not_durable = 0
     with EventProducer(hub.link, "test") as link, subscribe(hub.events) as events:
-        assert isinstance(events.receive(10.0), Heartbeat)
+        assert isinstance(events.receive(60.0), Heartbeat)
         number, freed, durable_again = 0, False, 0
         end = time.monotonic() + 40
         while durable_again < 20:

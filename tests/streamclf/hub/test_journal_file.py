@@ -225,7 +225,7 @@ def test_hub_begins_a_new_journal_and_says_so(change: str) -> None:
                     return event
             raise AssertionError("no prediction")
 
-        assert isinstance(events.receive(10.0), Heartbeat), "the subscription has begun"
+        assert isinstance(events.receive(60.0), Heartbeat), "the subscription has begun"
         link.post(prediction())
         first = wait_for_prediction()
         CHANGES[change](hub.journal)

@@ -58,7 +58,7 @@ def test_hostile_messages_give_only_valid_drafts_and_the_next_hello_is_answered(
     for message in [*messages, [b"drafts", b"i" * 16, b"test", U64.pack(0), hostile]]:
         peer.send_multipart(message)
     peer.send_multipart([b"hello", b"h" * 16, b"test", b"{}"])
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while True:
         assert time.monotonic() < end, "the hello was not answered"
         server.socket.poll(10)

@@ -64,7 +64,7 @@ class LazyDisk:
 
     def cut(self) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def unmount(self) -> None:
         subprocess.run(["umount", "-l", str(self.path)], check=True, timeout=10)

@@ -75,7 +75,7 @@ print(topic.decode(), body.decode(), flush=True)
             topic, _, body = process.stdout.readline().partition(" ")
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     event = json.loads(body)
     assert topic == "prediction/door/"
     assert list(event) == [
@@ -140,7 +140,7 @@ def test_status_shows_the_hop_of_the_predictions(hub: HubProcess, context: zmq.C
         capture.post(status("door", "live", frames=9))
         seen: list[dict[str, Any]] = []
         while len(seen) < 7:
-            assert subscriber.poll(10_000), seen
+            assert subscriber.poll(60_000), seen
             event = json.loads(subscriber.recv_multipart()[1])
             if event["type"] != "heartbeat":
                 seen.append(event)
@@ -210,7 +210,7 @@ def test_drafts_with_hostile_views_are_refused_and_the_hub_goes_on(hub: HubProce
 
 def test_a_status_with_a_region_is_published_under_its_stream(hub: HubProcess) -> None:
     with subscribe(hub.events, types=["status", "heartbeat"]) as events, EventProducer(hub.link, "test") as link:
-        assert events.receive(5.0)
+        assert events.receive(60.0)
         link.post(Draft("status", "door", {"state": "live", "region": ["gate"]}))
         socket = events._receiver._socket
         topics: list[bytes] = []
@@ -226,7 +226,7 @@ def test_a_status_with_a_region_is_published_under_its_stream(hub: HubProcess) -
 def test_port_in_use_gives_one_line_and_exit_code_1(hub: HubProcess) -> None:
     job = hub.job.model_copy(update={"journal": hub.directory / "other.db", "link": f"{hub.link}2"})
     process = start_hub(job, stderr=subprocess.PIPE)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, b"")
     assert b"another program uses it" in err
     assert b"Traceback" not in err
@@ -280,7 +280,7 @@ def test_hub_ends_when_its_parent_is_gone(hub: HubProcess) -> None:
         )
     )
     read_ready_line(process)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == 0
 
 
@@ -335,7 +335,7 @@ def test_hub_keeps_the_journal_within_the_configured_size(tmp_path: Path) -> Non
                 if number % 1000 == 999:
                     wait_until(lambda: link.unacknowledged == 0, "confirmation", 30)
             oldest = 1
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while oldest == 1:
                 assert time.monotonic() < end, "nothing was removed"
                 beat = events.receive(1.0)
@@ -349,6 +349,6 @@ def test_the_event_of_a_clip_keeps_offsets_of_its_own_journal_only(hub: HubProce
         link.post(clip(epoch=epoch))
         link.post(clip(epoch="0" * 32))
         link.post(clip(start=None))
-        found = [event for event in (events.receive(10) for _ in range(3)) if isinstance(event, Clip)]
+        found = [event for event in (events.receive(60.0) for _ in range(3)) if isinstance(event, Clip)]
     assert [(event.action, event.actions) for event in found] == [(1, (1,)), (None, ()), (None, ())]
     assert b"action_epoch" not in found[0].raw

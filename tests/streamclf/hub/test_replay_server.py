@@ -49,7 +49,7 @@ def saver(tmp_path: Path) -> Iterator[tuple[ExampleRequests, Callable[[frozenset
                     socket.linger = 0
                     socket.connect(server.endpoint)
                     socket.send(body if isinstance(body, bytes) else orjson.dumps(body))
-                    assert socket.poll(10_000)
+                    assert socket.poll(60_000)
                     return orjson.loads(socket.recv())
             finally:
                 server.close()

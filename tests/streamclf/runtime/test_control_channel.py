@@ -58,7 +58,7 @@ def test_a_large_message_is_one_message() -> None:
         thread = threading.Thread(target=lambda: sent.append(sender.send(body)))
         thread.start()
         got = reader.next()
-        thread.join(10)
+        thread.join(60)
     assert sent == [True]
     assert got is not None
     assert got.body == body

@@ -101,7 +101,7 @@ def test_checking_the_stop_event_beats_in_the_main_thread_only(table: LivenessTa
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
 
     action = in_other_threads
     assert not moved()
@@ -127,7 +127,7 @@ def test_a_long_wait_keeps_beating_and_ends_with_the_request(
     watcher = threading.Thread(target=watch)
     watcher.start()
     assert control.stop_event.wait(30)
-    watcher.join(10)
+    watcher.join(60)
     assert late == []
 
 

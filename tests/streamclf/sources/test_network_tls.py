@@ -81,4 +81,4 @@ def test_a_film_is_read_over_https_only_from_a_trusted_server(tmp_path: Path, cl
                 open_source(secure(url))
         finally:
             http.shutdown()
-            thread.join(10)
+            thread.join(60)

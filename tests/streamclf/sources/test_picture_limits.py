@@ -46,7 +46,7 @@ class Witness:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(10)
+        self._thread.join(60)
 
     @property
     def grown(self) -> int:

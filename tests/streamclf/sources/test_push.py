@@ -18,7 +18,7 @@ from streamclf.errors import ConfigError, SourceError, SourceWaitingError
 from streamclf.net.push_protocol import HEADER, make_private_folder, parse_push_address, socket_dir
 from streamclf.sources import Source, open_source
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 SECRET = "correct horse battery"
 
 

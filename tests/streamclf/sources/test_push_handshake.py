@@ -14,7 +14,7 @@ from streamclf.net.push_protocol import ACCEPTED, GREETING_BYTES, MAGIC, NONCE_B
 from streamclf.sources import push_handshake
 from streamclf.sources.push_handshake import MAX_PENDING, HandshakeServer
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 SECRET = "correct horse battery"
 
 

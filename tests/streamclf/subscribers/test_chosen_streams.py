@@ -29,13 +29,13 @@ def hub() -> Iterator[HubProcess]:
 
 
 def test_status_shows_the_chosen_streams_only(hub: HubProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_status(hub.events, streams=["yard"], as_json=True, timeout_s=15) == 0
+    assert run_status(hub.events, streams=["yard"], as_json=True, timeout_s=60) == 0
     assert list(json.loads(capsys.readouterr().out)["streams"]) == ["yard"]
 
 
 def test_status_and_watch_refuse_a_stream_that_is_not_there(hub: HubProcess, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"^{MESSAGE[:-1]}.$"):
-        run_status(hub.events, streams=["yard", "dor"], timeout_s=15)
+        run_status(hub.events, streams=["yard", "dor"], timeout_s=60)
     with pytest.raises(UsageError, match=f"^{MESSAGE[:-1]}.$"):
         run_watch(hub.events, streams=["dor"], record=tmp_path / "x.mp4", seconds=20)
     assert not list(tmp_path.iterdir())

@@ -39,7 +39,7 @@ def hub() -> Iterator[HubProcess]:
 
 
 def test_json_reports_every_stream_with_the_same_keys(hub: HubProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_status(hub.events, as_json=True, timeout_s=15) == 0
+    assert run_status(hub.events, as_json=True, timeout_s=60) == 0
     out = capsys.readouterr().out
     report = json.loads(out)
     assert out.count("\n") == 1
@@ -72,7 +72,7 @@ def test_json_reports_the_views_of_a_stream(hub: HubProcess, capsys: pytest.Capt
                 link.post(prediction("cam1", number=number, **view))
             link.post(action("start", "cam1", **view))
         wait_until(lambda: link.unacknowledged == 0, "confirmation")
-    assert run_status(hub.events, as_json=True, timeout_s=15) == 0
+    assert run_status(hub.events, as_json=True, timeout_s=60) == 0
     streams = json.loads(capsys.readouterr().out)["streams"]
     views = streams["cam1"]["views"]
     assert [(view["region"], view["model_name"], view["rate_per_s"]) for view in views] == [
@@ -129,7 +129,7 @@ def test_in_a_terminal_the_table_is_live_and_names_a_silent_service(hub: HubProc
         assert process.returncode == 0
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
         os.close(ours)
 
 

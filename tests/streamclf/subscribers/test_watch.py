@@ -128,7 +128,7 @@ def test_recording_asks_for_previews_and_ends_with_a_signal(hub: HubProcess, tmp
                 link.post(prediction())
                 link.post(status())
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
     with av.open(str(path)) as container:

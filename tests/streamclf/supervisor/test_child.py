@@ -77,4 +77,4 @@ def test_process_one_reaps_orphans_and_leaves_its_own_children(monkeypatch: pyte
     orphan.returncode = 0
     ours = ended()
     assert reap_orphans({ours.pid}) == 0
-    assert ours.wait(10) == 0
+    assert ours.wait(60) == 0

@@ -22,7 +22,7 @@ from streamclf.windows.sampling import ChunkMeta
 
 SHAPE = (2, 64, 64, 3)
 SLOTS = 6
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 WRITER = """
 import sys

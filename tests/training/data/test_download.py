@@ -75,7 +75,7 @@ def site() -> Iterator[Site]:
     thread.start()
     yield here
     server.shutdown()
-    thread.join(5)
+    thread.join(60)
     server.server_close()
 
 

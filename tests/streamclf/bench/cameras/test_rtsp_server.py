@@ -32,7 +32,7 @@ def serving(film: EncodedFilm, count: int) -> Iterator[tuple[CameraServer, str]]
     finally:
         asyncio.run_coroutine_threadsafe(server.close(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 

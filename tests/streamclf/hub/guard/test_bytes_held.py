@@ -220,7 +220,7 @@ def test_subscriber_with_many_topics_stays_while_others_take_all_topics(hub: Hub
         assert not monitor.poll(4000), "the good subscriber was disconnected"
         stop.set()
         for thread in attackers:
-            thread.join(10)
+            thread.join(60)
         monitor.close(0)
 
 
@@ -241,7 +241,7 @@ class Viewer:
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(60)
         self._socket.close()
 
     def _run(self) -> None:
@@ -294,7 +294,7 @@ def test_slow_viewer_gets_new_pictures_and_others_are_not_slowed(hub: HubProcess
             assert count >= 20
         finally:
             stop.set()
-            posting.join(10)
+            posting.join(60)
             for viewer in slow:
                 viewer.close()
     assert witness.peak_mb < GROWTH_MB

@@ -129,7 +129,7 @@ def test_a_list_that_is_being_read_does_not_stop_the_hub(tmp_path: Path, monkeyp
     assert is_reading.wait(30)
     assert allow.allows(public), "answered from the last reading, while another thread reads"
     may_end.set()
-    reader.join(30)
+    reader.join(60)
     assert not reader.is_alive()
 
 

@@ -239,7 +239,7 @@ def test_hub_survives_slow_loris_with_few_descriptors_left(
     assert json.loads(header)["reply"] == "replay"
     assert len(events) == 5
     with subscribe(hub.events, types=["heartbeat"]) as events_again:
-        assert isinstance(events_again.receive(15.0), Heartbeat)
+        assert isinstance(events_again.receive(60.0), Heartbeat)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only on Linux the hub keeps some descriptors free")
@@ -283,7 +283,7 @@ def test_names_with_sql_and_paths_are_refused_and_the_next_draft_is_journalled(
         for batch in ([draft] for draft in drafts):
             after = U64.pack(batch[0][0] - 1)
             peer.send_multipart([b"drafts", b"i" * 16, b"evil", after, orjson.dumps(batch)])
-            assert peer.poll(10_000)
+            assert peer.poll(60_000)
             assert peer.recv_multipart()[0] == b"ack"
     with sqlite3.connect(f"{hub.journal.as_uri()}?mode=ro", uri=True) as db:
         assert db.execute("SELECT stream FROM events").fetchall() == [("good",)]

@@ -241,7 +241,7 @@ def camera(clip: Path) -> Iterator[Callable[[str], WebCamera]]:
     for camera, thread in cameras:
         camera.shutdown()
         camera.server_close()
-        thread.join(10)
+        thread.join(60)
 
 
 @pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Digest realm="x", nonce="abc", qop="auth"'])

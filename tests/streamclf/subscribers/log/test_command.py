@@ -60,7 +60,7 @@ def rotation(output: Path) -> list[str]:
 
 def end_log(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]:
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     return process.returncode, err.decode()
 
 

@@ -42,7 +42,7 @@ def test_log_holds_each_event_once_though_a_node_and_the_logger_are_killed(tmp_p
                 fleet.post(stream, 40)
             wait_until(lambda: len(logged(path)) >= 30, "the first events", 40)
             logger.send_signal(signal.SIGKILL)
-            logger.wait(10)
+            logger.wait(60)
             fleet.post("door", 40)  # nobody has read these when the node is killed
             fleet.wait_published()
             fleet.kill("a")
@@ -56,10 +56,10 @@ def test_log_holds_each_event_once_though_a_node_and_the_logger_are_killed(tmp_p
             fleet.restart("a", other_ports=True)
             wait_until(lambda: len(logged(path)) == len(fleet.journals()), "those of the node that returned", 40)
             logger.send_signal(signal.SIGTERM)
-            assert logger.wait(20) == 0
+            assert logger.wait(60) == 0
         finally:
             logger.kill()
-            logger.wait(10)
+            logger.wait(60)
         found = logged(path)
         assert sorted((epoch, offset) for epoch, offset, _, _ in found) == fleet.journals()
     for stream in ("yard", "gate"):

@@ -12,7 +12,7 @@ mqtt = pytest.importorskip("paho.mqtt.client", reason="needs the extra mqtt")
 
 from streamclf.subscribers.mqtt.bounded_client import BoundedClient  # noqa: E402
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 CONNACK = b"\x20\x02\x00\x00"
 MAX_SENT_BYTES = 32 << 20
 """More than the socket buffers of a loopback connection hold."""

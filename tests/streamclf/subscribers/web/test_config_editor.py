@@ -274,7 +274,7 @@ def test_concurrent_edits_lose_none(path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert set(load_config(path).streams) == {"door", "yard", *(f"s{number}" for number in range(6))}
 
 

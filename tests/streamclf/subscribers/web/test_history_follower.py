@@ -51,7 +51,7 @@ def following(hub: HubProcess, history: History, folder: ClipFolder | None = Non
             yield follower
         finally:
             done.set()
-            thread.join(10)
+            thread.join(60)
 
 
 def found(history: History) -> list[tuple[str, str, int]]:

@@ -39,7 +39,7 @@ def running() -> Iterator[int]:
             yield port
         finally:
             stop.request()
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
 

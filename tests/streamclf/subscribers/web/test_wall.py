@@ -69,7 +69,7 @@ async def until(condition: Callable[[], bool]) -> None:
         while not condition():
             await asyncio.sleep(0.005)
 
-    await asyncio.wait_for(poll(), 10)
+    await asyncio.wait_for(poll(), 60)
 
 
 def add_picture(service: LiveService, name: str, body: bytes) -> None:
@@ -84,7 +84,7 @@ async def browser(wall: PictureWall) -> AsyncIterator[FakeSocket]:
     task = asyncio.ensure_future(wall.serve(socket))  # type: ignore[arg-type]
     yield socket
     socket.incoming.put_nowait(None)
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 60)
 
 
 def test_a_browser_that_confirms_gets_the_newest_pictures() -> None:
