@@ -1,7 +1,7 @@
 # make demo    classify a camera, or a film made for it, and show the page; installs what serving needs into .venv (no torch)
 #              make demo ARGS=rtsp://HOST/PATH for a source of your own
 # make check   style, types, import contracts, documentation; installs everything into .venv-dev
-# make test    all tests, in four processes; then those that measure time, one by one; in .venv-dev
+# make test    all other tests, JOBS=5 processes at once; then those that measure time, one by one; in .venv-dev
 # make soak    eight cameras under random faults for SECONDS (one hour by default)
 # make docs    write the generated pages again
 # make gallery the pictures of the documentation, from films: make gallery CLIPS="street.mp4 hall.mp4"
@@ -13,41 +13,56 @@ ARGS ?=
 SECONDS ?= 3600
 BIN := .venv-dev/bin
 
-.PHONY: demo soak test test-models test-sources test-service test-system check docs gallery format clean
+.PHONY: demo soak test check check-code check-repository docs gallery format clean
 
 demo: .venv/.ready
 	.venv/bin/streamclf demo $(ARGS)
 
-# Four pytest processes at once, one for each group of folders: most tests wait for other processes most of the time.
-# Then the tests that need the machine for themselves; only their files are imported, which saves 20 s. The groups
-# `service` and `system` are every folder that no other group names, so that no test is left out.
-TEST_GROUPS := models sources service system
-FOLDERS_models := tests/engines tests/training
-FOLDERS_sources := $(addprefix tests/streamclf/,bench capture clips commands sources teach)
-FOLDERS_service := tests/streamclf $(addprefix --ignore=,$(FOLDERS_sources))
-FOLDERS_system := tests --ignore=tests/streamclf $(addprefix --ignore=,$(FOLDERS_models))
+# Each group of tests is a pytest process. JOBS of them run at once, because most tests wait for other processes most of
+# the time; groups that take long begin first. Then come the tests that need the machine for themselves; only their
+# files are imported, which saves 20 s. `rest` is every folder that no other group names, so that no test is left out.
+# The tests in tests/repository belong to `make check`.
+JOBS ?= 5
+TEST_GROUPS := training services pages sources system subscribers hub commands engines rest
+END_TO_END := $(wildcard tests/end_to_end/test_*.py)
+PATHS_training := tests/training
+PATHS_pages := $(filter %page.py,$(END_TO_END))
+PATHS_services := $(filter-out $(PATHS_pages),$(filter tests/end_to_end/test_r% tests/end_to_end/test_s%,$(END_TO_END)))
+PATHS_system := $(filter-out $(PATHS_pages) $(PATHS_services),$(END_TO_END))
+PATHS_sources := $(addprefix tests/streamclf/,sources capture clips)
+PATHS_subscribers := tests/streamclf/subscribers
+PATHS_hub := $(addprefix tests/streamclf/,hub client fleet)
+PATHS_commands := $(addprefix tests/streamclf/,commands bench teach)
+PATHS_engines := tests/engines
+NAMED := $(filter-out tests/end_to_end/%,$(foreach group,$(TEST_GROUPS),$(PATHS_$(group))))
+PATHS_rest := tests $(addprefix --ignore=,tests/repository tests/end_to_end $(NAMED))
 ALONE := $(shell grep -rl --include=test_*.py "mark\.alone" tests)
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 test: .venv-dev/.ready
 ifeq ($(strip $(ARGS)),)
-	$(MAKE) --no-print-directory --keep-going -j$(words $(TEST_GROUPS)) $(SYNC) $(TEST_GROUPS:%=test-%)
+	$(MAKE) --no-print-directory --keep-going -j$(JOBS) $(SYNC) $(TEST_GROUPS:%=test-%)
 	$(BIN)/python -m pytest -m "alone and not slow" $(ALONE)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
 $(TEST_GROUPS:%=test-%): test-%: .venv-dev/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not alone" $(FOLDERS_$*)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not alone" $(PATHS_$*)
 
 soak: .venv-dev/.ready
 	PYTHONPATH=tests $(BIN)/python tests/soak.py --seconds $(SECONDS) $(ARGS)
 
 check: .venv-dev/.ready
+	$(MAKE) --no-print-directory --keep-going -j2 $(SYNC) check-code check-repository
+
+check-code: .venv-dev/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-repository: .venv-dev/.ready
 	$(BIN)/python -m pytest -q tests/repository
 
 docs: .venv-dev/.ready

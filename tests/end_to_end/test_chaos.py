@@ -1,6 +1,6 @@
 """Kill and stop the hub, the classifier and the logger at random, with small queues: each event is logged once.
 
-`STREAMCLF_CHAOS_S=60 pytest tests/end_to_end/test_chaos.py -s` takes a minute, as in CI, and prints the disturbances.
+`STREAMCLF_CHAOS_S=60 pytest tests/end_to_end/test_chaos.py -s` takes a minute, and prints the disturbances.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.alone,  # its processes use all cores
 ]
 
-CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "60" if os.environ.get("CI") else "5"))
+CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "20" if os.environ.get("CI") else "5"))
 HIGH_WATER = 50
 """Messages; the usual values are 2,000 and 10,000."""
 

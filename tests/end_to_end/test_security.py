@@ -279,7 +279,7 @@ def test_documented_setup_works_command_by_command(tmp_path: Path) -> None:
         elsewhere.mkdir()
         name = shlex.split(subscribe_command)[2]
         shutil.copy(next(tmp_path.rglob(name)), elsewhere)
-        wait_until(lambda: count_events(tmp_path / "streamclf.db") > 0, "an event in the journal", 30)
+        wait_until(lambda: count_events(tmp_path / "streamclf.db") > 0, "an event in the journal", 90)
         _shell(subscribe_command + " --once", elsewhere)
         assert count_events(elsewhere / "events.db") > 0
         for pid in [service.process.pid, *service.descendants()]:

@@ -182,7 +182,7 @@ def predictions_in_journal(events: list[dict[str, Any]], stream: str) -> list[di
 
 
 def test_a_preview_equals_the_actions_in_the_journal_and_a_recount_of_it(page: RunningPage) -> None:
-    wait_until(lambda: len(starts_in_journal(read_journal(page.folder / "events.db"), "blinks")) > 40, "40 actions", 30)
+    wait_until(lambda: len(starts_in_journal(read_journal(page.folder / "events.db"), "blinks")) > 40, "40 actions", 90)
     paused = page.edit(change="pause_stream", stream="blinks", paused=True)
     assert page.wait_outcome(paused["settings"]["saved"])["outcome"] == "applied"
     page.wait_state("blinks", "offline")

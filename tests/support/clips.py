@@ -75,7 +75,12 @@ def write_clip(
     """Write a clip of bar codes `first`, `first + 1`, ... at `fps`, or at `times_ms`.
 
     `rotation`: degrees by which players rotate it. `options` of the encoder; by default it makes no B frames.
+    A clip that this process has written before is not encoded again: encoding takes up to 0.3 s.
     """
+    key = repr({**locals(), "path": path.suffix})
+    if key in _clips:
+        path.write_bytes(_clips[key])
+        return path
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=fps)
         stream.width, stream.height = width, height
@@ -95,7 +100,12 @@ def write_clip(
             frame.time_base = Fraction(1, fps) if times_ms is None else Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    _clips[key] = path.read_bytes()
     return path
+
+
+_clips: dict[str, bytes] = {}
+"""The files that `write_clip` has written, by its arguments."""
 
 
 def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> Path:

@@ -38,7 +38,7 @@ def through_the_hub(hub: HubProcess, count: int) -> float:
             while link.unacknowledged > 4000:
                 time.sleep(0.001)
             link.post(prediction(number=number))
-        wait_until(lambda: link.unacknowledged == 0, "confirmation", 60)
+        wait_until(lambda: link.unacknowledged == 0, "confirmation", 90)
         return count / (time.monotonic() - began)
 
 

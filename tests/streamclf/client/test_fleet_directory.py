@@ -69,7 +69,7 @@ def directory(request: dict[str, Any], *nodes: dict[str, Any], **more: Any) -> l
     return [json.dumps({**body, "nodes": listed, **more}).encode()]
 
 
-def fault_of(context: zmq.Context[zmq.Socket[bytes]], port: int, deadline_s: float = 6.0) -> str:
+def fault_of(context: zmq.Context[zmq.Socket[bytes]], port: int, deadline_s: float = 60.0) -> str:
     """Return why a client cannot use the directory at a port."""
     client = DirectoryClient(context, ServiceAddress(endpoint=f"fleet://127.0.0.1:{port}"))
     try:
@@ -150,7 +150,7 @@ def test_hostile_directory_cannot_make_the_client_open_files_or_local_sockets(
     ]
     with Answering(context, lambda request: directory(request, good, *bad)) as server:
         client = DirectoryClient(context, ServiceAddress(endpoint=f"fleet://127.0.0.1:{server.port}"))
-        end_s = time.monotonic() + 5
+        end_s = time.monotonic() + 60
         while client.list is None and time.monotonic() < end_s:
             client.poll()
             time.sleep(0.01)
@@ -168,7 +168,7 @@ def test_node_that_claims_another_replay_endpoint_in_its_heartbeat_is_read_at_th
             Answering(context, lambda request: directory(request, node)) as server,
             subscribe(f"fleet://127.0.0.1:{server.port}", replay=True) as events,
         ):
-            assert events.receive(5.0) is not None
+            assert events.receive(60.0) is not None
             receiver = events._receiver._nodes["a"].receiver  # type: ignore[union-attr]
             assert receiver is not None
             assert receiver._replay_endpoint == hub.replay
@@ -187,7 +187,7 @@ def test_directory_and_nodes_with_keys(context: zmq.Context[zmq.Socket[bytes]], 
             own, client = make_keys(tmp_path, "client", service=public, endpoint=address)
             shutil.copy(own, allowed)
             with subscribe(client) as events:
-                assert events.receive(5.0) is not None
+                assert events.receive(60.0) is not None
             with pytest.raises(BusError, match="without keys"), subscribe(address, patience_s=3.0) as events:
                 events.receive(6.0)
         finally:
@@ -198,7 +198,7 @@ def test_directory_that_cannot_be_made_answers_with_an_error_and_goes_on(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     now = datetime.now(timezone.utc)
-    calls = iter([ValueError("no"), Directory(fleet="f" * 32, revision="1", time=now)])
+    calls = itertools.chain([ValueError("no")], itertools.repeat(Directory(fleet="f" * 32, revision="1", time=now)))
 
     def provide() -> Directory:
         result = next(calls)
@@ -208,7 +208,7 @@ def test_directory_that_cannot_be_made_answers_with_an_error_and_goes_on(
 
     server = DirectoryServer(context, "tcp://127.0.0.1:*", provide)
     client = context.socket(zmq.REQ)
-    client.linger, client.rcvtimeo = 0, 5000
+    client.linger, client.rcvtimeo = 0, 60_000
     client.connect(server.endpoint)
     replies = []
     requests = [{"request": "replay"}, *({"request": "directory", "id": name} for name in "xy")]
@@ -259,7 +259,7 @@ def test_node_that_is_left_out_is_logged_once(
     replies = itertools.count()
     with Answering(context, lambda request: directory(request, *bad, revision=str(next(replies)))) as server:
         client = DirectoryClient(context, ServiceAddress(endpoint=f"fleet://127.0.0.1:{server.port}"))
-        end_s = time.monotonic() + 5
+        end_s = time.monotonic() + 60
         while client._revision not in ("5", "6") and time.monotonic() < end_s:
             client.poll()
             time.sleep(0.005)

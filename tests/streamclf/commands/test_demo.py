@@ -86,7 +86,7 @@ def test_the_browser_opens_once_the_page_answers(monkeypatch: pytest.MonkeyPatch
     assert (page.outlets.web.host, page.address) == ("127.0.0.1", f"http://127.0.0.1:{page.outlets.web.port}")
     page.open_when_ready(stop)
     with socket.create_server(("127.0.0.1", page.outlets.web.port)):
-        wait_until(lambda: opened == [page.address], "the browser", 20)
+        wait_until(lambda: opened == [page.address], "the browser", 90)
     stop.set()
 
 

@@ -84,14 +84,14 @@ def test_streams_of_a_node_that_is_cut_off_are_published_once(tmp_path):
     controller.core.configure(setup, now_s=controller.now_s())
     nodes = [RunningNode(f"n{n}", tmp_path, controller) for n in range(2)]
     try:
-        wait_until(lambda: controller.live() == 4, "all streams are live", 60)
+        wait_until(lambda: controller.live() == 4, "all streams are live", 90)
         assert [node["streams"] for node in controller.status()["nodes"].values()] == [2, 2]
         controller.cut_off.add("n1")
-        wait_until(lambda: predicted(tmp_path / "n0") == 4, "n0 publishes predictions of all streams", 60)
+        wait_until(lambda: predicted(tmp_path / "n0") == 4, "n0 publishes predictions of all streams", 90)
         controller.cut_off.clear()
-        wait_until(lambda: controller.status()["nodes"]["n1"].get("refused", 0) > 0, "n1 counts refused events", 60)
-        wait_until(lambda: controller.status()["nodes"]["n1"].get("live", 0) > 0, "n1 has a stream again", 60)
-        wait_until(lambda: controller.stop() == 0, "the nodes end", 30)
+        wait_until(lambda: controller.status()["nodes"]["n1"].get("refused", 0) > 0, "n1 counts refused events", 90)
+        wait_until(lambda: controller.status()["nodes"]["n1"].get("live", 0) > 0, "n1 has a stream again", 90)
+        wait_until(lambda: controller.stop() == 0, "the nodes end", 90)
     finally:
         for node in nodes:
             node.stop()

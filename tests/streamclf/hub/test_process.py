@@ -333,7 +333,7 @@ def test_hub_keeps_the_journal_within_the_configured_size(tmp_path: Path) -> Non
             for number in range(3000):
                 link.post(prediction(number=number))
                 if number % 1000 == 999:
-                    wait_until(lambda: link.unacknowledged == 0, "confirmation", 30)
+                    wait_until(lambda: link.unacknowledged == 0, "confirmation", 90)
             oldest = 1
             end = time.monotonic() + 60
             while oldest == 1:

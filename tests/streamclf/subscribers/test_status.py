@@ -116,16 +116,16 @@ def test_in_a_terminal_the_table_is_live_and_names_a_silent_service(hub: HubProc
         return text in shown
 
     try:
-        wait_until(lambda: shows(b"events 1 to 34"), "the table", 30)
+        wait_until(lambda: shows(b"events 1 to 34"), "the table", 90)
         with EventProducer(hub.link, "test") as link:
             link.post(prediction("late"))
-            wait_until(lambda: shows(b"events 1 to 35"), "the next heartbeat", 20)
+            wait_until(lambda: shows(b"events 1 to 35"), "the next heartbeat", 90)
         assert shows(b"late")
         hub.kill()
-        wait_until(lambda: shows(b"the service is silent"), "the end of the service", 20)
-        wait_until(lambda: shows(b"unknown"), "states that nobody knows any more", 20)
+        wait_until(lambda: shows(b"the service is silent"), "the end of the service", 90)
+        wait_until(lambda: shows(b"unknown"), "states that nobody knows any more", 90)
         process.send_signal(signal.SIGINT)
-        wait_until(lambda: (shows(b"\0"), process.poll())[1] is not None, "the end", 20)
+        wait_until(lambda: (shows(b"\0"), process.poll())[1] is not None, "the end", 90)
         assert process.returncode == 0
     finally:
         process.kill()

@@ -120,7 +120,7 @@ def test_recording_asks_for_previews_and_ends_with_a_signal(hub: HubProcess, tmp
     command = [sys.executable, "-m", "streamclf", "watch", hub.events, "--stream", "door", "--record", str(path)]
     with EventProducer(hub.link, "test") as link, subprocess.Popen(command) as process:
         try:
-            wait_until(lambda: link.preview_wanted("door"), "a subscription to the previews", 30)
+            wait_until(lambda: link.preview_wanted("door"), "a subscription to the previews", 90)
             end_s = time.monotonic() + 2  # recording begins a second after the first preview
             while time.monotonic() < end_s:
                 link.post_preview("door", jpeg)  # first: the film keeps the size of its first image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -78,6 +79,15 @@ def journal_rows(path: Path) -> list[tuple[int, str]]:
     return rows
 
 
+def size_of(output: Path) -> int:
+    """Return the bytes of all files of a log."""
+    size = 0
+    for path in output.parent.glob(f"{output.stem}*{output.suffix}*"):
+        with contextlib.suppress(FileNotFoundError):  # it may get another name now
+            size += path.stat().st_size
+    return size
+
+
 def logged_rows(path: Path) -> list[tuple[int, str]]:
     if path.suffix == ".jsonl":
         files = [*complete_files(path), path]
@@ -96,6 +106,8 @@ def test_the_log_equals_the_journal_after_hub_and_logs_were_killed_at_random(hub
     chance = random.Random(1)
     outputs = [tmp_path / name for name in ("events.db", "plain.jsonl", "events.jsonl")]
     logs = {path: start_log(hub.events, path) for path in outputs}
+    sizes = dict.fromkeys(outputs, 0)
+    """The bytes that each log had written when its process started."""
     link = EventProducer(hub.link, "test")
     stop = threading.Event()
     posted = 0
@@ -110,8 +122,9 @@ def test_the_log_equals_the_journal_after_hub_and_logs_were_killed_at_random(hub
     poster.start()
     try:
         end = time.monotonic() + CHAOS_S
-        latest = end + 40
-        # On a loaded machine a killed log starts late, so the kills go on until the small files were rotated.
+        latest = end + 120
+        # On a loaded machine a log starts late. So most of them may write before they are killed, and the kills go on
+        # until the small files were rotated.
         while (now := time.monotonic()) < end or (now < latest and len(complete_files(outputs[2])) < 3):
             time.sleep(chance.uniform(0.1, 0.6))
             victim = chance.choice([*outputs, None])
@@ -120,7 +133,11 @@ def test_the_log_equals_the_journal_after_hub_and_logs_were_killed_at_random(hub
                 time.sleep(chance.uniform(0.0, 0.3))
                 hub.start()
             else:
+                may_write = chance.random() < 0.8
+                while may_write and size_of(victim) == sizes[victim] and time.monotonic() < latest:
+                    time.sleep(0.02)
                 end_log(logs[victim], signal.SIGKILL)
+                sizes[victim] = size_of(victim)
                 logs[victim] = start_log(hub.events, victim)
     finally:
         stop.set()

@@ -40,7 +40,7 @@ def test_log_holds_each_event_once_though_a_node_and_the_logger_are_killed(tmp_p
         try:
             for stream in ("door", "yard", "gate"):
                 fleet.post(stream, 40)
-            wait_until(lambda: len(logged(path)) >= 30, "the first events", 40)
+            wait_until(lambda: len(logged(path)) >= 30, "the first events", 90)
             logger.send_signal(signal.SIGKILL)
             logger.wait(60)
             fleet.post("door", 40)  # nobody has read these when the node is killed
@@ -52,9 +52,9 @@ def test_log_holds_each_event_once_though_a_node_and_the_logger_are_killed(tmp_p
             fleet.wait_published()
             logger = start(fleet, path)
             missing = 40
-            wait_until(lambda: len(logged(path)) == len(fleet.journals()) - missing, "all but the lost ones", 40)
+            wait_until(lambda: len(logged(path)) == len(fleet.journals()) - missing, "all but the lost ones", 90)
             fleet.restart("a", other_ports=True)
-            wait_until(lambda: len(logged(path)) == len(fleet.journals()), "those of the node that returned", 40)
+            wait_until(lambda: len(logged(path)) == len(fleet.journals()), "those of the node that returned", 90)
             logger.send_signal(signal.SIGTERM)
             assert logger.wait(60) == 0
         finally:

@@ -237,13 +237,13 @@ def test_the_command_serves_the_metrics_and_the_health_of_a_service(hub: HubProc
         def health() -> tuple[int, str]:
             return ask(address, "/healthz")
 
-        wait_until(lambda: health()[0] == 200, "a healthy service", 20)
+        wait_until(lambda: health()[0] == 200, "a healthy service", 90)
         link.post(status(state="live", frames=5))
         for number in range(50):
             link.post(prediction(number=number))
         link.post(action("start"))
         link.post(Draft("status", "door", {"state": "offline", "reason": "connection refused", "counters": {}}))
-        wait_until(lambda: "not live for" in health()[1], "a stream that is away", 20)
+        wait_until(lambda: "not live for" in health()[1], "a stream that is away", 90)
         assert re.search(r"stream door: offline, not live for \d+ s \(connection refused\)", health()[1])
         found = parsed(ask(address, "/metrics")[1])
         assert found["streamclf_predictions_total", ("door", "wave")] == 50
@@ -251,11 +251,11 @@ def test_the_command_serves_the_metrics_and_the_health_of_a_service(hub: HubProc
         assert found["streamclf_journal_head", ()] >= 53
         assert found["streamclf_up", ()] == 1
         link.post(status(state="live", frames=6))
-        wait_until(lambda: health()[0] == 200, "a stream that is back", 20)
+        wait_until(lambda: health()[0] == 200, "a stream that is back", 90)
         hub.kill()
-        wait_until(lambda: "service silent" in health()[1], "a silent service", 20)
+        wait_until(lambda: "service silent" in health()[1], "a silent service", 90)
         assert parsed(ask(address, "/metrics")[1])["streamclf_up", ()] == 0
         hub.start()
-        wait_until(lambda: health()[0] == 200, "a new hub", 20)
+        wait_until(lambda: health()[0] == 200, "a new hub", 90)
         outlet.interrupt()
         assert outlet.wait() == 0

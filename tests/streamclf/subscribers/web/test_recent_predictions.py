@@ -40,7 +40,7 @@ def post(hub: HubProcess, stream: str, count: int, first: int = 0) -> None:
         for number in range(first, first + count):
             producer.post(prediction(stream, number))
             producer.post(prediction("other", number))
-        wait_until(lambda: producer.unacknowledged == 0, "the journal has all", 20)
+        wait_until(lambda: producer.unacknowledged == 0, "the journal has all", 90)
 
 
 def last_heartbeat(hub: HubProcess) -> Heartbeat:
@@ -139,7 +139,7 @@ def test_the_predictions_of_one_view_are_not_mixed_with_those_of_others(hub: Hub
     with EventProducer(hub.link, "views") as producer:
         for number in range(30):
             producer.post(prediction("hall", number, **view_keys(views[number % 3])))
-        wait_until(lambda: producer.unacknowledged == 0, "the journal has all", 20)
+        wait_until(lambda: producer.unacknowledged == 0, "the journal has all", 90)
     heartbeat = last_heartbeat(hub)
     recent = RecentPredictions(resolve_service_address(hub.events), lambda: heartbeat)
     for first, view in enumerate(views):

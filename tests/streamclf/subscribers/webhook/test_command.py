@@ -347,7 +347,7 @@ def test_every_action_arrives_in_order_after_a_kill_and_without_the_receiver(
     url = receiver.url.replace("://", "://someone:pass-in-url@") + "/path-secret"
     with EventProducer(hub.link, "test") as link:
         with start(hub, url, tmp_path) as first:
-            wait_until(position.exists, "the first position", 20)
+            wait_until(position.exists, "the first position", 90)
             act(30)
             receiver.wait_for(lambda: len(first_arrivals(receiver)) == 30, "30 actions")
             receiver.answer = lambda request: Response(503)
@@ -409,7 +409,7 @@ def test_refused_events_do_not_count_as_delivered(
 def test_a_lost_range_is_posted_reported_and_counted(tmp_path: Path, receiver: Receiver) -> None:
     with HubProcess() as hub:
         with EventProducer(hub.link, "test") as link, start(hub, receiver.url, tmp_path) as first:
-            wait_until((tmp_path / "webhook.position").exists, "the first position", 20)
+            wait_until((tmp_path / "webhook.position").exists, "the first position", 90)
             link.post(action("start"))
             receiver.wait_for(lambda: len(receiver.accepted) == 1, "an action")
             first.interrupt()
@@ -451,10 +451,10 @@ def test_the_start_of_an_action_carries_a_picture_of_the_stream(receiver: Receiv
         link.post(status("door", "live"))
         options = ("--first-picture", "--picture-bytes", "60000")
         with Service("webhook", hub.events, receiver.url, *options, cwd=tmp_path) as outlet:
-            wait_until((tmp_path / "webhook.position").exists, "the outlet", 20)
+            wait_until((tmp_path / "webhook.position").exists, "the outlet", 90)
             for phase in ("start", "end"):
                 link.post(action(phase))
-            wait_until(lambda: len(receiver.accepted) == 2, "both requests", 20)
+            wait_until(lambda: len(receiver.accepted) == 2, "both requests", 90)
             outlet.interrupt()
             assert outlet.wait() == 0
     start, end = receiver.accepted

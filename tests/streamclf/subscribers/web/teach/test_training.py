@@ -44,7 +44,7 @@ def run(tmp_path: Path, program: str, **options: float) -> TeachRunner:
 
 
 def end_of(runner: TeachRunner) -> Training:
-    wait_until(lambda: not runner.is_running, "the training ends", 20)
+    wait_until(lambda: not runner.is_running, "the training ends", 90)
     assert runner.current is not None
     return runner.current
 
