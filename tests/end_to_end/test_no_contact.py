@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,8 +28,8 @@ class Sandbox:
         self.home.mkdir()
         self.attempts.touch()
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `python ARGUMENTS`."""
+    def run(self, *arguments: str, until: Collection[str] = ()) -> subprocess.CompletedProcess[str]:
+        """Run `python ARGUMENTS`, to its end or until its stderr has all of these texts."""
         keep = {key: os.environ[key] for key in ("PATH", "LANG", "LD_LIBRARY_PATH") if key in os.environ}
         env = {
             **keep,
@@ -38,9 +38,22 @@ class Sandbox:
             "ATTEMPTS": str(self.attempts),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=self.folder, env=env, capture_output=True, text=True, timeout=250
-        )
+        with subprocess.Popen(
+            [sys.executable, *arguments], cwd=self.folder, env=env, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            err, waits = "", bool(until)
+            try:
+                for line in process.stderr:
+                    err += line
+                    if waits and all(text in err for text in until):
+                        process.terminate()
+                        waits = False
+            except BaseException:  # the test's time is over
+                process.kill()
+                raise
+            assert not waits, err
+        return subprocess.CompletedProcess(process.args, process.returncode, stderr=err)
 
     def check(self, done: subprocess.CompletedProcess[str]) -> None:
         """Fail if the program failed, tried to reach another machine, or wrote outside the folder of engines."""
@@ -86,12 +99,10 @@ def test_a_service_contacts_nobody(sandbox: Sandbox) -> None:
     config = {
         "model": "bundle",
         "publish": {"events": "tcp://127.0.0.1:*", "replay": "tcp://127.0.0.1:*"},
-        "streams": {"film": {"url": "film.mp4"}},
+        "streams": {"film": {"url": "film.mp4", "loop": True}},
     }
     (sandbox.folder / "service.yaml").write_text(yaml.safe_dump(config))
-    done = sandbox.run("-m", "streamclf", "run", "service.yaml")  # it ends with the film
-    sandbox.check(done)
-    assert "publishing on" in done.stderr
+    sandbox.check(sandbox.run("-m", "streamclf", "run", "service.yaml", until=("film: live", "publishing on")))
 
 
 def test_training_and_export_contact_nobody(sandbox: Sandbox) -> None:

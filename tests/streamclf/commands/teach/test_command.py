@@ -39,7 +39,7 @@ def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
 
 def run(folder: Path, *options: str) -> tuple[int, str, str]:
     process = start(folder, *options)
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=250)
     return process.returncode, out.decode(), err.decode()
 
 
