@@ -218,7 +218,7 @@ def test_damage_is_counted_in_windows_and_closes_no_connection(rig: Rig, fault: 
         plays = rig.door.mounts["victim"].plays
         rig.door.fault("victim", **{fault: 0.1})
         rig.watcher.wait(
-            "prediction", "victim", since=since, within=20, where=lambda s: s.event["window"]["corrupt"] > 0
+            "prediction", "victim", since=since, within=60, where=lambda s: s.event["window"]["corrupt"] > 0
         )
         rig.door.heal("victim")
         rig.wait_recovered()
@@ -274,12 +274,12 @@ def test_a_jump_of_the_wall_clock_has_no_effect(rig: Rig) -> None:
             since = time.monotonic()
             (rig.folder / "offset").write_text(str(hours * 3600))
             seen = rig.watcher.wait(
-                "prediction", "victim", since=since, within=5, where=lambda s, h=hours: _clock_of(s) == h
+                "prediction", "victim", since=since, within=60, where=lambda s, h=hours: _clock_of(s) == h
             )
             assert seen.window[0] == segment
             # Longer than READ_S, so that a false stall would show.
             late = seen.window[1] + 1.6
-            rig.watcher.wait("prediction", "victim", since=since, within=8, where=lambda s, t=late: s.window[1] > t)
+            rig.watcher.wait("prediction", "victim", since=since, within=60, where=lambda s, t=late: s.window[1] > t)
         for stream in ("victim", "witness"):
             states = {seen.event["state"] for seen in rig.watcher.events("status", stream, since=begin)}
             assert states <= {"live"}, "no false stall"
@@ -309,7 +309,7 @@ def test_a_flood_takes_bounded_memory_and_cpu_and_disturbs_no_other_stream(rig: 
         first = rig.watcher.events("prediction", "victim")[-1].window
         rig.door.fault("victim", rate=20.0)
         # 40 s of media time: two seconds of flood, or longer where the machine or the rate limit slows it down.
-        rig.watcher.wait("prediction", "victim", since=since, within=40, where=lambda s: s.window[1] > first[1] + 40)
+        rig.watcher.wait("prediction", "victim", since=since, within=60, where=lambda s: s.window[1] > first[1] + 40)
         took = time.monotonic() - since
         assert sum(map(rss_bytes, pids)) - before < 64 << 20
         assert sum(map(cpu_s, victims)) - cpu_before < 2 * took, "one core for the flood, less than one for the others"

@@ -69,7 +69,9 @@ def test_streams_are_added_changed_and_removed_and_others_lose_no_window(setup: 
         service.wait_for_line(APPLIED + "added comes; removed goes; changed changes, stays")
         gone = watcher.state("goes", "offline", since=edited, within=DEADLINE_S, reason="removed")
         wait_configured({"stays", "comes", "changes"})
-        watcher.wait("status", "stays", since=edited, within=2, where=lambda seen: seen.event.get("name") == "Hall")
+        watcher.wait(
+            "status", "stays", since=edited, within=DEADLINE_S, where=lambda seen: seen.event.get("name") == "Hall"
+        )
         assert "actions" not in gone.event
         wait_prediction(watcher, "comes", since=edited)
         restarted = watcher.wait(

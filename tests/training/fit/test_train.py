@@ -97,7 +97,7 @@ def test_two_processes_train_one_run(films: Path, tmp_path: Path) -> None:
         start_new_session=True,
     ) as process:
         try:
-            output, errors = process.communicate(timeout=100)
+            output, errors = process.communicate(timeout=250)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # its child processes outlive torchrun
