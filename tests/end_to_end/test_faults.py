@@ -88,7 +88,7 @@ class Rig:
         received = self.watcher.events("prediction", "witness", since=since, until=seen.at_s)
         assert len(received) >= 2
         assert all(prediction.probability("bright") > 0.99 for prediction in received)
-        if self.cameras.mounts["witness"].late_at >= since - 2 * READ_S:
+        if is_late(self.cameras, "witness", since):
             return
         for before, after in itertools.pairwise(received):
             if after.event.get("dropped") != before.event.get("dropped"):
@@ -105,6 +105,11 @@ class Rig:
             return seen.probability("bright") > 0.99 and seen.event["window"]["corrupt"] == 0
 
         return self.watcher.wait("prediction", "victim", since=begin, within=within, where=whole)
+
+
+def is_late(server: RtspServer, stream: str, since: float) -> bool:
+    """Return whether the camera has sent late since then, or shortly before, because the machine is busy."""
+    return server.mounts[stream].late_at >= since - 2 * READ_S
 
 
 @pytest.fixture(scope="module")
@@ -276,13 +281,13 @@ def test_a_jump_of_the_wall_clock_has_no_effect(rig: Rig) -> None:
             seen = rig.watcher.wait(
                 "prediction", "victim", since=since, within=60, where=lambda s, h=hours: _clock_of(s) == h
             )
-            assert seen.window[0] == segment
+            assert seen.window[0] == segment or is_late(rig.door, "victim", begin)
             # Longer than READ_S, so that a false stall would show.
             late = seen.window[1] + 1.6
             rig.watcher.wait("prediction", "victim", since=since, within=60, where=lambda s, t=late: s.window[1] > t)
-        for stream in ("victim", "witness"):
+        for server, stream in ((rig.door, "victim"), (rig.cameras, "witness")):
             states = {seen.event["state"] for seen in rig.watcher.events("status", stream, since=begin)}
-            assert states <= {"live"}, "no false stall"
+            assert states <= {"live"} or is_late(server, stream, begin), "no false stall"
 
 
 def test_identical_frames_are_reported_as_frozen(rig: Rig) -> None:

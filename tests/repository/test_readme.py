@@ -18,7 +18,7 @@ from support.repository import ROOT
 from support.service import Service
 
 README = (ROOT / "README.md").read_text()
-DEADLINE_S = 60
+DEADLINE_S = 200
 
 
 def blocks(title: str, language: str) -> list[str]:

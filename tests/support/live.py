@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from support.bundles import make_brightness_bundle
@@ -15,6 +16,10 @@ CHUNK_S = 0.2
 """One chunk of the brightness model: two frames at ten per second."""
 
 
+CACHE = TemporaryDirectory(prefix="engines-")
+"""The compiled models of all services that this process starts, which saves 0.2 s for each of them."""
+
+
 class Setup:
     """A folder with a model, a video of 60 s and a configuration with free ports."""
 
@@ -23,6 +28,7 @@ class Setup:
         self.path = folder / "service.yaml"
         self.temp = folder / "t"  # short, because a socket's path has at most 107 bytes
         self.temp.mkdir()
+        (folder / "cache").symlink_to(CACHE.name)
         make_brightness_bundle(folder / "brightness")
         write_clip(folder / "film.mp4", frames=600, fps=10, width=160, height=96, gop=10)
         self.film = {"url": "film.mp4", "loop": True}

@@ -32,7 +32,7 @@ def test_a_documented_program_classifies(folder: Path, number: int) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
     assert done.returncode == 0, done.stderr
     labels = ("normal", "covered", "defocused", "moved", "shaking", "flashing", "noise")

@@ -27,7 +27,7 @@ from streamclf.bench.service.run import ServiceLoad, ServiceRun
 from streamclf.builtin_models import find_bundle
 from streamclf.config.engine import EngineConfig
 
-DEADLINE_S = 100.0
+DEADLINE_S = 250.0
 SHORT_ROUNDS = """
 import streamclf.bench.service.bench as bench, streamclf.bench.service.cpu_limit as cpu_limit
 bench.MAX_STREAMS, cpu_limit.ROUND_S = 2, 0.01
