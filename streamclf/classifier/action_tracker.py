@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from streamclf.classifier.scene_hold import SceneHold
+from streamclf.classifier.scene_hold import SMOOTH_S, SceneHold
 from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
 from streamclf.config.hours import Hours, local_time, parse_hours, within, zone_of
 from streamclf.events.kinds import Phase
@@ -103,6 +103,8 @@ class ActionTracker:
     unknown_below: float = 0.0
     zone: ZoneInfo | None = None
     """Time zone of the hours; None for the machine's time zone."""
+    hidden_probability: float = field(default=0.0, init=False)
+    """The greatest probability of a label whose action may be held, smoothed; `unknown_below` does not change it."""
     _labels: dict[str, _Label] = field(default_factory=dict)
     _segment: int | None = None
     _at_s: float = 0.0
@@ -132,12 +134,9 @@ class ActionTracker:
         return min(starts, default=None)
 
     @property
-    def shows_scene(self) -> bool:
-        """Whether the last prediction gives no sign of a label whose action may be held."""
-        return not any(
-            label.hold_s and (label.started_s is not None or (label.smoothed or 0.0) >= label.config.off)
-            for label in self._labels.values()
-        )
+    def is_doubtful(self) -> bool:
+        """Whether a label is probable whose action may be held, although no such action may run."""
+        return any(label.hold_s and (label.smoothed or 0.0) >= label.config.off for label in self._labels.values())
 
     def update(
         self,
@@ -147,23 +146,29 @@ class ActionTracker:
         segment: int,
         time_s: float | None = None,
         scene_lost: float | None = None,
+        *,
+        scene_pending: bool = False,
     ) -> list[ActionChange]:
         """Evaluate one prediction and return the changes. A label that is not in `probabilities` counts as 0.
 
         `start_s` and `end_s` are the window's; segment numbers only grow. `time_s` is the wall clock in seconds since
         1970; only hours need it. `scene_lost`: how much the picture differs from the scene before the action, 0 to 1;
-        None if that is not known. Then no action is held.
+        None if that is not known. Then no action is held. `scene_pending`: an action that started after the last
+        comparison will be compared. Until then, it does not end because its label is not probable any more.
         """
         changes = self.end_outside_hours(time_s)
         if segment != self._segment or end_s < self._at_s:
             changes += self._begin_segment(segment, end_s)
         elapsed_s, self._at_s = end_s - self._at_s, end_s
+        holding = [_probability(probabilities.get(name, 0.0)) for name in self.holding_labels]
+        share = 1 - math.exp(-elapsed_s / SMOOTH_S)
+        self.hidden_probability += share * (max(holding, default=0.0) - self.hidden_probability)
         evidence = self._evidence(probabilities)
         for name, label in self._labels.items():
             label.smooth(evidence.get(name, 0.0), elapsed_s)
             if label.started_s is not None:
                 label.hold.measure(scene_lost, elapsed_s)
-            if change := self._step(name, label, active=self._active(label, time_s)):
+            if change := self._step(name, label, active=self._active(label, time_s), scene_pending=scene_pending):
                 changes.append(change)
         return changes
 
@@ -220,7 +225,7 @@ class ActionTracker:
             return values
         return {UNKNOWN: 1.0} if max(values.values(), default=0.0) < self.unknown_below else values
 
-    def _step(self, name: str, label: _Label, *, active: bool) -> ActionChange | None:
+    def _step(self, name: str, label: _Label, *, active: bool, scene_pending: bool) -> ActionChange | None:
         assert label.smoothed is not None
         if not active:
             label.above_since_s = None
@@ -229,7 +234,7 @@ class ActionTracker:
             return self._start(name, label) if label.ready_to_start(self._at_s) else None
         if label.smoothed >= label.config.off:
             label.hold.release()
-        elif (reason := label.hold.reason_to_end(self._at_s, label.hold_s)) is not None:
+        elif (reason := label.hold.reason_to_end(self._at_s, label.hold_s, pending=scene_pending)) is not None:
             return self._end(name, label, reason)
         label.peak = max(label.peak, label.smoothed)
         if self._at_s - label.updated_s < UPDATE_INTERVAL_S - _EPSILON_S:

@@ -238,7 +238,10 @@ class Classifier:
                 for pending, row in zip(batch.due, rows, strict=True):
                     feed = self._by_name[pending.feed]
                     lost = self._scenes.lost(feed.name, batch.model)
-                    self._publisher.publish(feed, batch.model, engine, pending, row, latency_ms, lost)
+                    follows = self._scenes.is_pending(feed.name, batch.model)
+                    self._publisher.publish(
+                        feed, batch.model, engine, pending, row, latency_ms, lost, scene_pending=follows
+                    )
                 self._publisher.flush()
             now_s = self._clock()
             self._shedder.record_windows(batch.model, batch.submit_s + now_s - waiting_since_s, len(batch.due))

@@ -7,7 +7,7 @@ change that the model recognises. So a model needs no other output, and no thres
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -16,8 +16,8 @@ import numpy as np
 from engines.arrays import F32, I32
 from engines.bundle import ModelSpec
 from streamclf.classifier.prediction import media_s
-from streamclf.classifier.scene_hold import LOST
-from streamclf.classifier.scene_memory import SCENES, SceneMemory
+from streamclf.classifier.scene_hold import LOST, has_been_removed
+from streamclf.classifier.scene_memory import SceneMemory
 from streamclf.windows.assembler import Window
 
 if TYPE_CHECKING:
@@ -30,11 +30,13 @@ FindTracker: TypeAlias = "Callable[[str, str], ActionTracker | None]"
 
 MAX_EARLIER: Final = 2
 """Scenes of earlier actions that are kept for one feed and model."""
+MAX_STRETCHES: Final = 3
+"""Stretches in one run of the head: those of the latest scene, and the old one."""
 
 
 def scene_slots(spec: ModelSpec) -> int:
     """Return the bank slots that a classifier needs for the comparison, for all of its feeds together."""
-    return SCENES * (spec.chunks // 2)
+    return MAX_STRETCHES * (spec.chunks // 2)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,9 +52,13 @@ class _Comparison:
     """The scenes that one model compares a feed's picture with, while an action runs that may be held."""
 
     scenes: list[_Scene]
-    """The scenes that had not returned after earlier actions, then the one from before this action, if it is known."""
+    """The scene from long before this action, those that had not returned after earlier actions, and the latest one."""
     earlier: int
-    """How many of them are earlier ones."""
+    """How many of them are not the latest one."""
+    hidden: float = 0.0
+    """The probability of a label that hides the scene, in the latest scene alone."""
+    was_cover: bool = False
+    """Whether that scene shows a cover, in comparison with the picture at any time since."""
     losses: list[float] = field(default_factory=list)
     """How much the picture differs from each scene, 0 to 1; empty before the first measurement."""
 
@@ -96,6 +102,10 @@ class SceneCheck:
         comparison = self._running.get((feed, model))
         return None if comparison is None else comparison.lost
 
+    def is_pending(self, feed: str, model: str) -> bool:
+        """Return whether an action that starts now will be compared by the next `update`, and was not before."""
+        return self._first_slot is not None and (feed, model) not in self._running
+
     def update(self, group: EngineGroup, newest: Mapping[str, Window], tracker_of: FindTracker) -> None:
         """Remember and compare the `newest` window of each feed whose windows are due."""
         if self._first_slot is None:
@@ -113,8 +123,10 @@ class SceneCheck:
     def _update_feed(self, group: EngineGroup, feed: str, window: Window, trackers: dict[str, ActionTracker]) -> None:
         memory = self._memories.setdefault(feed, SceneMemory())
         at_s = media_s(window.end_pts_ns)
-        if memory.is_due(at_s) and all(tracker.shows_scene for tracker in trackers.values()):
-            memory.add(at_s, self._read(group, window.slots[-self._length :]))
+        if all(tracker.hidden_since_s is None for tracker in trackers.values()):
+            doubtful = any(tracker.is_doubtful for tracker in trackers.values())
+            if memory.is_due(at_s, doubtful=doubtful):
+                memory.add(at_s, self._read(group, window.slots[-self._length :]))
         for model, tracker in trackers.items():
             key = feed, model
             started_s = tracker.hidden_since_s
@@ -125,22 +137,30 @@ class SceneCheck:
                 self._running[key] = self._begin(group, key, memory, started_s, tracker)
             comparison = self._running[key]
             present = window.slots[self._length :]
-            comparison.losses = [self._compare(group, group[model], scene, present) for scene in comparison.scenes]
+            comparison.losses = self._compare(group, group[model], comparison.scenes, present)
+            comparison.was_cover |= has_been_removed(comparison.hidden, tracker.hidden_probability)
+            if comparison.was_cover:
+                comparison.losses[-1] = 0.0
 
     def _begin(
         self, group: EngineGroup, key: tuple[str, str], memory: SceneMemory, started_s: float, tracker: ActionTracker
     ) -> _Comparison:
         """Take the scene from before the window in which the label became probable, and earlier scenes."""
-        scenes = list(self._earlier.get(key, ()))
-        earlier = len(scenes)
-        features = memory.before(started_s - self._window_s)
-        if features is not None:
-            engine = group[key[1]]
+        engine, before_s = group[key[1]], started_s - self._window_s
+        labels = [i for i, label in enumerate(engine.spec.labels) if label in tracker.holding_labels]
+
+        def scene_of(features: F32 | None) -> tuple[list[_Scene], float]:
+            """Return a scene, unless it shows a cover, and the probability of a cover in it."""
+            if features is None:
+                return [], 0.0
             probabilities = self._classify(group, engine, features)
-            hidden = [i for i, label in enumerate(engine.spec.labels) if label in tracker.holding_labels]
-            if probabilities[:, hidden].max(initial=0.0) < LOST:
-                scenes.append(_Scene(features=features, probabilities=probabilities))
-        return _Comparison(scenes=scenes, earlier=earlier)
+            hidden = float(probabilities[:, labels].max(initial=0.0))
+            return ([], 0.0) if hidden >= LOST else ([_Scene(features=features, probabilities=probabilities)], hidden)
+
+        old, _ = scene_of(memory.long_before(before_s))
+        latest, hidden = scene_of(memory.before(before_s))
+        earlier = [*old, *self._earlier.get(key, ())]
+        return _Comparison(scenes=[*earlier, *latest], earlier=len(earlier), hidden=hidden)
 
     def _end(self, key: tuple[str, str], memory: SceneMemory) -> None:
         """Stop comparing. Keep scenes that have not returned. If an earlier one has returned, it is the scene again."""
@@ -151,15 +171,24 @@ class SceneCheck:
             self._earlier[key] = comparison.scenes[-MAX_EARLIER:]
             return
         self._earlier.pop(key, None)
-        place = comparison.losses.index(comparison.lost)
-        if place < comparison.earlier:
-            memory.restore(comparison.scenes[place].features)
+        earlier, latest = comparison.losses[: comparison.earlier], comparison.losses[comparison.earlier :]
+        if latest and latest[0] < LOST and not comparison.was_cover:
+            return
+        if earlier and min(earlier) < LOST:
+            memory.restore(comparison.scenes[earlier.index(min(earlier))].features)
+        else:
+            memory.clear()
 
-    def _compare(self, group: EngineGroup, engine: Engine, scene: _Scene, present: I32) -> float:
-        """Return how much the probabilities change when the chunks in `present` follow the scene, 0 to 1."""
-        change = np.abs(self._classify(group, engine, scene.features, present) - scene.probabilities)
+    def _compare(self, group: EngineGroup, engine: Engine, scenes: Sequence[_Scene], present: I32) -> list[float]:
+        """Return how much the probabilities change, 0 to 1, when the chunks in `present` follow each scene."""
+        if not scenes:
+            return []
+        features = np.concatenate([scene.features for scene in scenes])
+        alone = np.concatenate([scene.probabilities for scene in scenes])
+        change = np.abs(self._classify(group, engine, features, present) - alone)
         share = change.max(axis=1) if engine.spec.activation == "sigmoid" else change.sum(axis=1) / 2
-        return float(np.quantile(share, 0.5, method="lower"))  # of two stretches, the one that the picture is like
+        firsts = np.cumsum([len(scene.features) for scene in scenes])[:-1]
+        return [float(part.min()) for part in np.split(share, firsts)]  # the stretch that the picture is most like
 
     def _classify(self, group: EngineGroup, engine: Engine, features: F32, present: I32 | None = None) -> F32:
         """Classify windows that begin with stretches (R, T // 2, *F) -> (R, K).
@@ -167,6 +196,9 @@ class SceneCheck:
         They end with the chunks in the bank's slots `present` (T - T // 2,), or with the stretch itself again.
         """
         assert self._first_slot is not None
+        if len(features) > MAX_STRETCHES:
+            parts = [features[i : i + MAX_STRETCHES] for i in range(0, len(features), MAX_STRETCHES)]
+            return np.concatenate([self._classify(group, engine, part, present) for part in parts])
         count, length = features.shape[:2]
         own = self._first_slot + np.arange(count * length, dtype=np.int32).reshape(count, length)
         rest = engine.spec.chunks - length

@@ -12,7 +12,21 @@ SMOOTH_S: Final = 0.3
 """Time constant of the smoothing: one window with a hand or a reflection in it must not decide."""
 RETURN_S: Final = 0.6
 """Seconds for which the scene must be back."""
+COVER_ODDS: Final = 7.4
+"""From this ratio of a label's odds on, e squared, one picture alone shows the label, compared with the other one."""
+LEAST: Final = 0.001
+"""Smaller probabilities are not told apart: which of two scenes is less like a cover has no meaning."""
 _EPSILON_S = 1e-6
+
+
+def has_been_removed(before: float, present: float) -> bool:
+    """Return whether the picture before the action shows the cover, and the present picture does not.
+
+    `before` and `present`: the probabilities of the label in a still picture of both. A model may miss that a cover
+    comes, and recognise only that it goes. Both may be low: a cover that lies still is often not probable.
+    """
+    before, present = max(LEAST, before), max(LEAST, present)
+    return before * (1 - present) > COVER_ODDS * present * (1 - before)
 
 
 @dataclass(slots=True)
@@ -39,13 +53,16 @@ class SceneHold:
         """Record that the label itself is probable enough: nothing is held."""
         self.since_s = self._back_since_s = None
 
-    def reason_to_end(self, at_s: float, hold_s: float) -> str | None:
+    def reason_to_end(self, at_s: float, hold_s: float, *, pending: bool = False) -> str | None:
         """Return why an action ends whose label is not probable any more; None while it is held.
 
         The reasons are `below` (it was never held), `scene` (the scene is back) and `hold` (it was held for `hold_s`).
+        `pending`: the first measurement follows. The action must not end before it.
         """
-        if self.lost is None or hold_s <= 0:
+        if hold_s <= 0:
             return "below"
+        if self.lost is None:
+            return None if pending else "below"
         is_lost = self.lost >= LOST
         if self.since_s is None:
             if not is_lost:

@@ -2,7 +2,9 @@
 
 Each film of a fixed camera is played, covered for ten seconds, and played again, once for each material, through ring,
 classifier and actions as a live stream is. Without a hold, the same predictions give the actions by the probability
-alone. The other films show what a hold costs: a hand that wipes over the lens, and changes of the scene for good.
+alone. Then come covers that slide in slowly, covers that lie there from the start, and cameras that somebody turns to
+another scene meanwhile. The other films show what a hold costs: a hand that wipes over the lens, and changes of the
+scene for good.
 """
 
 from __future__ import annotations
@@ -38,6 +40,9 @@ from streamclf.windows.sampling import ChunkMeta
 LABEL: Final = "covered"
 COVERED_S: Final = 10.0
 AFTER_S: Final = 8.0
+SLOW_S: Final = 12.0
+"""Time in which a slow cover slides over the picture."""
+SLOWLY, LYING, TURNED = KINDS = ("covered slowly", "covered from the start", "turned while covered")
 MAX_FILM_S: Final = 120.0
 BEFORE_S: Final = 4.0
 CHANGED_S: Final = 15.0
@@ -48,12 +53,14 @@ CHANGED_S: Final = 15.0
 class Outcome:
     """The result of one covered film. Values are None if no action began, or if none ran at the removal.
 
-    `lasted`: the share of the time from the first action's start to the removal in which an action ran.
+    `lasted`: the share of the time from the first action's start to the removal in which an action ran. `late_s`: how
+    long actions ran that began after the removal.
     """
 
     covered: float
     lasted: float | None
     ends_after_s: float | None
+    late_s: float | None
     held_until_end: bool
 
 
@@ -147,12 +154,14 @@ def judge(found: Sequence[tuple[float, float]], covered_s: tuple[float, float], 
     begin_s, until_s = covered_s
     overlap = sum(max(0.0, min(b, until_s) - max(a, begin_s)) for a, b in found)
     last = [b for a, b in found if a < until_s <= b]
+    late = [b - a for a, b in found if a >= until_s]
     first_s = min((a for a, b in found if begin_s <= a < until_s), default=None)
     return Outcome(
         covered=overlap / (until_s - begin_s),
         lasted=None if first_s is None else overlap / (until_s - first_s),
         ends_after_s=last[0] - until_s if last else None,
-        held_until_end=bool(last) and last[0] >= end_s,
+        late_s=sum(late) if late else None,
+        held_until_end=any(b >= end_s for _, b in found),
     )
 
 
@@ -161,7 +170,7 @@ def read_frames(engine: SharingEngine, film: Path) -> U8:
     spec = engine.spec
     with closing(file_chunks(spec, film)) as chunks:
         found = np.concatenate([pixels for _, pixels in islice(chunks, int(MAX_FILM_S / spec.chunk_s))])
-    least = int((5 + COVERED_S + AFTER_S) * spec.fps) + 1
+    least = int((5 + SLOW_S + COVERED_S + AFTER_S) * spec.fps) + 1
     while len(found) < least:
         found = np.concatenate([found, found[-2:0:-1]])
     return found
@@ -187,7 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{bundle.spec.id}: {len(films)} films, {options.repeats} times each, covered for {COVERED_S:g} s")
     print(
         "material | began | alone: share of the covered time | of that after the start | s to the end (most) "
-        "| held: share | after the start | s to the end (most) | never ended"
+        "| held: share | after the start | s to the end (most) | never ended "
+        "| began after the removal: alone, s (most), held, s (most)"
     )
     for material in MATERIALS:
         rows = [
@@ -197,6 +207,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
         print(f"{material} | {_line(rows)}", flush=True)
     every = list(films.values())
+    kinds: dict[str, list[tuple[Outcome, ...]]] = {name: [] for name in KINDS}
+    for number, frames in enumerate(every):
+        for material in MATERIALS:
+            for name, rows in kinds.items():
+                other = every[(number + 1) % len(every)] if name == TURNED else None
+                rows.append(_judge_cover(engine, frames, material, plain, rng, kind=name, after=other))
+    for name, rows in kinds.items():
+        print(f"{name} | {_line(rows)}", flush=True)
     for name, change in _changes(int(engine.spec.fps)).items():
         found = []
         for number, frames in enumerate(every):
@@ -224,14 +242,30 @@ def _part(frames: U8, length: int, rng: np.random.Generator) -> U8:
 
 
 def _judge_cover(
-    engine: SharingEngine, frames: U8, material: str, plain: StreamActions, rng: np.random.Generator
+    engine: SharingEngine,
+    frames: U8,
+    material: str,
+    plain: StreamActions,
+    rng: np.random.Generator,
+    *,
+    kind: str = "",
+    after: U8 | None = None,
 ) -> tuple[Outcome, ...]:
+    """Cover a part of `frames`. `kind`: one of `KINDS`, or a usual cover. `after`: frames that follow the cover."""
     fps = engine.spec.fps
-    begin = int(rng.uniform(3, 5) * fps)
+    slow = int(SLOW_S * fps) * (kind == SLOWLY)
+    begin = 0 if kind == LYING else slow + int(rng.uniform(3, 5) * fps)
     stop = begin + int(COVERED_S * fps)
     film = _part(frames, stop + int(AFTER_S * fps), rng)
+    if after is not None:
+        film = np.concatenate([film[: stop - 1], _part(after, int(AFTER_S * fps), rng)])
     ramp, noise = int(rng.integers(1, 6)), float(rng.uniform(0.5, 4))
-    film = cover_frames(film, material, begin, stop, rng, ramp=ramp, noise=noise)
+    if slow:  # it goes within one frame
+        free = film[stop:]
+        film = cover_frames(film, material, begin, len(film), rng, ramp=slow, noise=noise)
+        film[stop:] = free
+    else:
+        film = cover_frames(film, material, begin - ramp * (kind == LYING), stop, rng, ramp=ramp, noise=noise)
     covered_s = begin / fps, stop / fps
     return tuple(judge(found, covered_s, len(film) / fps) for found in _play(engine, film, plain))
 
@@ -279,6 +313,9 @@ def _line(rows: Sequence[tuple[Outcome, ...]]) -> str:
         cells.append(f"{np.mean(lasted):.0%}" if lasted else "-")
         cells.append(f"{np.mean(ends):.1f} ({max(ends):.1f})" if ends else "-")
     cells.append(f"{sum(row[1].held_until_end for row in rows)}")
+    for kind in (0, 1):
+        late = [late_s for row in rows if (late_s := row[kind].late_s) is not None]
+        cells.append(f"{len(late)}: {np.mean(late):.1f} ({max(late):.1f})" if late else "0")
     return " | ".join(cells)
 
 

@@ -94,19 +94,23 @@ def make_other_head(
     return write_spec(path, fields)
 
 
-def make_change_bundle(path: Path, **spec: object) -> Bundle:
+def make_change_bundle(path: Path, *, light: float = 0, **spec: object) -> Bundle:
     """Write a bundle with the labels `still` and `covered`: `covered` while the first and last chunk differ in light.
 
-    It recognises that a cover comes or goes, but not that it lies on the lens.
+    It recognises that a cover comes or goes, but not that it lies on the lens. With `light`, a bright picture that lies
+    still is a bit more `covered` than a dark one.
     """
     base = make_brightness_bundle(path, labels=("still", "covered"), **spec)  # type: ignore[arg-type]
     chunks = base.spec.chunks
     ends = {"first": np.array(0, np.int64), "last": np.array(chunks - 1, np.int64), "least": np.array(30, np.float32)}
+    ends["light"] = np.array(light, np.float32)
     nodes = [
         helper.make_node("Gather", ["features", "first"], ["before"], axis=1),
         helper.make_node("Gather", ["features", "last"], ["after"], axis=1),
         helper.make_node("Sub", ["after", "before"], ["signed"]),
-        helper.make_node("Abs", ["signed"], ["change"]),
+        helper.make_node("Abs", ["signed"], ["distance"]),
+        helper.make_node("Mul", ["after", "light"], ["brightness"]),
+        helper.make_node("Add", ["distance", "brightness"], ["change"]),
         helper.make_node("ReduceMean", ["change"], ["mean"], axes=[1], keepdims=1),
         helper.make_node("Sub", ["mean", "least"], ["above"]),
         helper.make_node("Mul", ["above", "weight"], ["logits"]),
@@ -122,7 +126,7 @@ def make_change_bundle(path: Path, **spec: object) -> Bundle:
     onnx.save(graph, path / "head.onnx")
     frames = base.golden().frames
     means = frames.astype(np.float64).mean(axis=(1, 2, 3))
-    above = np.abs(means[-1] - means[0]).mean() - 30
+    above = (np.abs(means[-1] - means[0]) + light * means[-1]).mean() - 30
     np.savez_compressed(path / "golden.npz", frames=frames, logits=np.float32([-0.1 * above, 0.1 * above]))
     return write_spec(path, base.spec.model_dump(exclude={"files"}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from support.serving import serve_engines
 
 import engines.backends.tensorrt
 import engines.opening
+from engines.bundle import Bundle
 from engines.opening import open_engine
 from engines.protocol import SharingEngine
 from streamclf.classifier.classifier import Classifier
-from streamclf.classifier.feed import bank_slots
+from streamclf.classifier.feed import MAX_BURST, bank_slots
 from streamclf.classifier.scene_check import scene_slots
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.config.classify import HeadSettings
@@ -41,11 +43,30 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         engine.close()
 
 
+def open_for_bursts(bundle: Bundle) -> SharingEngine:
+    """Open an engine whose batches hold all the chunks that a feed adds to one batch."""
+    slots = CAMERAS * bank_slots(bundle.spec) + scene_slots(bundle.spec)
+    return open_engine(
+        bundle, backend="onnxruntime", precision="fp32", max_batch=MAX_BURST, bank_slots=slots, threads=1
+    )
+
+
+@pytest.fixture(scope="module")
+def late_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharingEngine]:
+    """An engine for bursts."""
+    path = tmp_path_factory.mktemp("bundles") / "change"
+    engine = open_for_bursts(make_change_bundle(path, hides_scene=("covered",)))
+    yield engine
+    engine.close()
+
+
 class Rig:
     """Cameras whose chunks are of one light each."""
 
-    def __init__(self, engine: SharingEngine, hold_s: float = 600, *, cameras: int = 1, slots: bool = True) -> None:
-        actions = StreamActions(labels={"covered": ACTION.model_copy(update={"hold_s": hold_s})})
+    def __init__(
+        self, engine: SharingEngine, hold_s: float = 600, *, cameras: int = 1, slots: bool = True, off: float = 0.5
+    ) -> None:
+        actions = StreamActions(labels={"covered": ACTION.model_copy(update={"hold_s": hold_s, "off": off})})
         heads = {"": HeadSettings(actions=actions)}
         self.cameras = [Camera(f"cam{i}", engine, i, heads=heads) for i in range(cameras)]
         self.posted = Posted()
@@ -179,3 +200,70 @@ def test_a_feed_and_a_model_that_leave_are_forgotten(engine: SharingEngine) -> N
     assert scenes._earlier
     rig.classifier.remove_feed("cam0")
     assert (scenes._memories, scenes._earlier, scenes._running) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("waiting", range(4))
+def test_a_late_classifier_compares_before_the_action_ends(late_engine: SharingEngine, waiting: int) -> None:
+    """One batch may hold all windows in which the label is probable, and some after them."""
+    rig = Rig(late_engine)
+    rig.show(SCENE, 4)
+    for level, chunks in ((SCENE, waiting), (CLOTH, 40), (SCENE, 20)):
+        for _ in range(chunks):
+            rig.cameras[0].chunk(level=level)
+            if rig.cameras[0].feed.unread == MAX_BURST:
+                drain(rig.classifier)
+    drain(rig.classifier)
+    assert [action[2] for action in rig.actions()] == [None, "scene"]
+    assert rig.actions()[1][1] > 12
+
+
+def test_a_scene_is_remembered_although_a_label_is_probable_for_long(tmp_path: Path) -> None:
+    """The light changes slowly. The label stays between `off` and `on`, so no action begins."""
+    engine = open_for_bursts(make_change_bundle(tmp_path / "change", light=0.1, hides_scene=("covered",)))
+    rig = Rig(engine, off=0.105)
+    rig.show(170, 12)
+    for level in range(170, 198, 2):
+        rig.show(level, 1 / CHUNKS_PER_S)
+    rig.show(198, 65)
+    assert rig.actions() == []
+    assert dict(rig.bodies()[-1]["top"])["covered"] > 0.105
+    rig.show(140, 8)
+    rig.show(186, 4)
+    start, end = rig.actions()
+    assert (end[2], end[1] - start[1] > 8) == ("scene", True)
+    engine.close()
+
+
+def test_an_action_that_the_removal_of_a_cover_began_ends_soon(tmp_path: Path) -> None:
+    """The camera is covered when the service starts. Later it is covered again, as usual."""
+    engine = open_for_bursts(make_change_bundle(tmp_path / "change", light=0.1, hides_scene=("covered",)))
+    rig = Rig(engine)
+    rig.show(CLOTH, 10)
+    assert rig.actions() == []
+    rig.show(SCENE, 6)
+    start, end = rig.actions()
+    assert 10 < start[1] < end[1] < 14
+    rig.show(CLOTH, 8)
+    rig.show(SCENE, 4)
+    start, end = rig.actions()[2:]
+    assert start[1] < 17
+    assert (end[2], 24 < end[1] < 26) == ("scene", True)
+    engine.close()
+
+
+def test_a_scene_from_before_a_cover_that_came_slowly_is_known(engine: SharingEngine) -> None:
+    """The model misses that the cover comes. Its removal begins an action, which ends at once."""
+    rig = Rig(engine)
+    rig.show(SCENE, 2)
+    for level in range(SCENE, CLOTH, 8):
+        rig.show(level, 1 / CHUNKS_PER_S)
+    rig.show(CLOTH, 14)
+    assert rig.actions() == []
+    rig.show(SCENE, 4)
+    start, end = rig.actions()
+    assert 19 < start[1] < end[1] < 21
+    rig.show(CLOTH, 4)
+    rig.show(SCENE, 3)
+    start, end = rig.actions()[2:]
+    assert start[1] < 24
+    assert (end[2], 27 < end[1] < 29) == ("scene", True)

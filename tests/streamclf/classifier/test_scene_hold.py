@@ -9,18 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamclf.classifier.action_tracker import ActionChange, ActionTracker
-from streamclf.classifier.scene_hold import LOST, RETURN_S
+from streamclf.classifier.scene_hold import LOST, RETURN_S, has_been_removed
 from streamclf.config.actions import HOLD_S, ActionConfig, StreamActions
 
 STEP_S = 0.2
 CONFIG = ActionConfig(min_s=0.2, smooth_s=0, cooldown_s=0)
-Reading = tuple[float, float | None]
-"""Probability of the label, and how much the scene differs."""
+LATER = "later"
+Reading = tuple[float, float | str | None]
+"""Probability of the label, and how much the scene differs; `LATER` if the first comparison follows."""
 
 readings = st.lists(
     st.tuples(
         st.sampled_from([0.0, 0.3, 0.6, 0.9, 1.0]),
-        st.one_of(st.none(), st.floats(0, 1), st.sampled_from([0.0, 1.0, math.nan])),
+        st.one_of(st.none(), st.floats(0, 1), st.sampled_from([0.0, 1.0, math.nan, LATER])),
     ),
     max_size=120,
 )
@@ -31,7 +32,9 @@ def run(values: list[Reading], hold_s: float, *, close: bool = True) -> list[Act
     changes = []
     for number, (probability, lost) in enumerate(values):
         at_s = number * STEP_S
-        changes += tracker.update({"covered": probability}, at_s - 1, at_s, 0, scene_lost=lost)
+        known = None if isinstance(lost, str) else lost
+        evidence = {"covered": probability}
+        changes += tracker.update(evidence, at_s - 1, at_s, 0, scene_lost=known, scene_pending=lost == LATER)
     return changes + (tracker.close("stopped") if close else [])
 
 
@@ -72,9 +75,29 @@ def test_a_probable_label_begins_the_time_of_the_hold_again() -> None:
     assert ends(changes) == []
 
 
+@pytest.mark.parametrize(("lost", "reason"), [(0.9, "stopped"), (0.1, "below"), (None, "below")])
+def test_an_action_waits_for_the_first_comparison(lost: float | None, reason: str) -> None:
+    """A late classifier gets all windows in which the label is probable before it compares the picture."""
+    short: list[Reading] = [(1.0, LATER), (1.0, LATER), (0.0, LATER), (0.0, LATER)]
+    assert ends(run([*short, *[(0.0, lost)] * 5], 600)) == [
+        (reason, pytest.approx(1.6 if reason == "stopped" else 0.8))
+    ]
+    assert ends(run(short, 0)) == [("below", pytest.approx(0.4))]  # nothing is compared
+
+
+@given(readings, st.sampled_from([0.4, 2.0, 600.0]))
+def test_no_action_ends_before_the_comparison_that_follows(values: list[Reading], hold_s: float) -> None:
+    reasons = {round(change.at_s / STEP_S): change.reason for change in run(values, hold_s, close=False)}
+    measured = False
+    for number, (_, lost) in enumerate(values):
+        measured |= isinstance(lost, float) and math.isfinite(lost)
+        assert measured or lost != LATER or reasons.get(number) is None
+
+
 def test_a_hold_that_is_switched_off_ends_with_the_next_prediction() -> None:
     tracker = ActionTracker({"covered": CONFIG.model_copy(update={"hold_s": 600})})
     for number, (probability, lost) in enumerate(covered(*[(0.0, 1.0)] * 5)):
+        assert not isinstance(lost, str)
         tracker.update({"covered": probability}, 0, number * STEP_S, 0, scene_lost=lost)
     tracker.reconfigure(StreamActions(labels={"covered": CONFIG}))
     assert ends(tracker.update({"covered": 0.0}, 0, 2.0, 0, scene_lost=1.0)) == [("below", 2.0)]
@@ -91,7 +114,9 @@ def test_each_start_has_exactly_one_end(values: list[Reading], hold_s: float) ->
 
 @given(readings, st.sampled_from([0.4, 2.0, 600.0]))
 def test_no_action_is_held_without_a_lost_scene(values: list[Reading], hold_s: float) -> None:
-    present = [(probability, None if lost is None else min(lost, LOST - 0.01)) for probability, lost in values]
+    present: list[Reading] = [
+        (probability, min(lost, LOST - 0.01) if isinstance(lost, float) else None) for probability, lost in values
+    ]
     assert run(present, hold_s) == run(present, 0)
 
 
@@ -125,3 +150,40 @@ def test_the_model_names_the_labels_that_are_held_unless_the_configuration_says_
     actions = StreamActions(labels={"covered": ActionConfig(), "moved": ActionConfig(), "dark": ActionConfig(hold_s=0)})
     held = actions.with_hold(["covered", "dark"]).labels
     assert (held["covered"].hold_s, held["moved"].hold_s, held["dark"].hold_s) == (HOLD_S, None, 0)
+
+
+shares = st.floats(0, 1)
+
+
+@given(shares, shares, shares)
+def test_a_picture_was_a_cover_only_if_the_present_one_shows_less_of_it(a: float, b: float, c: float) -> None:
+    low, middle, high = sorted((a, b, c))
+    assert not has_been_removed(low, high)
+    assert not has_been_removed(a, a)
+    if has_been_removed(middle, low) or has_been_removed(high, middle):
+        assert has_been_removed(high, low)
+
+
+@pytest.mark.parametrize(
+    ("before", "present", "removed"),
+    [
+        (0.3, 0.003, True),
+        (0.02, 0.002, True),
+        (0.01, 0.002, False),
+        (0.002, 0.3, False),
+        (1.0, 0.5, True),
+        (0.005, 0, False),
+    ],
+)
+def test_the_ratio_of_the_odds_decides(before: float, present: float, removed: bool) -> None:
+    assert has_been_removed(before, present) == removed
+
+
+def test_the_probability_of_a_cover_is_known_where_no_label_is_probable_enough() -> None:
+    tracker = ActionTracker({"covered": CONFIG.model_copy(update={"hold_s": 600})}, unknown_below=0.5)
+    for number in range(20):
+        tracker.update({"covered": 0.3, "moved": 0.9}, 0, number * STEP_S, 0)
+    assert tracker.hidden_probability == pytest.approx(0.3, abs=0.01)
+    for number in range(20, 40):
+        tracker.update({"covered": 0.4, "moved": 0.1}, 0, number * STEP_S, 0)
+    assert tracker.hidden_probability == pytest.approx(0.4, abs=0.01)
