@@ -18,7 +18,7 @@ from support.clips import write_clip
 from streamclf.runtime.interrupts import EXIT_INTERRUPTED
 
 DEADLINE_S = 60.0
-MOMENTS = 3
+MOMENTS = 2
 LONGEST_S = 2.5
 KILLED = -signal.SIGINT
 """The interpreter's own imports end by the signal itself. A shell reports 130, too."""

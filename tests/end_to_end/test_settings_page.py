@@ -37,7 +37,7 @@ FILE = """\
 model: brightness
 engine: {threads: 1}
 streams:
-  blinks: {url: lights.mp4, loop: true, pace: fast}  # a film of a lamp
+  blinks: {url: lights.mp4, pace: fast}  # a film of a lamp
   # the second one
   stays:
     url: lights.mp4
@@ -50,13 +50,13 @@ outlets: {web: {port: 0}}
 
 
 def write_lights(path: Path) -> None:
-    """Write 60 s at 10 frames per second, in which the light is on for times of many lengths."""
+    """Write some 100 s at 10 frames per second, in which the light is on for times of many lengths."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         lengths = [(3 + 5 * number % 17, 4 + 3 * number % 23) for number in range(40)]
         lights = [light for on, off in lengths for light in [200] * on + [40] * off]
-        for number, light in enumerate(lights[:600]):
+        for number, light in enumerate(lights):
             frame = av.VideoFrame.from_ndarray(draw_light(number, 64, 48, light), "rgb24")
             frame.pts = number
             container.mux(stream.encode(frame))
@@ -182,7 +182,8 @@ def predictions_in_journal(events: list[dict[str, Any]], stream: str) -> list[di
 
 
 def test_a_preview_equals_the_actions_in_the_journal_and_a_recount_of_it(page: RunningPage) -> None:
-    wait_until(lambda: len(starts_in_journal(read_journal(page.folder / "events.db"), "blinks")) > 40, "40 actions", 90)
+    page.path.write_text(FILE)  # for a second attempt
+    wait_until(lambda: len(starts_in_journal(read_journal(page.folder / "events.db"), "blinks")) > 15, "16 actions", 90)
     paused = page.edit(change="pause_stream", stream="blinks", paused=True)
     assert page.wait_outcome(paused["settings"]["saved"])["outcome"] == "applied"
     page.wait_state("blinks", "offline")
@@ -191,12 +192,12 @@ def test_a_preview_equals_the_actions_in_the_journal_and_a_recount_of_it(page: R
     events = read_journal(page.folder / "events.db")
     predictions = predictions_in_journal(events, "blinks")
     times = {each["window"]["end_s"]: each["time"] for each in predictions}
-    assert len(preview["tried"]) == preview["tried_count"] == preview["present_count"] > 40
+    assert len(preview["tried"]) == preview["tried_count"] == preview["present_count"] > 15
     assert preview["tried"] == preview["present"]
     real = starts_in_journal(events, "blinks")
     assert len(real) == len(preview["tried"])
     assert preview["predictions"] == len(predictions)
-    if len(times) == len(predictions):  # the film has not begun again, so media times are unique
+    if len(times) == len(predictions):  # in a second attempt, the film was played twice
         expected = [times[at_s] for _, at_s in real]
         assert [time_text(firing["fired_s"]) for firing in preview["tried"]] == expected
 
