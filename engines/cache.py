@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import json
 import logging
+import mmap
 import os
 import secrets
 import sys
@@ -30,6 +31,8 @@ MAGIC: Final = b"streamclf compiled engine 1\n"
 SECRET_FILE: Final = "machine.key"  # noqa: S105 - a name
 MACHINE_ID: Final = Path("/etc/machine-id")
 MAX_MANIFEST_BYTES: Final = 64 * 1024
+ALIGNMENT: Final = 64
+"""The engine begins at a multiple of this in its file, so that a library can use its arrays where they are mapped."""
 WAIT_S: Final = 1800.0
 """Time to wait for another process that compiles the same engine; the slowest TensorRT builds take minutes."""
 POLL_S: Final = 0.05
@@ -61,14 +64,15 @@ class CompiledCache:
         self,
         name: str,
         *,
-        restore: Callable[[bytes], T],
-        build: Callable[[], tuple[T, bytes]],
+        restore: Callable[[memoryview], T],
+        build: Callable[[], bytes],
         wait_s: float = WAIT_S,
     ) -> T:
         """Return the engine cached as `name`, or build it and cache its bytes.
 
-        `restore` makes an engine of cached bytes and raises `StaleBlobError` if it cannot; `build` returns a new engine
-        and its bytes. If several processes need the same engine, one builds it. The others wait up to `wait_s`, then
+        `restore` makes an engine of cached bytes and raises `StaleBlobError` if it cannot. The bytes are a private
+        mapping of the file, which lasts as long as something refers to it. `build` returns the bytes of a new engine.
+        If several processes need the same engine, one builds it. The others wait up to `wait_s`, then
         build it themselves.
         """
         found = self.get(name, restore)
@@ -78,22 +82,17 @@ class CompiledCache:
             if waited and (found := self.get(name, restore)) is not None:
                 return found
             self._log_other_builds(name)
-            value, blob = build()
+            blob = build()
             self.store(name, blob)
-            return value
+            found = self.get(name, restore)
+            return restore(memoryview(blob)) if found is None else found
 
     def load(self, name: str) -> bytes | None:
         """Return the bytes cached as `name`, or None; if they exist but cannot be trusted, delete them and log why."""
         if self.directory is None:
             return None
-        path = self.directory / name
-        try:
-            return self._verified(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, StaleBlobError) as error:
-            self._discard(path, error)
-            return None
+        blob = self._map(self.directory / name)
+        return None if blob is None else bytes(blob)
 
     def store(self, name: str, blob: bytes) -> None:
         """Cache `blob` as `name`, completely or not at all; if that fails, the log says why."""
@@ -103,7 +102,8 @@ class CompiledCache:
         manifest = {"key": dict(self.key), "bytes": len(blob), "sha256": hashlib.sha256(blob).hexdigest()}
         temporary = None
         try:
-            header = MAGIC + json.dumps({**manifest, "seal": _seal(manifest)}, sort_keys=True).encode() + b"\n"
+            header = MAGIC + json.dumps({**manifest, "seal": _seal(manifest)}, sort_keys=True).encode()
+            header += b" " * (-(len(header) + 1) % ALIGNMENT) + b"\n"
             descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix=f".{name}-")  # mode 0600
             with os.fdopen(descriptor, "wb") as file:
                 file.write(header)
@@ -122,27 +122,48 @@ class CompiledCache:
                 error.strerror or error,
             )
 
-    def get(self, name: str, restore: Callable[[bytes], T]) -> T | None:
+    def get(self, name: str, restore: Callable[[memoryview], T]) -> T | None:
         """Return the engine cached as `name`, or None; build nothing, and do not wait for a build."""
-        blob = self.load(name)
+        if self.directory is None:
+            return None
+        path = self.directory / name
+        blob = self._map(path)
         if blob is None:
             return None
-        assert self.directory is not None  # without one, `load` returns None
         try:
             return restore(blob)
         except StaleBlobError as error:
-            self._discard(self.directory / name, error)
+            self._discard(path, error)
             return None
 
-    def _verified(self, data: bytes) -> bytes:
-        """Return the engine in a cached file; raise `StaleBlobError` for a damaged or foreign file, or another key."""
-        if not data.startswith(MAGIC):
-            raise StaleBlobError("not a file of this cache")
-        line, newline, blob = data[len(MAGIC) :].partition(b"\n")
-        if not newline or len(line) > MAX_MANIFEST_BYTES:
-            raise StaleBlobError("truncated")
+    def _map(self, path: Path) -> memoryview | None:
+        """Map a cached file and return its engine, or None; if it cannot be trusted, delete it and log why.
+
+        Nobody writes to a file of the cache: a new one takes its place. So the mapping stays as it was verified.
+        """
         try:
-            manifest = json.loads(line)
+            with path.open("rb") as file:
+                if not os.fstat(file.fileno()).st_size:
+                    raise StaleBlobError("not a file of this cache")
+                # OpenVINO accepts writable memory only. What is written stays in this process.
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            return self._verified(data)
+        except FileNotFoundError:
+            return None
+        except (OSError, StaleBlobError) as error:
+            self._discard(path, error)
+            return None
+
+    def _verified(self, data: mmap.mmap) -> memoryview:
+        """Return the engine in a cached file; raise `StaleBlobError` for a damaged or foreign file, or another key."""
+        if data[: len(MAGIC)] != MAGIC:
+            raise StaleBlobError("not a file of this cache")
+        end = data.find(b"\n", len(MAGIC), len(MAGIC) + MAX_MANIFEST_BYTES)
+        if end < 0:
+            raise StaleBlobError("truncated")
+        blob = memoryview(data)[end + 1 :]
+        try:
+            manifest = json.loads(data[len(MAGIC) : end])
             seal = manifest.pop("seal")
             size, digest, key = manifest["bytes"], manifest["sha256"], manifest["key"]
         except (ValueError, KeyError, AttributeError, TypeError):

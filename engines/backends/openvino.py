@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import mmap
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -159,17 +160,35 @@ class _GraphLoader:
             "INFERENCE_PRECISION_HINT": HINTS[precision],
         }
         compiled = _load_or_compile(self.core, cache, name, path, settings)
-        check_signature(spec, name, path, _describe_tensors(compiled))
+        check_signature(spec, name, path, _describe_tensors(compiled.model))
         return _SplitGraph(compiled, requests)
+
+
+class _Compiled(NamedTuple):
+    """A compiled graph, and the bytes in which its weights are; they must last as long as the graph."""
+
+    model: ov.CompiledModel
+    blob: memoryview | None = None
+    data: npt.NDArray[np.uint8] | None = None
+
+    def release_pages(self) -> None:
+        """Let the system take back the pages of the cached file that are in memory.
+
+        OpenVINO copies most weights into an order of its own at the first inference. It reads the file again where it
+        needs the others.
+        """
+        file = None if self.blob is None else self.blob.obj
+        if isinstance(file, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            file.madvise(mmap.MADV_DONTNEED)
 
 
 class _SplitGraph:
     """A compiled graph that splits a batch among its inference requests if the batch is large enough."""
 
-    def __init__(self, compiled: ov.CompiledModel, count: int) -> None:
+    def __init__(self, compiled: _Compiled, count: int) -> None:
         self.count = count
         self._compiled = compiled
-        self._requests = [compiled.create_infer_request() for _ in range(count)]
+        self._requests = [compiled.model.create_infer_request() for _ in range(count)]
         self._item_s = 0.0
 
     def with_own_request(self) -> _SplitGraph:
@@ -179,6 +198,7 @@ class _SplitGraph:
     def measure(self, item: npt.NDArray[Any]) -> float:
         """Return how many seconds a batch of one, (1, …), takes; `run` decides by this figure how to split a batch."""
         self._item_s = cores.measure_call_s(lambda: self.run(item))
+        self._compiled.release_pages()
         return self._item_s
 
     def run(self, array: npt.NDArray[Any]) -> list[tuple[int, F32]]:
@@ -195,25 +215,33 @@ class _SplitGraph:
         return [(begin, request.get_output_tensor().data) for begin, request in running]
 
 
-def _load_or_compile(
-    core: ov.Core, cache: CompiledCache, name: str, path: Path, settings: dict[str, Any]
-) -> ov.CompiledModel:
-    def restore(blob: bytes) -> ov.CompiledModel:
+def _load_or_compile(core: ov.Core, cache: CompiledCache, name: str, path: Path, settings: dict[str, Any]) -> _Compiled:
+    def restore(blob: memoryview) -> _Compiled:
+        data = np.frombuffer(blob, np.uint8)
+        data = data if data.flags.writeable else data.copy()
         try:
-            return core.import_model(blob, "CPU", settings)
+            return _Compiled(core.import_model(ov.Tensor(data, shared_memory=True), "CPU", settings), blob, data)
+        except TypeError:  # OpenVINO 2024 imports bytes only
+            return _Compiled(core.import_model(bytes(blob), "CPU", settings))
         except RuntimeError as error:
             raise StaleBlobError(_last_line(error)) from error
 
-    def build() -> tuple[ov.CompiledModel, bytes]:
+    def compile_graph() -> ov.CompiledModel:
         try:
-            compiled = core.compile_model(_read_graph(core, path), "CPU", settings)
+            return core.compile_model(_read_graph(core, path), "CPU", settings)
         except RuntimeError as error:
             raise CompileError(f"{path}: OpenVINO cannot compile it: {_last_line(error)}") from error
-        blob = io.BytesIO()
-        compiled.export_model(blob)
-        return compiled, blob.getvalue()
 
-    return cache.get_or_build(name, restore=restore, build=build)
+    def build() -> bytes:
+        blob = io.BytesIO()
+        compile_graph().export_model(blob)
+        return blob.getvalue()
+
+    try:
+        # Also a graph that was compiled just now is loaded from its file, where its weights need no memory.
+        return cache.get_or_build(name, restore=restore, build=build)
+    except StaleBlobError:  # OpenVINO cannot load what it has exported
+        return _Compiled(compile_graph())
 
 
 def _read_graph(core: ov.Core, path: Path) -> ov.Model:

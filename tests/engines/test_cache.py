@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import mmap
 import multiprocessing
 import os
 import resource
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.cache import MAGIC, SECRET_FILE, CompiledCache, StaleBlobError, open_cache
+from engines.cache import ALIGNMENT, MAGIC, SECRET_FILE, CompiledCache, StaleBlobError, open_cache
 
 KEY = {"model": "m", "precision": "fp16", "device": "card A", "version": "8.6"}
 SUBJECT = ("model", "precision")
@@ -28,9 +29,9 @@ def get_or_build(cache: CompiledCache, blob: bytes = BLOB, *, wait_s: float = 5.
     """Return the engine, and whether it had to be built."""
     built = []
 
-    def build() -> tuple[bytes, bytes]:
+    def build() -> bytes:
         built.append(True)
-        return blob, blob
+        return blob
 
     return cache.get_or_build("plan", restore=lambda data: data, build=build, wait_s=wait_s), bool(built)
 
@@ -100,11 +101,13 @@ def test_a_build_logs_that_an_engine_for_another_device_exists(caplog: pytest.Lo
 def test_bytes_that_the_library_refuses_are_built_again(caplog: pytest.LogCaptureFixture) -> None:
     get_or_build(cache_of())
 
-    def refuse(data: bytes) -> bytes:
-        raise StaleBlobError("serialisation version 3, expected 4")
+    def refuse_first(data: memoryview) -> bytes:
+        if data == BLOB:
+            raise StaleBlobError("serialisation version 3, expected 4")
+        return bytes(data)
 
     cache = cache_of()
-    assert cache.get_or_build("plan", restore=refuse, build=lambda: (b"new", b"new")) == b"new"
+    assert cache.get_or_build("plan", restore=refuse_first, build=lambda: b"new") == b"new"
     assert "serialisation version 3, expected 4; building the engine again" in caplog.text
 
 
@@ -142,11 +145,11 @@ def test_without_a_directory_nothing_is_cached(monkeypatch: pytest.MonkeyPatch, 
 def _compile_once(root: str, log: str, barrier: object) -> None:
     os.environ["STREAMCLF_CACHE"] = root
 
-    def build() -> tuple[bytes, bytes]:
+    def build() -> bytes:
         with Path(log).open("a") as file:
             file.write(f"{os.getpid()}\n")
         time.sleep(0.5)  # long enough that the other processes ask meanwhile
-        return BLOB, BLOB
+        return BLOB
 
     barrier.wait(60)  # type: ignore[attr-defined]
     assert cache_of().get_or_build("plan", restore=lambda data: data, build=build, wait_s=20) == BLOB
@@ -168,13 +171,22 @@ def test_only_one_of_three_processes_compiles(root: Path, tmp_path: Path) -> Non
 def test_waiting_for_another_build_has_a_deadline(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "engine")
 
-    def build_while_another_waits() -> tuple[bytes, bytes]:
+    def build_while_another_waits() -> bytes:
         assert get_or_build(cache_of(), b"theirs", wait_s=0.2) == (b"theirs", True)
-        return BLOB, BLOB
+        return BLOB
 
     cache_of().get_or_build("plan", restore=lambda data: data, build=build_while_another_waits)
     assert "waiting up to 0 s" in caplog.text
     assert "building it here too" in caplog.text
+
+
+def test_a_new_engine_is_a_mapping_of_its_file_and_begins_at_a_round_address() -> None:
+    found = cache_of().get_or_build("plan", restore=lambda data: data, build=lambda: BLOB)
+    assert isinstance(found.obj, mmap.mmap)
+    assert found == BLOB
+    assert (len(found.obj) - len(found)) % ALIGNMENT == 0
+    found[:4] = b"\0\0\0\0"  # the mapping is private
+    assert cache_of().load("plan") == BLOB
 
 
 def test_the_manifest_is_readable_json() -> None:

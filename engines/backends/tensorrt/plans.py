@@ -53,15 +53,17 @@ def load_plan(platform: Platform, plan_spec: PlanSpec, *, may_build: bool = True
         keep_fp32=plan_spec.keep_fp32,
     )
 
-    def build() -> tuple[Plan, bytes]:
-        plan = _build(platform, plan_spec, graph)
-        return compiler.load(plan), plan
+    def build() -> bytes:
+        return _build(platform, plan_spec, graph)
+
+    def restore(blob: memoryview) -> Plan:
+        return compiler.load(bytes(blob))
 
     cache = open_cache(plan_key(platform, plan_spec, graph), subject=("graph", "precision"))
     name = f"{plan_spec.name}.plan"
     if may_build:
-        return cache.get_or_build(name, restore=compiler.load, build=build)
-    plan = cache.get(name, compiler.load)
+        return cache.get_or_build(name, restore=restore, build=build)
+    plan = cache.get(name, restore)
     if plan is None:
         raise NotBuiltError(
             f"{plan_spec.spec.id}: no {plan_spec.precision} plan of its {plan_spec.name} for this GPU yet"

@@ -1,5 +1,7 @@
 """The OpenVINO backend splits batches among cores and caches its compiled graphs."""
 
+from pathlib import Path
+
 import numpy as np
 import openvino
 import pytest
@@ -68,3 +70,17 @@ def test_a_graph_is_compiled_only_once_unless_its_cached_file_is_damaged(
     path.write_bytes(path.read_bytes()[:-10])
     assert count_compiled() == 1
     assert "truncated" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists the files that a process maps")
+def test_an_engine_reads_its_weights_from_the_cached_files(brightness: Bundle) -> None:
+    """Otherwise each process would hold all weights twice: in the file's order and in OpenVINO's."""
+
+    def mapped() -> set[str]:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return {Path(line.split()[-1]).name for line in lines if str(engines.cache.cache_root()) in line}
+
+    for _ in ("compiled", "loaded"):
+        engine = open_engine(brightness, backend="openvino", precision="fp32")
+        assert mapped() == {"encoder", "head"}
+        engine.close()
