@@ -1,5 +1,7 @@
 """The number of cores that a graph gets depends on how long one core takes for it."""
 
+import time
+
 import pytest
 
 import engines.backends.cores
@@ -23,6 +25,11 @@ from engines.opening import open_engine
 )
 def test_a_graph_needs_more_cores_if_one_is_too_slow(item_s: float, streams: int, needs_more: bool) -> None:
     assert engines.backends.cores.needs_more_cores(item_s, streams=streams, max_batch=16) is needs_more
+
+
+def test_a_graph_that_waits_for_a_core_does_not_count_as_slow() -> None:
+    wait_s = engines.backends.cores.MIN_WORK_S
+    assert engines.backends.cores.measure_call_s(lambda: time.sleep(wait_s)) < wait_s / 2
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
