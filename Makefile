@@ -60,10 +60,11 @@ check-code: .venv-dev/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/repository/test_typed_programs.py
 	$(BIN)/lint-imports
 
 check-repository: .venv-dev/.ready
-	$(BIN)/python -m pytest -q tests/repository
+	$(BIN)/python -m pytest -q tests/repository --ignore=tests/repository/test_typed_programs.py
 
 docs: .venv-dev/.ready
 	$(BIN)/python tests/support/configuration_page.py

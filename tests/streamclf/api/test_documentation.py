@@ -1,4 +1,4 @@
-"""The programs of docs/python-api.md that classify run as they are, and all of them are correctly typed."""
+"""The programs of docs/python-api.md that classify run as they are."""
 
 from __future__ import annotations
 
@@ -39,14 +39,3 @@ def test_a_documented_program_classifies(folder: Path, number: int) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) >= 5
     assert all(any(label in line for label in labels) for line in lines if not line.startswith("gestures@"))
-
-
-def test_all_documented_programs_are_strictly_typed(tmp_path: Path) -> None:
-    pytest.importorskip("mypy", reason="mypy is not installed")
-    files = []
-    for number, program in enumerate(PROGRAMS):
-        files.append(tmp_path / f"program{number}.py")
-        files[-1].write_text(program)
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", "pyproject.toml", *map(str, files)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
-    assert done.returncode == 0, done.stdout
