@@ -19,6 +19,7 @@ from engines.activation import activate
 from engines.arrays import F32, I32, U8
 from engines.backends import cores
 from engines.backends.base import CheckedEngine, HostBank
+from engines.backends.batch_size import BatchSizes, measure_batch_cost
 from engines.backends.signature import TensorView, check_signature
 from engines.bundle import Bundle
 from engines.cache import CompiledCache, StaleBlobError, open_cache
@@ -190,6 +191,7 @@ class _SplitGraph:
         self._compiled = compiled
         self._requests = [compiled.model.create_infer_request() for _ in range(count)]
         self._item_s = 0.0
+        self._sizes = BatchSizes()
 
     def with_own_request(self) -> _SplitGraph:
         """Return the same compiled graph, with one inference request that another thread may use meanwhile."""
@@ -198,12 +200,16 @@ class _SplitGraph:
     def measure(self, item: npt.NDArray[Any]) -> float:
         """Return how many seconds a batch of one, (1, …), takes; `run` decides by this figure how to split a batch."""
         self._item_s = cores.measure_call_s(lambda: self.run(item))
+        if self._item_s < cores.MIN_WORK_S:  # a change of the size costs a slower graph nothing in comparison
+            self._sizes = BatchSizes(measure_batch_cost(lambda size: self.run(np.repeat(item, size, axis=0))))
         self._compiled.release_pages()
         return self._item_s
 
     def run(self, array: npt.NDArray[Any]) -> list[tuple[int, F32]]:
         """Compute (N, …) in parts; return each part's first index and its result, which the next call overwrites."""
         parts = min(len(self._requests), 1 + int(len(array) * self._item_s / cores.MIN_WORK_S))
+        if parts == 1:
+            return [(0, self._run_filled(array))]
         size = -(-len(array) // parts)
         starts = range(0, len(array), size)
         running = list(zip(starts, self._requests, strict=False))
@@ -213,6 +219,20 @@ class _SplitGraph:
         for _, request in running:
             request.wait()
         return [(begin, request.get_output_tensor().data) for begin, request in running]
+
+    def _run_filled(self, array: npt.NDArray[Any]) -> F32:
+        """Compute (N, …) in one part, with zeros behind it if a batch of the last size costs less than one of N."""
+        count = len(array)
+        size = self._sizes.choose(count)
+        if size > count:
+            filled = np.zeros((size, *array.shape[1:]), array.dtype)
+            filled[:count] = array
+            array = filled
+        request = self._requests[0]
+        request.set_input_tensor(ov.Tensor(array, shared_memory=True))
+        request.infer()
+        features: F32 = request.get_output_tensor().data[:count]
+        return features
 
 
 def _load_or_compile(core: ov.Core, cache: CompiledCache, name: str, path: Path, settings: dict[str, Any]) -> _Compiled:

@@ -11,6 +11,7 @@ import engines.backends.cores
 import engines.backends.openvino
 import engines.cache
 from engines.activation import softmax
+from engines.backends.batch_size import BatchCost
 from engines.bundle import Bundle, load_bundle
 from engines.opening import open_engine
 from engines.parity import TOLERANCE
@@ -84,3 +85,27 @@ def test_an_engine_reads_its_weights_from_the_cached_files(brightness: Bundle) -
         engine = open_engine(brightness, backend="openvino", precision="fp32")
         assert mapped() == {"encoder", "head"}
         engine.close()
+
+
+def test_a_batch_that_is_filled_up_gives_the_same_numbers(brightness: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of two after one of five is computed as five: the other three have no effect."""
+    cost = BatchCost(item_s=1e-6, change_s=1.0)
+    monkeypatch.setattr(engines.backends.openvino, "measure_batch_cost", lambda _: cost)
+    monkeypatch.setattr(engines.backends.cores, "MIN_WORK_S", 3600.0)
+    engine = open_engine(brightness, backend="openvino", precision="fp32", max_batch=5, bank_slots=12)
+    chunks = random_chunks(7)
+    sizes = []
+    set_input = openvino.InferRequest.set_input_tensor
+    monkeypatch.setattr(
+        openvino.InferRequest,
+        "set_input_tensor",
+        lambda request, tensor: sizes.append(tensor.shape[0]) or set_input(request, tensor),
+    )
+    engine.encode(chunks[:5], np.arange(5, dtype=np.int32))
+    engine.encode(chunks[5:], np.arange(5, 7, dtype=np.int32))
+    windows = np.array([[0, 1, 2, 3], [3, 4, 5, 6]], np.int32)
+    expected = [softmax(expected_logits(chunks[window])) for window in windows]
+    np.testing.assert_allclose(engine.classify(windows), expected, atol=TOLERANCE["fp32"])
+    np.testing.assert_allclose(engine.classify(windows[1:]), expected[1:], atol=TOLERANCE["fp32"])
+    assert sizes == [5, 5, 2, 2]
+    engine.close()
