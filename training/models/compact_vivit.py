@@ -12,11 +12,13 @@ Shapes: N windows or chunks, T chunks, t frames per chunk, P patches of p x p pi
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -75,21 +77,44 @@ class TubeletEmbedding(nn.Module):
 
     def forward(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
         """Embed the patches with indices `keep` (P',), or all. Left-out patches cost nothing."""
+        if torch.compiler.is_exporting():
+            return self._convolve(frames).flatten(2).transpose(1, 2)
         n, t, height, width, _ = frames.shape
+        p = self.patch
+        tiles = frames.reshape(n, t, height // p, p, width // p, p, 3).permute(0, 2, 4, 1, 3, 5, 6)
+        tiles = tiles.reshape(n, -1, t, p, p, 3)  # (N, P, t, p, p, 3) uint8
         if keep is not None:
-            p = self.patch
-            tiles = frames.reshape(n, t, height // p, p, width // p, p, 3).permute(0, 2, 4, 1, 3, 5, 6)
-            tiles = tiles.reshape(n, -1, t, p, p, 3)[:, keep]  # (N, P', t, p, p, 3) uint8
-            return self._embed(tiles.flatten(0, 1)).reshape(n, keep.numel(), -1)
-        return self._embed(frames).flatten(2).transpose(1, 2)
+            tiles = tiles[:, keep]
+        return self._multiply(tiles.flatten(0, 1)).reshape(n, tiles.shape[1], -1)
 
-    def _embed(self, frames: Tensor) -> Tensor:
-        """Change basis, then convolve: (N, t, h, w, 3) uint8 -> (N, D, h/p, w/p)."""
+    def _convolve(self, frames: Tensor) -> Tensor:
+        """Change basis, then convolve, as the exported graph does: (N, t, h, w, 3) uint8 -> (N, D, h/p, w/p)."""
         x = frames.to(torch.float32).permute(0, 1, 4, 2, 3)  # (N, t, 3, h, w)
         mean = (x.sum(dim=1) / x.shape[1] - _MEAN_CENTRE) / _MEAN_SCALE
         change = (x[:, 1:] - x[:, :-1]).flatten(1, 2) / _DIFFERENCE_SCALE
         embedded: Tensor = self.tree(torch.cat([mean, change], dim=1))
         return embedded
+
+    def _multiply(self, tiles: Tensor) -> Tensor:
+        """Compute the same as matrix products: (M, t, p, p, 3) uint8 -> (M, D). On a CPU, it costs a third."""
+        convolutions = [layer for layer in self.tree if isinstance(layer, nn.Conv2d)]
+        sizes = [layer.stride[0] for layer in reversed(convolutions)]
+        m, t, levels = *tiles.shape[:2], len(sizes)
+        # An axis for the rows and one for the columns of each convolution, the last one outermost.
+        outer = [axis for i in range(2, levels + 1) for axis in (i, i + levels)]
+        x = tiles.reshape(m, t, *sizes, *sizes, 3)
+        x = x.permute(0, *outer, 1, 2 * levels + 2, levels + 1, 2 * levels + 1).to(torch.int16)  # (..., t, 3, s, s)
+        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else torch.float32
+        total = functools.reduce(torch.add, x.unbind(dim=-4))
+        mean = (2 * total - int(2 * _MEAN_CENTRE) * t).to(dtype) / (2 * _MEAN_SCALE * t)
+        change = (x[..., 1:, :, :, :] - x[..., :-1, :, :, :]).to(dtype) / _DIFFERENCE_SCALE
+        x = torch.cat([mean.flatten(-3), change.flatten(-4)], dim=-1)
+        for i, layer in enumerate(convolutions):
+            weight = layer.weight if i == 0 else layer.weight.permute(0, 2, 3, 1)  # later inputs have channels last
+            x = F.linear(x, weight.flatten(1), layer.bias)
+            if layer is not convolutions[-1]:
+                x = F.gelu(x).flatten(-3)
+        return x
 
 
 class CompactViViTEncoder(nn.Module):

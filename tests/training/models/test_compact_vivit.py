@@ -75,6 +75,18 @@ def test_class_only_last_layer_is_exact():
     assert torch.allclose(short, full, atol=1e-6)
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3])
+@pytest.mark.parametrize("stem", [[], [(2, 8)], [(4, 8), (2, 12)], [(4, 8), (4, 12)]])
+def test_the_matrix_products_of_training_equal_the_convolutions_of_the_exported_graph(stem, frames):
+    torch.manual_seed(0)
+    embedding = TubeletEmbedding(frames=frames, patch=16, dim=24, stem=stem)
+    x = torch.randint(0, 256, (2, frames, 48, 64, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        trained, exported = embedding(x), embedding._convolve(x).flatten(2).transpose(1, 2)
+    assert trained.std() > 0.01
+    assert torch.allclose(trained, exported, atol=1e-4)
+
+
 @pytest.mark.parametrize("stem", [[], [(4, 8)], [(4, 8), (2, 12)]])
 def test_left_out_patches_do_not_change_the_others(stem):
     torch.manual_seed(0)

@@ -64,6 +64,10 @@ def _compress_motion(change: F32) -> F32:
 def augment(rng: np.random.Generator, frames: U8, states: F32) -> tuple[U8, F32]:
     """Augment a window (F, H, W, 3): mirror, reverse, permute channels, change the tone curve, remove colour."""
     states = states.copy()
+    levels = np.arange(256, dtype=np.float32) / 255
+    tone = levels ** np.exp(rng.normal(0, 0.25)) * rng.uniform(0.75, 1.2) + rng.normal(0, 0.03)
+    toned = cv2.LUT(frames.reshape(-1, frames.shape[-1]), np.clip(tone * 255, 0, 255).astype(np.uint8))
+    frames = np.asarray(toned, np.uint8).reshape(frames.shape)
     if rng.random() < 0.5:
         frames, states[:, 0] = frames[:, :, ::-1], -states[:, 0]
     if rng.random() < 0.15:
@@ -72,9 +76,6 @@ def augment(rng: np.random.Generator, frames: U8, states: F32) -> tuple[U8, F32]
         frames, states = frames[::-1], states[::-1]
     if rng.random() < 0.3:
         frames = frames[..., rng.permutation(3)]
-    levels = np.arange(256, dtype=np.float32) / 255
-    tone = levels ** np.exp(rng.normal(0, 0.25)) * rng.uniform(0.75, 1.2) + rng.normal(0, 0.03)
-    frames = np.clip(tone * 255, 0, 255).astype(np.uint8)[frames]
     if rng.random() < 0.1:
         grey = frames.mean(axis=-1, keepdims=True, dtype=np.float32).astype(np.uint8)
         frames = np.broadcast_to(grey, frames.shape)
