@@ -191,6 +191,7 @@ class TrackRenderer:
     model_width: int
     _cover: U8 = field(init=False)
     _edge: npt.NDArray[np.float32] = field(init=False)
+    _softness: float = field(init=False)
     _light: npt.NDArray[np.float32] = field(init=False)
     _grain: str = field(init=False)
     _drift: float = field(init=False)
@@ -210,6 +211,7 @@ class TrackRenderer:
         # Ranks, so that `edge < c` covers the share c of the frame, whatever the shape of `front`.
         ranks = np.argsort(np.argsort(front[::4, ::4], axis=None)).reshape(front[::4, ::4].shape) / front[::4, ::4].size
         self._edge = cv2.resize(ranks.astype(np.float32), (width, height))
+        self._softness = float(rng.uniform(0.03, 0.12))
         light = fractal_noise(rng, height, width, roughness=0.3)
         self._light = 1 - (rng.uniform(0.1, 0.7) * light if rng.random() < 0.6 else np.zeros_like(light))
         self._grain = str(
@@ -251,8 +253,9 @@ class TrackRenderer:
             gain = np.exp(track.gain[i] * self._light + track.exposure[i])
             frame = np.clip(frame * gain, 0, 255).astype(np.uint8)
         if track.cover[i] > 0.01:
-            # A share of 1 leaves no pixel of the scene: the edge is soft over a twelfth of the ranks.
-            alpha = np.clip((track.cover[i] * 1.09 - self._edge) * 12, 0, 1)[..., None]
+            # A share of 1 leaves no pixel of the scene: the edge is soft over `_softness` of the ranks.
+            reach = track.cover[i] * (1 + 1.08 * self._softness)
+            alpha = np.clip((reach - self._edge) / self._softness, 0, 1)[..., None]
             gain = np.exp(self._brightening * np.sin(i / 8) + track.exposure[i])
             moved = np.roll(self._cover, int(self._drift * np.sin(i / 3)), axis=1) * np.float32(gain)
             frame = np.clip(frame + (moved - frame) * alpha, 0, 255).astype(np.uint8)
@@ -290,7 +293,7 @@ class TrackRenderer:
 def _draw_cover(rng: Rng, height: int, width: int) -> U8:
     """Draw a cover on the lens: a cap, paper, plastic, cloth, a hand or a smear; (height, width, 3)."""
     cover: npt.NDArray[Any]
-    kind = rng.choice(["black", "flat", "plain", "cloth", "hand", "smear"], p=[0.22, 0.2, 0.12, 0.22, 0.14, 0.1])
+    kind = rng.choice(["black", "flat", "plain", "cloth", "hand", "smear"], p=[0.2, 0.2, 0.1, 0.28, 0.12, 0.1])
     if kind == "black":
         cover = np.full((height, width, 3), rng.uniform(0, 25), np.float32)
     elif kind == "flat":  # paper, tape, plastic: white, grey or coloured
@@ -306,7 +309,7 @@ def _draw_cover(rng: Rng, height: int, width: int) -> U8:
         if kind == "smear":
             cover = cover * 0.3 + rng.uniform(60, 230, 3) * 0.7
         # The cover lies on the lens: far out of focus, though a bag or a sheet may show some weave.
-        cover = cv2.GaussianBlur(cover, (0, 0), float(rng.choice([0.006, 0.012, 0.03, 0.08])) * width)
+        cover = cv2.GaussianBlur(cover, (0, 0), float(rng.choice([0.004, 0.012, 0.03, 0.08])) * width)
     if rng.random() < 0.6:  # light that falls on it from one side, or passes at its edge
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
         angle = rng.uniform(0, 2 * np.pi)

@@ -37,7 +37,7 @@ class FootageSpec:
     window: int
     normal_share: float
     seed: int
-    maker: int = 6
+    maker: int = 7
     """Raise this number when the rendering code changes what it renders."""
 
     @property
