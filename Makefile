@@ -1,7 +1,7 @@
 # make demo    classify a camera, or a film made for it, and show the page; installs what serving needs into .venv (no torch)
 #              make demo ARGS=rtsp://HOST/PATH for a source of your own
-# make check   style, types, import contracts, documentation; installs everything into .venv-dev
-# make test    all other tests, JOBS=5 processes at once; then those that measure time, one by one; in .venv-dev
+# make check   style, types, import contracts, tests/repository; installs everything into .venv-dev
+# make test    the other tests in groups, JOBS=5 groups at once; then those that measure time, one by one; in .venv-dev
 # make soak    eight cameras under random faults for SECONDS (one hour by default)
 # make docs    write the generated pages again
 # make gallery the pictures of the documentation, from films: make gallery CLIPS="street.mp4 hall.mp4"
@@ -18,10 +18,10 @@ BIN := .venv-dev/bin
 demo: .venv/.ready
 	.venv/bin/streamclf demo $(ARGS)
 
-# Each group of tests is a pytest process. JOBS of them run at once, because most tests wait for other processes most of
-# the time; groups that take long begin first. Then come the tests that need the machine for themselves; only their
-# files are imported, which saves 20 s. `rest` is every folder that no other group names, so that no test is left out.
-# The tests in tests/repository belong to `make check`.
+# One pytest process runs each group of tests. JOBS groups run at once, because most tests wait for other processes most
+# of the time. Groups that take long begin first. Afterwards, one process runs the tests that need the machine for
+# themselves (`alone`). It imports only their files, which saves 20 s. The group `rest` has every folder that no other
+# group names, so that no test is left out. The tests in tests/repository belong to `make check`.
 JOBS ?= 5
 TEST_GROUPS := training services pages sources system subscribers hub commands engines rest
 END_TO_END := $(wildcard tests/end_to_end/test_*.py)

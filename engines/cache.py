@@ -32,7 +32,7 @@ SECRET_FILE: Final = "machine.key"  # noqa: S105 - a name
 MACHINE_ID: Final = Path("/etc/machine-id")
 MAX_MANIFEST_BYTES: Final = 64 * 1024
 ALIGNMENT: Final = 64
-"""The engine begins at a multiple of this in its file, so that a library can use its arrays where they are mapped."""
+"""An engine begins at a multiple of so many bytes in its file. So a library can use its arrays in the mapped file."""
 WAIT_S: Final = 1800.0
 """Time to wait for another process that compiles the same engine; the slowest TensorRT builds take minutes."""
 POLL_S: Final = 0.05
@@ -70,10 +70,10 @@ class CompiledCache:
     ) -> T:
         """Return the engine cached as `name`, or build it and cache its bytes.
 
-        `restore` makes an engine of cached bytes and raises `StaleBlobError` if it cannot. The bytes are a private
-        mapping of the file, which lasts as long as something refers to it. `build` returns the bytes of a new engine.
-        If several processes need the same engine, one builds it. The others wait up to `wait_s`, then
-        build it themselves.
+        `restore` makes an engine of its bytes and raises `StaleBlobError` if it cannot. The bytes are a private mapping
+        of the cached file, which lasts as long as something refers to it. If the file could not be written, they are in
+        memory. `build` returns the bytes of a new engine. If several processes need the same engine, one builds it.
+        The others wait up to `wait_s` seconds, then build it themselves.
         """
         found = self.get(name, restore)
         if found is not None:
@@ -139,7 +139,7 @@ class CompiledCache:
     def _map(self, path: Path) -> memoryview | None:
         """Map a cached file and return its engine, or None; if it cannot be trusted, delete it and log why.
 
-        Nobody writes to a file of the cache: a new one takes its place. So the mapping stays as it was verified.
+        No process writes to a file of the cache: `store` replaces it by a new one. So the mapping stays as verified.
         """
         try:
             with path.open("rb") as file:

@@ -2,8 +2,8 @@
 
 A test file that uses processes, threads, sockets or the clock gets a second attempt for each of its tests. Their
 deadlines are real, and a machine that stops for a second makes a camera stalled or a child late, as it would in
-operation. A test that must never fail, not even once in a hundred runs, has `flaky(reruns=0)` of its own and gets no
-second attempt.
+operation. A test that must not fail even once in a hundred runs has the mark `flaky(reruns=0)`, and gets no second
+attempt.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ settings.load_profile("streamclf")
 
 TESTS = Path(__file__).parent
 REAL_TIME = {"asyncio", "multiprocessing", "select", "signal", "socket", "subprocess", "threading", "time", "zmq"}
-"""Modules by which a test depends on how soon the machine lets a process or a thread run."""
+"""With these modules, a test depends on how soon the machine runs a process or a thread."""
 
 
 @cache

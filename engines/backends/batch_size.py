@@ -1,4 +1,4 @@
-"""Choose the size at which a batch is computed, for a library that prepares its graph again for each other size."""
+"""Choose the size at which a batch is computed, for a library that prepares its graph again when the size changes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from typing import Final
 
 ROUNDS: Final = 3
 SEVERAL: Final = 4
-"""The size that is compared with a batch of one."""
+"""Items in the batch that is compared with a batch of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchCost:
-    """Processor time in seconds: of one item more in a batch, and of a batch that has another size than the last."""
+    """Additional processor time in seconds.
+
+    `item_s`: of each item more in a batch. `change_s`: of a batch whose size differs from the last one.
+    """
 
     item_s: float
     change_s: float
 
 
 FREE_CHANGE: Final = BatchCost(item_s=1.0, change_s=0.0)
-"""The cost of a graph that never computes more than it has to."""
+"""The cost of a graph that was not measured: no batch is filled up."""
 
 
 class BatchSizes:
@@ -54,10 +57,10 @@ class BatchSizes:
 
 
 def measure_batch_cost(compute: Callable[[int], object]) -> BatchCost:
-    """Measure the cost of `compute`, which computes a batch of the size that it gets."""
+    """Measure the cost of a batch; `compute` takes a size and computes a batch of this size."""
 
     def took_s(*sizes: int) -> float:
-        """Return the least processor time of computing these sizes in turn, over and over."""
+        """Return the processor time in seconds of computing these sizes in turn, the least of `ROUNDS`."""
         for size in sizes:
             compute(size)
         times = []

@@ -41,8 +41,8 @@ def blank_input(spec: ModelSpec, graph: str) -> npt.NDArray[Any]:
 def measure_call_s(compute: Callable[[], object]) -> float:
     """Return how long the shortest of a few calls takes in seconds; the first call, which allocates, does not count.
 
-    A call's time is its processor time if that is less than its duration. Otherwise a busy machine, such as one on
-    which a service starts, would make each graph look slow: a graph of 0.1 ms then took 10 ms and more.
+    A call counts with its duration or its processor time, whichever is less. On a busy machine, such as one on which a
+    service starts, the duration is too long: a graph of 0.1 ms took 10 ms and more.
     """
     compute()
     times: list[float] = []

@@ -166,17 +166,19 @@ class _GraphLoader:
 
 
 class _Compiled(NamedTuple):
-    """A compiled graph, and the bytes in which its weights are; they must last as long as the graph."""
+    """A compiled graph, and the memory from which it reads its weights. The memory must exist as long as the graph."""
 
     model: ov.CompiledModel
     blob: memoryview | None = None
+    """The graph's bytes, usually in the mapped file of the cache; None if OpenVINO has copied them."""
     data: npt.NDArray[np.uint8] | None = None
+    """The same bytes as an array (B,) that OpenVINO reads."""
 
     def release_pages(self) -> None:
-        """Let the system take back the pages of the cached file that are in memory.
+        """Release the pages of the mapped file to the system.
 
-        OpenVINO copies most weights into an order of its own at the first inference. It reads the file again where it
-        needs the others.
+        OpenVINO copies most weights into an order of its own at the first inference. If it needs the others again, the
+        system reads them from the file.
         """
         file = None if self.blob is None else self.blob.obj
         if isinstance(file, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
@@ -200,7 +202,7 @@ class _SplitGraph:
     def measure(self, item: npt.NDArray[Any]) -> float:
         """Return how many seconds a batch of one, (1, …), takes; `run` decides by this figure how to split a batch."""
         self._item_s = cores.measure_call_s(lambda: self.run(item))
-        if self._item_s < cores.MIN_WORK_S:  # a change of the size costs a slower graph nothing in comparison
+        if self._item_s < cores.MIN_WORK_S:  # for a slower graph, a change of the size hardly counts
             self._sizes = BatchSizes(measure_batch_cost(lambda size: self.run(np.repeat(item, size, axis=0))))
         self._compiled.release_pages()
         return self._item_s
@@ -221,7 +223,10 @@ class _SplitGraph:
         return [(begin, request.get_output_tensor().data) for begin, request in running]
 
     def _run_filled(self, array: npt.NDArray[Any]) -> F32:
-        """Compute (N, …) in one part, with zeros behind it if a batch of the last size costs less than one of N."""
+        """Compute (N, …) in one part -> (N, …) float32, which the next call overwrites.
+
+        The batch is filled up with zeros to the last size if that costs less than a change of the size to N.
+        """
         count = len(array)
         size = self._sizes.choose(count)
         if size > count:
@@ -231,8 +236,8 @@ class _SplitGraph:
         request = self._requests[0]
         request.set_input_tensor(ov.Tensor(array, shared_memory=True))
         request.infer()
-        features: F32 = request.get_output_tensor().data[:count]
-        return features
+        result: F32 = request.get_output_tensor().data[:count]
+        return result
 
 
 def _load_or_compile(core: ov.Core, cache: CompiledCache, name: str, path: Path, settings: dict[str, Any]) -> _Compiled:
@@ -258,7 +263,7 @@ def _load_or_compile(core: ov.Core, cache: CompiledCache, name: str, path: Path,
         return blob.getvalue()
 
     try:
-        # Also a graph that was compiled just now is loaded from its file, where its weights need no memory.
+        # A graph compiled just now is loaded from its file, too: mapped weights need no memory of the process.
         return cache.get_or_build(name, restore=restore, build=build)
     except StaleBlobError:  # OpenVINO cannot load what it has exported
         return _Compiled(compile_graph())

@@ -134,8 +134,8 @@ class ActionTracker:
         return min(starts, default=None)
 
     @property
-    def is_doubtful(self) -> bool:
-        """Whether a label is probable whose action may be held, although no such action may run."""
+    def may_be_hidden(self) -> bool:
+        """Whether a label whose action may be held has a smoothed probability of `off` or more."""
         return any(label.hold_s and (label.smoothed or 0.0) >= label.config.off for label in self._labels.values())
 
     def update(
@@ -153,8 +153,8 @@ class ActionTracker:
 
         `start_s` and `end_s` are the window's; segment numbers only grow. `time_s` is the wall clock in seconds since
         1970; only hours need it. `scene_lost`: how much the picture differs from the scene before the action, 0 to 1;
-        None if that is not known. Then no action is held. `scene_pending`: an action that started after the last
-        comparison will be compared. Until then, it does not end because its label is not probable any more.
+        None if that is not known. Then no action is held. `scene_pending`: the classifier has not yet compared the
+        picture since an action started, but will. Until then, the action does not end with reason `below`.
         """
         changes = self.end_outside_hours(time_s)
         if segment != self._segment or end_s < self._at_s:

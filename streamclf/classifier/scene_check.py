@@ -16,7 +16,7 @@ import numpy as np
 from engines.arrays import F32, I32
 from engines.bundle import ModelSpec
 from streamclf.classifier.prediction import media_s
-from streamclf.classifier.scene_hold import LOST, has_been_removed
+from streamclf.classifier.scene_hold import LOST, cover_was_removed
 from streamclf.classifier.scene_memory import SceneMemory
 from streamclf.windows.assembler import Window
 
@@ -31,7 +31,7 @@ FindTracker: TypeAlias = "Callable[[str, str], ActionTracker | None]"
 MAX_EARLIER: Final = 2
 """Scenes of earlier actions that are kept for one feed and model."""
 MAX_STRETCHES: Final = 3
-"""Stretches in one run of the head: those of the latest scene, and the old one."""
+"""Stretches in one run of the head; enough for those of the latest scene and the old one."""
 
 
 def scene_slots(spec: ModelSpec) -> int:
@@ -52,13 +52,16 @@ class _Comparison:
     """The scenes that one model compares a feed's picture with, while an action runs that may be held."""
 
     scenes: list[_Scene]
-    """The scene from long before this action, those that had not returned after earlier actions, and the latest one."""
+    """The old scene (a minute before this action), those that had not returned after earlier actions, and the latest.
+
+    The first and the last are missing if they are not known or show a cover.
+    """
     earlier: int
-    """How many of them are not the latest one."""
-    hidden: float = 0.0
+    """The number of scenes before the latest one, which is last if it is known."""
+    hidden_probability: float = 0.0
     """The probability of a label that hides the scene, in the latest scene alone."""
     was_cover: bool = False
-    """Whether that scene shows a cover, in comparison with the picture at any time since."""
+    """Whether the latest scene has turned out to be a cover: see `cover_was_removed`."""
     losses: list[float] = field(default_factory=list)
     """How much the picture differs from each scene, 0 to 1; empty before the first measurement."""
 
@@ -103,7 +106,7 @@ class SceneCheck:
         return None if comparison is None else comparison.lost
 
     def is_pending(self, feed: str, model: str) -> bool:
-        """Return whether an action that starts now will be compared by the next `update`, and was not before."""
+        """Return whether no comparison runs yet, and the next `update` begins one if an action starts now."""
         return self._first_slot is not None and (feed, model) not in self._running
 
     def update(self, group: EngineGroup, newest: Mapping[str, Window], tracker_of: FindTracker) -> None:
@@ -124,8 +127,8 @@ class SceneCheck:
         memory = self._memories.setdefault(feed, SceneMemory())
         at_s = media_s(window.end_pts_ns)
         if all(tracker.hidden_since_s is None for tracker in trackers.values()):
-            doubtful = any(tracker.is_doubtful for tracker in trackers.values())
-            if memory.is_due(at_s, doubtful=doubtful):
+            may_be_hidden = any(tracker.may_be_hidden for tracker in trackers.values())
+            if memory.is_due(at_s, may_be_hidden=may_be_hidden):
                 memory.add(at_s, self._read(group, window.slots[-self._length :]))
         for model, tracker in trackers.items():
             key = feed, model
@@ -138,19 +141,19 @@ class SceneCheck:
             comparison = self._running[key]
             present = window.slots[self._length :]
             comparison.losses = self._compare(group, group[model], comparison.scenes, present)
-            comparison.was_cover |= has_been_removed(comparison.hidden, tracker.hidden_probability)
+            comparison.was_cover |= cover_was_removed(comparison.hidden_probability, tracker.hidden_probability)
             if comparison.was_cover:
                 comparison.losses[-1] = 0.0
 
     def _begin(
         self, group: EngineGroup, key: tuple[str, str], memory: SceneMemory, started_s: float, tracker: ActionTracker
     ) -> _Comparison:
-        """Take the scene from before the window in which the label became probable, and earlier scenes."""
+        """Take the scenes from before the window in which the label became probable, and those of earlier actions."""
         engine, before_s = group[key[1]], started_s - self._window_s
         labels = [i for i, label in enumerate(engine.spec.labels) if label in tracker.holding_labels]
 
         def scene_of(features: F32 | None) -> tuple[list[_Scene], float]:
-            """Return a scene, unless it shows a cover, and the probability of a cover in it."""
+            """Return a list with the scene, empty if it shows a cover, and the probability of a cover in it."""
             if features is None:
                 return [], 0.0
             probabilities = self._classify(group, engine, features)
@@ -160,10 +163,13 @@ class SceneCheck:
         old, _ = scene_of(memory.long_before(before_s))
         latest, hidden = scene_of(memory.before(before_s))
         earlier = [*old, *self._earlier.get(key, ())]
-        return _Comparison(scenes=[*earlier, *latest], earlier=len(earlier), hidden=hidden)
+        return _Comparison(scenes=[*earlier, *latest], earlier=len(earlier), hidden_probability=hidden)
 
     def _end(self, key: tuple[str, str], memory: SceneMemory) -> None:
-        """Stop comparing. Keep scenes that have not returned. If an earlier one has returned, it is the scene again."""
+        """Stop comparing. If no scene has returned, keep all for later actions.
+
+        If an earlier scene has returned, it is the scene again. If the latest one was a cover, forget it.
+        """
         comparison = self._running.pop(key, None)
         if comparison is None or comparison.lost is None:
             return
@@ -180,7 +186,7 @@ class SceneCheck:
             memory.clear()
 
     def _compare(self, group: EngineGroup, engine: Engine, scenes: Sequence[_Scene], present: I32) -> list[float]:
-        """Return how much the probabilities change, 0 to 1, when the chunks in `present` follow each scene."""
+        """Return, for each scene, how much the probabilities change if the chunks in `present` follow it, 0 to 1."""
         if not scenes:
             return []
         features = np.concatenate([scene.features for scene in scenes])
@@ -188,7 +194,7 @@ class SceneCheck:
         change = np.abs(self._classify(group, engine, features, present) - alone)
         share = change.max(axis=1) if engine.spec.activation == "sigmoid" else change.sum(axis=1) / 2
         firsts = np.cumsum([len(scene.features) for scene in scenes])[:-1]
-        return [float(part.min()) for part in np.split(share, firsts)]  # the stretch that the picture is most like
+        return [float(part.min()) for part in np.split(share, firsts)]  # of the stretch that the picture is most like
 
     def _classify(self, group: EngineGroup, engine: Engine, features: F32, present: I32 | None = None) -> F32:
         """Classify windows that begin with stretches (R, T // 2, *F) -> (R, K).

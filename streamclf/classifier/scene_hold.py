@@ -13,19 +13,20 @@ SMOOTH_S: Final = 0.3
 RETURN_S: Final = 0.6
 """Seconds for which the scene must be back."""
 COVER_ODDS: Final = 7.4
-"""From this ratio of a label's odds on, e squared, one picture alone shows the label, compared with the other one."""
-LEAST: Final = 0.001
-"""Smaller probabilities are not told apart: which of two scenes is less like a cover has no meaning."""
+"""Above this ratio of a label's odds in two pictures (e squared), the one with the greater odds shows a cover."""
+LEAST_PROBABILITY: Final = 0.001
+"""Smaller probabilities count as this one: between two pictures without a cover, the ratio has no meaning."""
 _EPSILON_S = 1e-6
 
 
-def has_been_removed(before: float, present: float) -> bool:
+def cover_was_removed(before: float, present: float) -> bool:
     """Return whether the picture before the action shows the cover, and the present picture does not.
 
-    `before` and `present`: the probabilities of the label in a still picture of both. A model may miss that a cover
-    comes, and recognise only that it goes. Both may be low: a cover that lies still is often not probable.
+    `before` and `present`: the label's probability, 0 to 1, in a window that shows only one of these pictures. Both may
+    be low: the label of a cover that lies still is often not probable. A model may miss that a cover comes, and
+    recognise only that it goes.
     """
-    before, present = max(LEAST, before), max(LEAST, present)
+    before, present = max(LEAST_PROBABILITY, before), max(LEAST_PROBABILITY, present)
     return before * (1 - present) > COVER_ODDS * present * (1 - before)
 
 
@@ -57,7 +58,7 @@ class SceneHold:
         """Return why an action ends whose label is not probable any more; None while it is held.
 
         The reasons are `below` (it was never held), `scene` (the scene is back) and `hold` (it was held for `hold_s`).
-        `pending`: the first measurement follows. The action must not end before it.
+        `pending`: the first measurement will follow. The action must not end with `below` before it.
         """
         if hold_s <= 0:
             return "below"

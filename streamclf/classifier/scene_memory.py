@@ -14,11 +14,11 @@ from engines.arrays import F32
 SCENES: Final = 2
 """Stretches of the scene to compare the picture with: somebody may stand in front of the camera in one of them."""
 _KEPT: Final = 4
-"""Stretches that are kept of each age. The oldest ones are used: the newest may already show how the cover comes."""
+"""Stretches that are kept at each interval. The oldest are used: the newest may already show how the cover comes."""
 INTERVAL_S: Final = 2.0
-"""Media time between two stretches."""
+"""Media time between the ends of two recent stretches."""
 OLD_INTERVAL_S: Final = 20.0
-"""The same for older stretches. The oldest one is from 60 to 80 s ago, before a cover that the model missed."""
+"""The same for old stretches. The oldest one is from 60 to 80 s ago: it may precede a cover that the model missed."""
 
 
 @dataclass(slots=True)
@@ -28,13 +28,14 @@ class SceneMemory:
     _stretches: deque[tuple[float, F32]] = field(default_factory=lambda: deque(maxlen=_KEPT))
     _old: deque[tuple[float, F32]] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
-    def is_due(self, at_s: float, *, doubtful: bool = False) -> bool:
+    def is_due(self, at_s: float, *, may_be_hidden: bool = False) -> bool:
         """Return whether the stretch that ends at `at_s`, media time, is to be added.
 
-        `doubtful`: a label that hides the scene is probable, so a cover may come at present. Then the stretches are
-        farther apart. Without any, the light could change for hours while the label is not probable enough.
+        `may_be_hidden`: a label that hides the scene is probable, but perhaps not enough for an action. Then the
+        stretches are `OLD_INTERVAL_S` apart, because each may show a cover. Some are needed, because the light could
+        change for hours in this state.
         """
-        return _is_due(self._stretches, at_s, OLD_INTERVAL_S if doubtful else INTERVAL_S)
+        return _is_due(self._stretches, at_s, OLD_INTERVAL_S if may_be_hidden else INTERVAL_S)
 
     def add(self, at_s: float, features: F32) -> None:
         """Add the stretch that ends at `at_s`. If the clock has begun again, the others are older than any time."""
@@ -47,12 +48,12 @@ class SceneMemory:
         self._stretches.append((at_s, features))
 
     def clear(self) -> None:
-        """Forget what is known: it was no scene."""
+        """Forget all stretches."""
         self._stretches.clear()
         self._old.clear()
 
     def restore(self, stretches: F32) -> None:
-        """Replace what is known by an earlier scene (R, T // 2, *F), which has returned."""
+        """Replace all stretches by those of an earlier scene (R, T // 2, *F), which has returned."""
         self.clear()
         self._stretches.extend((-math.inf, features) for features in stretches)
 

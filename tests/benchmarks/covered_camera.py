@@ -2,9 +2,9 @@
 
 Each film of a fixed camera is played, covered for ten seconds, and played again, once for each material, through ring,
 classifier and actions as a live stream is. Without a hold, the same predictions give the actions by the probability
-alone. Then come covers that slide in slowly, covers that lie there from the start, and cameras that somebody turns to
-another scene meanwhile. The other films show what a hold costs: a hand that wipes over the lens, and changes of the
-scene for good.
+alone. Then come covers that slide in slowly, covers that lie on the lens from the start, and cameras that somebody
+turns to another scene while they are covered. The other films show what a hold costs: a hand that wipes over the lens,
+and changes of the scene for good.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ LABEL: Final = "covered"
 COVERED_S: Final = 10.0
 AFTER_S: Final = 8.0
 SLOW_S: Final = 12.0
-"""Time in which a slow cover slides over the picture."""
-SLOWLY, LYING, TURNED = KINDS = ("covered slowly", "covered from the start", "turned while covered")
+"""Seconds in which a slow cover slides over the picture."""
+SLOWLY, FROM_START, TURNED = KINDS = ("covered slowly", "covered from the start", "turned while covered")
 MAX_FILM_S: Final = 120.0
 BEFORE_S: Final = 4.0
 CHANGED_S: Final = 15.0
@@ -53,8 +53,8 @@ CHANGED_S: Final = 15.0
 class Outcome:
     """The result of one covered film. Values are None if no action began, or if none ran at the removal.
 
-    `lasted`: the share of the time from the first action's start to the removal in which an action ran. `late_s`: how
-    long actions ran that began after the removal.
+    `lasted`: the share of the time from the first action's start to the removal in which an action ran. `late_s`: the
+    seconds for which actions ran that began after the removal.
     """
 
     covered: float
@@ -251,21 +251,24 @@ def _judge_cover(
     kind: str = "",
     after: U8 | None = None,
 ) -> tuple[Outcome, ...]:
-    """Cover a part of `frames`. `kind`: one of `KINDS`, or a usual cover. `after`: frames that follow the cover."""
+    """Cover a part of `frames` (F, H, W, 3) and judge the actions without and with a hold.
+
+    `kind`: one of `KINDS`, or empty for a usual cover. `after`: frames of another scene that follow the cover.
+    """
     fps = engine.spec.fps
     slow = int(SLOW_S * fps) * (kind == SLOWLY)
-    begin = 0 if kind == LYING else slow + int(rng.uniform(3, 5) * fps)
+    begin = 0 if kind == FROM_START else slow + int(rng.uniform(3, 5) * fps)
     stop = begin + int(COVERED_S * fps)
     film = _part(frames, stop + int(AFTER_S * fps), rng)
     if after is not None:
         film = np.concatenate([film[: stop - 1], _part(after, int(AFTER_S * fps), rng)])
     ramp, noise = int(rng.integers(1, 6)), float(rng.uniform(0.5, 4))
-    if slow:  # it goes within one frame
+    if slow:  # the cover comes slowly, and goes within one frame
         free = film[stop:]
         film = cover_frames(film, material, begin, len(film), rng, ramp=slow, noise=noise)
         film[stop:] = free
     else:
-        film = cover_frames(film, material, begin - ramp * (kind == LYING), stop, rng, ramp=ramp, noise=noise)
+        film = cover_frames(film, material, begin - ramp * (kind == FROM_START), stop, rng, ramp=ramp, noise=noise)
     covered_s = begin / fps, stop / fps
     return tuple(judge(found, covered_s, len(film) / fps) for found in _play(engine, film, plain))
 

@@ -81,7 +81,7 @@ class Rig:
     def check_witness(self, since: float) -> None:
         """Check that the windows of `witness` have no gap until now, and that it was always live.
 
-        On a busy machine, its camera may send late, and the classifier may drop windows. It counts those.
+        On a busy machine, its camera may send late, and the classifier may drop windows, which it counts.
         """
         seen = self.watcher.wait("prediction", "witness", since=time.monotonic(), within=STEP_S + SLACK_S)
         seen = self.watcher.wait("prediction", "witness", since=seen.at_s + 1e-6, within=STEP_S + SLACK_S)
@@ -108,7 +108,7 @@ class Rig:
 
 
 def is_late(server: RtspServer, stream: str, since: float) -> bool:
-    """Return whether the camera has sent late since then, or shortly before, because the machine is busy."""
+    """Return whether the camera of `stream` has sent late after `since`, or shortly before, on a busy machine."""
     return server.mounts[stream].late_at >= since - 2 * READ_S
 
 

@@ -6,7 +6,7 @@ import pytest
 from support.hub_process import HubProcess  # it starts processes, so the tests of this file get a second attempt
 
 
-def attempts_again(request: pytest.FixtureRequest) -> int:
+def reruns_of(request: pytest.FixtureRequest) -> int:
     mark = request.node.get_closest_marker("flaky")
     assert mark is not None
     reruns = mark.kwargs["reruns"]
@@ -16,9 +16,9 @@ def attempts_again(request: pytest.FixtureRequest) -> int:
 
 def test_a_test_with_real_deadlines_has_a_second_attempt(request: pytest.FixtureRequest) -> None:
     assert HubProcess.__module__ == "support.hub_process"
-    assert attempts_again(request) == 1
+    assert reruns_of(request) == 1
 
 
 @pytest.mark.flaky(reruns=0)
 def test_a_test_may_forbid_a_second_attempt(request: pytest.FixtureRequest) -> None:
-    assert attempts_again(request) == 0
+    assert reruns_of(request) == 0

@@ -97,8 +97,8 @@ def make_other_head(
 def make_change_bundle(path: Path, *, light: float = 0, **spec: object) -> Bundle:
     """Write a bundle with the labels `still` and `covered`: `covered` while the first and last chunk differ in light.
 
-    It recognises that a cover comes or goes, but not that it lies on the lens. With `light`, a bright picture that lies
-    still is a bit more `covered` than a dark one.
+    It recognises that a cover comes or goes, but not that it lies on the lens. With `light`, a bright picture that does
+    not change is a little more `covered` than a dark one.
     """
     base = make_brightness_bundle(path, labels=("still", "covered"), **spec)  # type: ignore[arg-type]
     chunks = base.spec.chunks

@@ -17,7 +17,7 @@ CHUNK_S = 0.2
 
 
 CACHE = TemporaryDirectory(prefix="engines-")
-"""The compiled models of all services that this process starts, which saves 0.2 s for each of them."""
+"""Folder for compiled models. All services that this process starts share it, which saves 0.2 s for each service."""
 
 
 class Setup:

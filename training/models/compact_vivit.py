@@ -96,7 +96,10 @@ class TubeletEmbedding(nn.Module):
         return embedded
 
     def _multiply(self, tiles: Tensor) -> Tensor:
-        """Compute the same as matrix products: (M, t, p, p, 3) uint8 -> (M, D). On a CPU, it costs a third."""
+        """Compute what `_convolve` does for M patches, as matrix products, (M, t, p, p, 3) uint8 -> (M, D).
+
+        For training on a CPU, this costs a third: the gradient of convolutions that do not overlap is slow.
+        """
         convolutions = [layer for layer in self.tree if isinstance(layer, nn.Conv2d)]
         sizes = [layer.stride[0] for layer in reversed(convolutions)]
         m, t, levels = *tiles.shape[:2], len(sizes)

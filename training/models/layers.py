@@ -24,8 +24,8 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(n, s, heads, d // heads).transpose(1, 2)
 
 
-_SHORT = 256
-"""Tokens up to which a CPU trains with the plain form of attention: its gradient costs a third of the fused form's."""
+_MAX_PLAIN_TOKENS = 256
+"""Up to this many tokens, a CPU trains with plain attention: its gradient costs a third of the fused form's."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, drop: float = 0.0) -> Tensor:
@@ -33,7 +33,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, drop:
 
     The caller scales q. Scaling after the product could overflow in half precision.
     """
-    is_short = q.shape[-2] <= _SHORT and q.device.type == "cpu"
+    is_short = q.shape[-2] <= _MAX_PLAIN_TOKENS and q.device.type == "cpu"
     if drop or (q.requires_grad and not is_short and not torch.compiler.is_exporting()):
         # The fused form never stores the S x S matrix of a long sequence.
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=1.0)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamclf.classifier.action_tracker import ActionChange, ActionTracker
-from streamclf.classifier.scene_hold import LOST, RETURN_S, has_been_removed
+from streamclf.classifier.scene_hold import LOST, RETURN_S, cover_was_removed
 from streamclf.config.actions import HOLD_S, ActionConfig, StreamActions
 
 STEP_S = 0.2
@@ -158,10 +158,10 @@ shares = st.floats(0, 1)
 @given(shares, shares, shares)
 def test_a_picture_was_a_cover_only_if_the_present_one_shows_less_of_it(a: float, b: float, c: float) -> None:
     low, middle, high = sorted((a, b, c))
-    assert not has_been_removed(low, high)
-    assert not has_been_removed(a, a)
-    if has_been_removed(middle, low) or has_been_removed(high, middle):
-        assert has_been_removed(high, low)
+    assert not cover_was_removed(low, high)
+    assert not cover_was_removed(a, a)
+    if cover_was_removed(middle, low) or cover_was_removed(high, middle):
+        assert cover_was_removed(high, low)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_picture_was_a_cover_only_if_the_present_one_shows_less_of_it(a: float
     ],
 )
 def test_the_ratio_of_the_odds_decides(before: float, present: float, removed: bool) -> None:
-    assert has_been_removed(before, present) == removed
+    assert cover_was_removed(before, present) == removed
 
 
 def test_the_probability_of_a_cover_is_known_where_no_label_is_probable_enough() -> None:

@@ -59,7 +59,7 @@ def test_while_a_label_is_probable_the_stretches_are_farther_apart() -> None:
     memory = SceneMemory()
     due = []
     for at_s in map(float, range(70)):
-        if memory.is_due(at_s, doubtful=True):
+        if memory.is_due(at_s, may_be_hidden=True):
             memory.add(at_s, np.zeros((4, 1), np.float32))
             due.append(at_s)
     assert due == [0.0, 20.0, 40.0, 60.0]

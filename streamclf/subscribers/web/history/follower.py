@@ -98,7 +98,7 @@ class HistoryFollower:
 
     @property
     def is_loading(self) -> bool:
-        """Whether older events are still being read, or the newest one has not been reached for the first time."""
+        """Whether older events are still being read, or the newest event has not been read yet."""
         journals = list(self._journals.values())
         return not journals or any(each.holes or not each.is_current for each in journals)
 

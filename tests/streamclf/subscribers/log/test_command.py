@@ -83,7 +83,7 @@ def size_of(output: Path) -> int:
     """Return the bytes of all files of a log."""
     size = 0
     for path in output.parent.glob(f"{output.stem}*{output.suffix}*"):
-        with contextlib.suppress(FileNotFoundError):  # it may get another name now
+        with contextlib.suppress(FileNotFoundError):  # the log may rename it at this moment
             size += path.stat().st_size
     return size
 
