@@ -107,7 +107,9 @@ class TubeletEmbedding(nn.Module):
         outer = [axis for i in range(2, levels + 1) for axis in (i, i + levels)]
         x = tiles.reshape(m, t, *sizes, *sizes, 3)
         x = x.permute(0, *outer, 1, 2 * levels + 2, levels + 1, 2 * levels + 1).to(torch.int16)  # (..., t, 3, s, s)
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else torch.float32
+        kind = x.device.type
+        is_reduced = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta" has no autocast
+        dtype = torch.get_autocast_dtype(kind) if is_reduced else torch.float32
         total = functools.reduce(torch.add, x.unbind(dim=-4))
         mean = (2 * total - int(2 * _MEAN_CENTRE) * t).to(dtype) / (2 * _MEAN_SCALE * t)
         change = (x[..., 1:, :, :, :] - x[..., :-1, :, :, :]).to(dtype) / _DIFFERENCE_SCALE

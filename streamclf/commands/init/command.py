@@ -35,8 +35,6 @@ FIRST_PORT: Final = 5555
 PAGE_PORT: Final = 8080
 _EVENTLESS: Final = frozenset({"normal", "none", "background"})
 """Labels that say that nothing happens; as actions they would never end."""
-_BRIEF: Final = frozenset({"moved", "flashing"})
-"""Labels of the default model whose events are over within a second."""
 _LIBRARIES: Final = {"mqtt": ("paho",), "web": ("nicegui",)}
 """Modules that an outlet needs, in the extra of its name."""
 
@@ -96,7 +94,6 @@ def run_init(path: Path, options: Options) -> int:
         file=path.name,
         model=DEFAULT_MODEL,
         labels=[label for label in bundle.spec.labels if label not in _EVENTLESS],
-        brief=_BRIEF,
         streams=[
             StreamLines(
                 name=stream.name,

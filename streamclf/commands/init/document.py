@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from engines.printable import printable
 
 DOCUMENTATION: Final = "docs/configuration.md"
-STEADY: Final = "{on: 0.8, off: 0.5}"
-BRIEF: Final = "{on: 0.7, off: 0.4, min_s: 0.2}"
-"""For events that end before the default of `min_s` (docs/development/camera-events.md, Live)."""
+RULES: Final = "{on: 0.8, off: 0.5}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +31,6 @@ class Document:
     model: str
     labels: Sequence[str]
     """Labels that are reported as actions."""
-    brief: Collection[str] = ()
-    """Those of them whose events show in the model's window for about one second only."""
     streams: Sequence[StreamLines]
     events: str
     replay: str
@@ -70,15 +66,12 @@ class Document:
         return [*lines, ""]
 
     def _actions(self) -> list[str]:
-        def rules(label: str) -> str:
-            return BRIEF if label in self.brief else STEADY
-
         width = max(map(len, map(_value, self.labels)), default=0)
         return [
             "# A label is reported as an action: it starts when its probability stays at or above `on`, and ends below",
             "# `off`. Outlets hand on actions. Remove the labels that do not matter to you.",
             "actions:",
-            *(f"  {_value(label) + ':':<{width + 1}} {rules(label)}" for label in self.labels),
+            *(f"  {_value(label) + ':':<{width + 1}} {RULES}" for label in self.labels),
             "",
         ]
 

@@ -94,6 +94,8 @@ def test_ctrl_c_leaves_nothing(films: Path) -> None:
             process.send_signal(signal.SIGINT)
             break
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.decode() == "streamclf teach: interrupted; nothing was written to stopped/yard\n"
+    assert (process.returncode, err.decode()) == (
+        130,
+        "streamclf teach: interrupted; nothing was written to stopped/yard\n",
+    )
     assert not (films / "stopped").exists()
