@@ -166,13 +166,13 @@ class CompiledCache:
             manifest = json.loads(data[len(MAGIC) : end])
             seal = manifest.pop("seal")
             size, digest, key = manifest["bytes"], manifest["sha256"], manifest["key"]
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise StaleBlobError("its manifest is damaged") from None
         if len(blob) != size:
             raise StaleBlobError(f"truncated: {len(blob)} of {size} bytes")
         if hashlib.sha256(blob).hexdigest() != digest:
             raise StaleBlobError("damaged: its sha256 differs from its manifest")
-        if not isinstance(seal, str) or not hmac.compare_digest(seal, _seal(manifest)):
+        if not isinstance(seal, str) or not seal.isascii() or not hmac.compare_digest(seal, _seal(manifest)):
             raise StaleBlobError("not built by this user on this machine")
         if key != dict(self.key):
             raise StaleBlobError(f"built for {_difference(key, self.key)}")
@@ -204,7 +204,7 @@ class CompiledCache:
             return
         subject = self.directory.name.split("-")[0]
         for other in sorted(self.directory.parent.glob(f"{subject}-*/{name}")):
-            with contextlib.suppress(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 with other.open("rb") as file:
                     head = file.read(len(MAGIC) + MAX_MANIFEST_BYTES)
                 key = json.loads(head[len(MAGIC) :].split(b"\n")[0])["key"]
@@ -223,19 +223,24 @@ def open_cache(key: CacheKey, *, subject: tuple[str, ...]) -> CompiledCache:
     path = cache_root() / "engines" / name
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
-        private = not status.st_mode & 0o022 and status.st_uid == os.getuid() and os.access(path, os.W_OK)
+        refusal = _refusal(path)
     except OSError as error:
-        log.warning(
-            "%s: %s; compiled engines are not cached: set STREAMCLF_CACHE to another directory", path, error.strerror
-        )
-        return CompiledCache(key=key, directory=None)
-    if not private:
-        log.warning(
-            "%s: other users may write there; compiled engines are not cached: run chmod go-w, or set STREAMCLF_CACHE",
-            path,
-        )
-    return CompiledCache(key=key, directory=path if private else None)
+        refusal = f"{error.strerror or error}; set STREAMCLF_CACHE to another directory"
+    if refusal:
+        log.warning("%s: compiled engines are not cached: %s", path, refusal)
+    return CompiledCache(key=key, directory=None if refusal else path)
+
+
+def _refusal(path: Path) -> str:
+    """Return why a directory cannot hold compiled engines, with the remedy; empty if it can."""
+    status = path.stat()
+    if status.st_uid != os.getuid():
+        return "the directory belongs to another user; set STREAMCLF_CACHE to another directory"
+    if status.st_mode & 0o022:
+        return "other users may write there; run chmod go-w, or set STREAMCLF_CACHE to another directory"
+    if not os.access(path, os.W_OK):
+        return "the directory is read-only; make it writable, or set STREAMCLF_CACHE to another directory"
+    return ""
 
 
 def _wait_for_lock(descriptor: int, path: Path, wait_s: float) -> bool:

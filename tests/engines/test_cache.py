@@ -58,7 +58,9 @@ def test_an_engine_that_was_built_is_returned_from_the_cache() -> None:
         (lambda data: data[:-1] + b"x", "sha256"),
         (lambda data: data.replace(b'"seal": "', b'"seal": "0'), "not built by this user on this machine"),
         (lambda data: data.replace(b'"card A"', b'"card B"'), "not built by this user on this machine"),
+        (lambda data: data.replace(b'"seal": "', '"seal": "é'.encode()), "not built by this user on this machine"),
         (lambda data: MAGIC + b"{}\n" + BLOB, "manifest is damaged"),
+        (lambda data: MAGIC + b"[" * 60_000 + b"\n" + BLOB, "manifest is damaged"),
     ],
 )
 def test_a_damaged_or_forged_file_is_logged_and_built_again(
@@ -134,6 +136,19 @@ def test_a_directory_that_other_users_may_write_to_is_not_used(caplog: pytest.Lo
     assert cache_of().directory is None
     assert "other users may write there" in caplog.text
     assert get_or_build(cache_of()) == (BLOB, True)
+
+
+@pytest.mark.parametrize(
+    ("call", "answer", "reason"),
+    [("access", False, "the directory is read-only"), ("getuid", -1, "the directory belongs to another user")],
+)
+def test_a_directory_of_others_or_without_write_access_is_not_used(
+    call: str, answer: int, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, call, lambda *arguments: answer)
+    assert cache_of().directory is None
+    assert reason in caplog.text
+    assert "set STREAMCLF_CACHE" in caplog.text
 
 
 def test_without_a_directory_nothing_is_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
