@@ -23,7 +23,7 @@ from engines.backends.batch_size import BatchSizes, measure_batch_cost
 from engines.backends.signature import TensorView, check_signature
 from engines.bundle import Bundle
 from engines.cache import CompiledCache, StaleBlobError, open_cache
-from engines.errors import BackendMissingError, CompileError
+from engines.errors import BackendMissingError, CompileError, EngineError
 from engines.protocol import EngineOptions
 
 SLOW_TO_BUILD: Final = False
@@ -237,6 +237,8 @@ class _SplitGraph:
         request.set_input_tensor(ov.Tensor(array, shared_memory=True))
         request.infer()
         result: F32 = request.get_output_tensor().data[:count]
+        if len(result) != count:  # somebody has changed the mapped file of the weights
+            raise EngineError(f"OpenVINO returned {len(result)} results for {count} inputs; restart the service")
         return result
 
 

@@ -11,6 +11,8 @@ from engines.printable import printable
 
 DOCUMENTATION: Final = "docs/configuration.md"
 RULES: Final = "{on: 0.8, off: 0.5}"
+RULES_OF: Final = {"covered": "{on: 0.65, off: 0.4}"}
+"""Of labels with other rules: a black picture gives camera-events a probability of `covered` of about 0.7."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +73,7 @@ class Document:
             "# A label is reported as an action: it starts when its probability stays at or above `on`, and ends below",
             "# `off`. Outlets hand on actions. Remove the labels that do not matter to you.",
             "actions:",
-            *(f"  {_value(label) + ':':<{width + 1}} {RULES}" for label in self.labels),
+            *(f"  {_value(label) + ':':<{width + 1}} {RULES_OF.get(label, RULES)}" for label in self.labels),
             "",
         ]
 

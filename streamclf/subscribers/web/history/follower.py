@@ -82,6 +82,8 @@ class HistoryFollower:
         """Events that have arrived live. Replay brings them again, all but those that the journal does not have."""
         self._journals: dict[str, _Journal] = {}
         """By epoch. A fleet has one on each node."""
+        self._present: frozenset[str] = frozenset()
+        """The epochs of the latest heartbeat. A node of a fleet that is lost cannot be read."""
         self.fault = ""
         """Why the history cannot be written now; empty if it can."""
         self._context = zmq.Context(io_threads=1)
@@ -99,8 +101,8 @@ class HistoryFollower:
     @property
     def is_loading(self) -> bool:
         """Whether older events are still being read, or the newest event has not been read yet."""
-        journals = list(self._journals.values())
-        return not journals or any(each.holes or not each.is_current for each in journals)
+        present = [journal for epoch, journal in list(self._journals.items()) if epoch in self._present]
+        return not present or any(journal.holes or not journal.is_current for journal in present)
 
     def notice(self, event: Received) -> None:
         """Note a live event: heartbeats show where to read, actions and clips show when."""
@@ -150,6 +152,7 @@ class HistoryFollower:
             return
         beats = {each.epoch: each for each in journals_of(heartbeat)}
         self._history.set_epoch(*beats)
+        self._present = frozenset(beats)
         for epoch in [] if isinstance(heartbeat, FleetHeartbeat) else self._journals.keys() - beats.keys():
             self._journals.pop(epoch).close()  # a node of a fleet may return
         for epoch, beat in beats.items():
