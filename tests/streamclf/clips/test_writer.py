@@ -59,7 +59,7 @@ def test_a_source_without_packets_gives_a_film_that_browsers_play(tmp_path: Path
     setup.writer.start()
     setup.act(4.0, 6.0)
     wait_until(lambda: bool(setup.posted), "a clip")
-    setup.writer.close(5)
+    setup.writer.close(60)
     (draft,) = setup.posted
     film = read_film(tmp_path / draft.body["file"])
     assert film.numbers == list(range(30, 71))
@@ -80,7 +80,7 @@ def test_a_process_that_ends_completes_its_film(tmp_path: Path) -> None:
     setup.writer.add_action(7, event_json("start", 4.0, started_s=4.0))
     wait_until(lambda: any(tmp_path.rglob(".*.part")), "a film that is written")
     setup.play(6, 7)
-    setup.writer.close(5)
+    setup.writer.close(60)
     (draft,) = setup.posted
     assert read_film(tmp_path / draft.body["file"]).numbers == list(range(30, 70))
     assert draft.body["last"]
@@ -98,7 +98,7 @@ def test_a_film_is_announced_even_if_its_pictures_fail(tmp_path: Path, error: Ex
     setup.act(4.0, 5.0)
     wait_until(lambda: bool(setup.posted), "a clip")
     assert (setup.posted[0].body["still"], setup.posted[0].body["drawn"]) == (None, None)
-    setup.writer.close(5)
+    setup.writer.close(60)
 
 
 def test_pictures_are_made_of_the_complete_film_before_its_event(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_pictures_are_made_of_the_complete_film_before_its_event(tmp_path: Path)
     setup.writer.start()
     setup.act(4.0, 5.0)
     wait_until(lambda: bool(setup.posted), "a clip")
-    setup.writer.close(5)
+    setup.writer.close(60)
     assert seen == [(31, 0)]
     assert setup.posted[0].body["still"].endswith("-wave.jpg")
 
@@ -161,7 +161,7 @@ def test_a_full_disk_loses_the_film_and_leaves_nothing(
     assert "No space left on device" in caplog.text
     setup.act(14.0, 15.0)  # the disk has space again
     wait_until(lambda: bool(setup.posted), "a clip")
-    setup.writer.close(5)
+    setup.writer.close(60)
 
 
 def test_a_disk_that_hangs_blocks_neither_the_source_nor_the_link(
@@ -201,7 +201,7 @@ def test_leftovers_are_completed_and_what_cannot_be_played_is_removed(
     wait_until(lambda: any(path.stat().st_size > 3000 for path in tmp_path.rglob(".*.part")), "a film that is written")
     (part,) = tmp_path.rglob(".*.part")
     cut = part.read_bytes()
-    first.writer.close(5)
+    first.writer.close(60)
     for path in tmp_path.rglob("*.mp4"):
         path.unlink()
     # As after kill -9: a film that ends in the middle of a fragment, one without a picture, a copy, another stream's.
@@ -212,7 +212,7 @@ def test_leftovers_are_completed_and_what_cannot_be_played_is_removed(
     second = Setup(tmp_path)
     second.writer.start()
     wait_until(lambda: bool(second.posted), "the recovered clip")
-    second.writer.close(5)
+    second.writer.close(60)
     (draft,) = second.posted
     film = read_film(tmp_path / draft.body["file"])
     assert film.numbers == list(range(30, 30 + len(film.numbers)))
@@ -234,9 +234,9 @@ def test_a_film_that_another_process_writes_is_left_alone(tmp_path: Path) -> Non
     wait_until(lambda: any(tmp_path.rglob(".*.part")), "a film that is written")
     second = Setup(tmp_path)
     second.writer.start()
-    second.writer.close(5)
+    second.writer.close(60)
     assert second.posted == []
-    first.writer.close(5)
+    first.writer.close(60)
     assert len(first.posted) == 1
 
 
@@ -252,12 +252,12 @@ def test_a_film_without_its_event_is_announced_by_the_next_process(tmp_path: Pat
     first.writer.start()
     first.act(4.0, 5.0)
     wait_until(lambda: bool(first.posted), "a clip")
-    first.writer.close(5)
+    first.writer.close(60)
     for expected in ([first.posted[0].body], []):  # the third process has nothing to announce
         later = Setup(killed)
         later.writer.start()
         wait_until(lambda s=later, bodies=expected: len(s.posted) == len(bodies), "the event")  # type: ignore[misc]
-        later.writer.close(5)
+        later.writer.close(60)
         assert [draft.body for draft in later.posted] == expected
     for folder in (tmp_path / "clips", killed):
         assert [path.suffix for path in folder.rglob("*") if path.is_file()] == [".mp4"], "no unfinished file is left"
@@ -275,7 +275,7 @@ def test_pipes_and_links_in_the_folder_of_a_day_stop_nothing(tmp_path: Path) -> 
     setup.writer.start()
     setup.act(4.0, 5.0)
     wait_until(lambda: bool(setup.posted), "a clip")
-    setup.writer.close(5)
+    setup.writer.close(60)
     assert (tmp_path / "other.mp4").read_bytes() == b"not touched"
 
 
@@ -284,5 +284,5 @@ def test_a_message_that_is_no_action_is_ignored(tmp_path: Path, payload: bytes) 
     setup = Setup(tmp_path)
     setup.writer.start()
     setup.writer.add_action(1, payload)
-    setup.writer.close(5)
+    setup.writer.close(60)
     assert setup.posted == []
