@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import signal
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,10 @@ from streamclf import redact
 # The machine may be busy with other work, so no test fails because an example took long.
 settings.register_profile("streamclf", deadline=None, max_examples=60)
 settings.load_profile("streamclf")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without job control ignores SIGINT in its background commands, and all processes of tests inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent
 REAL_TIME = {"asyncio", "multiprocessing", "select", "signal", "socket", "subprocess", "threading", "time", "zmq"}
