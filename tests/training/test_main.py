@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
+import pytest
 import yaml
 from support.clip_recipes import clip_recipe_tree
 from support.labelled import write_list
@@ -72,3 +74,32 @@ def test_run_is_not_resumed_with_other_classes(films: Path, tmp_path: Path) -> N
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 1
     assert "was trained on the classes ['left', 'right'], the data have ['LEFT', 'RIGHT'] now" in result.stderr
+
+
+def test_error_of_the_engine_is_one_line(tmp_path: Path) -> None:
+    options = ["--data", str(tmp_path), "--bundle", str(tmp_path / "none")]
+    result = CliRunner().invoke(app, ["camera-events-benchmark", *options])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"training: {tmp_path}/none: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left; free some, and run the command again"),
+        (OSError(errno.EACCES, "Permission denied", "clips/a.mp4"), "clips/a.mp4: Permission denied; correct this"),
+    ],
+)
+def test_error_of_the_disk_is_one_line(
+    error: OSError, expected: str, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("training.fit.train.train", fail)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(clip_recipe_tree(films)))
+    result = CliRunner().invoke(app, ["train", str(recipe), "--run", str(tmp_path / "run")])
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert expected in result.stderr

@@ -20,6 +20,7 @@ from support.word_checkpoints import FRAMES, KINDS, SIDE, own_logits, random_win
 from engines.activation import softmax
 from engines.opening import open_engine
 from training.__main__ import app
+from training.cli.list_options import repeat_names
 from training.data.shape import Shape
 from training.errors import FolderError, RecipeError
 from training.importing import import_folder
@@ -31,7 +32,6 @@ from training.importing.words.importing import WordsOptions, import_words
 from training.importing.words.model import WordsModel, load_words_model
 from training.importing.words.prompts import check_prompts
 from training.importing.words.tokenizer import TextTokenizer
-from training.list_options import repeat_names
 
 LABELS = ["A person, lying on the floor!", "an empty room", "a dog"]
 TEMPLATES = ["a photo of {}", "{} in a film"]
