@@ -19,6 +19,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from streamclf.classifier.scene_hold import SMOOTH_S, SceneHold
+from streamclf.classifier.smoothing import smooth
 from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
 from streamclf.config.hours import Hours, local_time, parse_hours, within, zone_of
 from streamclf.events.kinds import Phase
@@ -75,14 +76,10 @@ class _Label:
         """How long the action may outlast the label's probability; 0 for a label that hides no scene."""
         return self.config.hold_s or 0.0
 
-    def smooth(self, probability: float, elapsed_s: float) -> float:
-        """Add one value to the exponential mean, weighted by the elapsed time and not by the number of calls."""
+    def add(self, probability: float, elapsed_s: float) -> None:
+        """Add one value to the smoothed probability."""
         tau_s = self.config.min_s / 2 if self.config.smooth_s is None else self.config.smooth_s
-        if self.smoothed is None or tau_s == 0:
-            self.smoothed = probability
-        else:
-            self.smoothed += (1 - math.exp(-elapsed_s / tau_s)) * (probability - self.smoothed)
-        return self.smoothed
+        self.smoothed = smooth(self.smoothed, probability, elapsed_s, tau_s)
 
     def ready_to_start(self, at_s: float) -> bool:
         """Return whether the value has been at `on` or above for `min_s`, and remember when that began."""
@@ -161,11 +158,10 @@ class ActionTracker:
             changes += self._begin_segment(segment, end_s)
         elapsed_s, self._at_s = end_s - self._at_s, end_s
         holding = [_probability(probabilities.get(name, 0.0)) for name in self.holding_labels]
-        share = 1 - math.exp(-elapsed_s / SMOOTH_S)
-        self.hidden_probability += share * (max(holding, default=0.0) - self.hidden_probability)
+        self.hidden_probability = smooth(self.hidden_probability, max(holding, default=0.0), elapsed_s, SMOOTH_S)
         evidence = self._evidence(probabilities)
         for name, label in self._labels.items():
-            label.smooth(evidence.get(name, 0.0), elapsed_s)
+            label.add(evidence.get(name, 0.0), elapsed_s)
             if label.started_s is not None:
                 label.hold.measure(scene_lost, elapsed_s)
             if change := self._step(name, label, active=self._active(label, time_s), scene_pending=scene_pending):

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from streamclf.classifier.smoothing import smooth
+
 LOST: Final = 0.5
 """From this smoothed share of change on, the picture is not the scene from before the action."""
 SMOOTH_S: Final = 0.3
@@ -44,11 +46,8 @@ class SceneHold:
 
     def measure(self, lost: float | None, elapsed_s: float) -> None:
         """Add one measurement, 0 to 1; None or NaN where there is none."""
-        if lost is None or not math.isfinite(lost):
-            return
-        lost = min(1.0, max(0.0, lost))
-        share = 1.0 if self.lost is None else 1 - math.exp(-elapsed_s / SMOOTH_S)
-        self.lost = lost if self.lost is None else self.lost + share * (lost - self.lost)
+        if lost is not None and math.isfinite(lost):
+            self.lost = smooth(self.lost, min(1.0, max(0.0, lost)), elapsed_s, SMOOTH_S)
 
     def release(self) -> None:
         """Record that the label itself is probable enough: nothing is held."""
