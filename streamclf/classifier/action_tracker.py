@@ -143,15 +143,12 @@ class ActionTracker:
         segment: int,
         time_s: float | None = None,
         scene_lost: float | None = None,
-        *,
-        scene_pending: bool = False,
     ) -> list[ActionChange]:
         """Evaluate one prediction and return the changes. A label that is not in `probabilities` counts as 0.
 
         `start_s` and `end_s` are the window's; segment numbers only grow. `time_s` is the wall clock in seconds since
         1970; only hours need it. `scene_lost`: how much the picture differs from the scene before the action, 0 to 1;
-        None if that is not known. Then no action is held. `scene_pending`: the classifier has not yet compared the
-        picture since an action started, but will. Until then, the action does not end with reason `below`.
+        None if it was not compared. Then no action is held.
         """
         changes = self.end_outside_hours(time_s)
         if segment != self._segment or end_s < self._at_s:
@@ -164,7 +161,7 @@ class ActionTracker:
             label.add(evidence.get(name, 0.0), elapsed_s)
             if label.started_s is not None:
                 label.hold.measure(scene_lost, elapsed_s)
-            if change := self._step(name, label, active=self._active(label, time_s), scene_pending=scene_pending):
+            if change := self._step(name, label, active=self._active(label, time_s)):
                 changes.append(change)
         return changes
 
@@ -221,7 +218,7 @@ class ActionTracker:
             return values
         return {UNKNOWN: 1.0} if max(values.values(), default=0.0) < self.unknown_below else values
 
-    def _step(self, name: str, label: _Label, *, active: bool, scene_pending: bool) -> ActionChange | None:
+    def _step(self, name: str, label: _Label, *, active: bool) -> ActionChange | None:
         assert label.smoothed is not None
         if not active:
             label.above_since_s = None
@@ -230,7 +227,7 @@ class ActionTracker:
             return self._start(name, label) if label.ready_to_start(self._at_s) else None
         if label.smoothed >= label.config.off:
             label.hold.release()
-        elif (reason := label.hold.reason_to_end(self._at_s, label.hold_s, pending=scene_pending)) is not None:
+        elif (reason := label.hold.reason_to_end(self._at_s, label.hold_s)) is not None:
             return self._end(name, label, reason)
         label.peak = max(label.peak, label.smoothed)
         if self._at_s - label.updated_s < UPDATE_INTERVAL_S - _EPSILON_S:

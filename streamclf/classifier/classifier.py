@@ -237,11 +237,8 @@ class Classifier:
             with self._stages("publish", len(rows)):
                 for pending, row in zip(batch.due, rows, strict=True):
                     feed = self._by_name[pending.feed]
-                    lost = self._scenes.lost(feed.name, batch.model)
-                    follows = self._scenes.is_pending(feed.name, batch.model)
-                    self._publisher.publish(
-                        feed, batch.model, engine, pending, row, latency_ms, lost, scene_pending=follows
-                    )
+                    lost = self._scenes.lost(feed.name, batch.model, self._publisher.tracker(feed, batch.model))
+                    self._publisher.publish(feed, batch.model, engine, pending, row, latency_ms, lost)
                 self._publisher.flush()
             now_s = self._clock()
             self._shedder.record_windows(batch.model, batch.submit_s + now_s - waiting_since_s, len(batch.due))

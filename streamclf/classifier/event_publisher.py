@@ -55,12 +55,10 @@ class EventPublisher:
         probabilities: F32,
         latency_ms: dict[str, float],
         scene_lost: float | None = None,
-        *,
-        scene_pending: bool = False,
     ) -> None:
         """Collect the prediction of one window, and the changes of actions that follow from it.
 
-        `scene_lost` and `scene_pending`: see `ActionTracker.update`.
+        `scene_lost`: see `ActionTracker.update`.
         """
         window, spec = pending.window, engine.spec
         assert window is not None  # only windows are classified
@@ -72,9 +70,7 @@ class EventPublisher:
         if tracker is not None and tracker.config:
             by_label = dict(zip(spec.labels, probabilities.tolist(), strict=True))
             start_s, end_s = media_s(window.start_pts_ns), media_s(window.end_pts_ns)
-            changes = tracker.update(
-                by_label, start_s, end_s, window.segment, time.time(), scene_lost, scene_pending=scene_pending
-            )
+            changes = tracker.update(by_label, start_s, end_s, window.segment, time.time(), scene_lost)
             self._collect(feed, model, changes, window.captured_ns)
 
     def tracker(self, feed: Feed, model: str) -> ActionTracker | None:

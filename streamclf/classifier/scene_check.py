@@ -66,9 +66,9 @@ class _Comparison:
     """How much the picture differs from each scene, 0 to 1; empty before the first measurement."""
 
     @property
-    def lost(self) -> float | None:
-        """How much the picture differs from the scene that it is most like."""
-        return min(self.losses, default=None)
+    def lost(self) -> float:
+        """How much the picture differs from the scene that it is most like; 0 if no scene is known."""
+        return min(self.losses, default=0.0)
 
 
 class SceneCheck:
@@ -100,14 +100,16 @@ class SceneCheck:
         self._running = {key: each for key, each in self._running.items() if not is_gone(key)}
         self._earlier = {key: each for key, each in self._earlier.items() if not is_gone(key)}
 
-    def lost(self, feed: str, model: str) -> float | None:
-        """Return how much the picture differs from the scene, 0 to 1; None while nothing is compared."""
-        comparison = self._running.get((feed, model))
-        return None if comparison is None else comparison.lost
+    def lost(self, feed: str, model: str, tracker: ActionTracker | None) -> float | None:
+        """Return how much the picture differs from the scene, 0 to 1; None while no action runs that may be held.
 
-    def is_pending(self, feed: str, model: str) -> bool:
-        """Return whether no comparison runs yet, and the next `update` begins one if an action starts now."""
-        return self._first_slot is not None and (feed, model) not in self._running
+        It is 0 if the scene is not known. Before the first comparison it is 1: one batch of a late classifier may
+        contain all windows in which the label is probable.
+        """
+        if self._first_slot is None or tracker is None or tracker.hidden_since_s is None:
+            return None
+        comparison = self._running.get((feed, model))
+        return 1.0 if comparison is None else comparison.lost
 
     def update(self, group: EngineGroup, newest: Mapping[str, Window], tracker_of: FindTracker) -> None:
         """Remember and compare the `newest` window of each feed whose windows are due."""
@@ -171,7 +173,7 @@ class SceneCheck:
         If an earlier scene has returned, it is the scene again. If the latest one was a cover, forget it.
         """
         comparison = self._running.pop(key, None)
-        if comparison is None or comparison.lost is None:
+        if comparison is None or not comparison.losses:
             return
         if comparison.lost >= LOST:
             self._earlier[key] = comparison.scenes[-MAX_EARLIER:]

@@ -37,7 +37,7 @@ class SceneHold:
     """The hold of one running action. Times are media time in seconds, and never decrease."""
 
     lost: float | None = None
-    """How much the picture differs from the scene, 0 to 1, smoothed; None before the first measurement."""
+    """How much the picture differs from the scene, 0 to 1, smoothed; None while it is not compared."""
     since_s: float | None = None
     """When the probability fell below `off` although the scene had not returned; None while nothing is held."""
     was_held: bool = False
@@ -45,24 +45,23 @@ class SceneHold:
     _back_since_s: float | None = None
 
     def measure(self, lost: float | None, elapsed_s: float) -> None:
-        """Add one measurement, 0 to 1; None or NaN where there is none."""
-        if lost is not None and math.isfinite(lost):
+        """Add one measurement, 0 to 1; NaN changes nothing. None: the picture is not compared any more."""
+        if lost is None:
+            self.lost = None
+        elif math.isfinite(lost):
             self.lost = smooth(self.lost, min(1.0, max(0.0, lost)), elapsed_s, SMOOTH_S)
 
     def release(self) -> None:
         """Record that the label itself is probable enough: nothing is held."""
         self.since_s = self._back_since_s = None
 
-    def reason_to_end(self, at_s: float, hold_s: float, *, pending: bool = False) -> str | None:
+    def reason_to_end(self, at_s: float, hold_s: float) -> str | None:
         """Return why an action ends whose label is not probable any more; None while it is held.
 
         The reasons are `below` (it was never held), `scene` (the scene is back) and `hold` (it was held for `hold_s`).
-        `pending`: the first measurement will follow. The action must not end with `below` before it.
         """
-        if hold_s <= 0:
+        if hold_s <= 0 or self.lost is None:
             return "below"
-        if self.lost is None:
-            return None if pending else "below"
         is_lost = self.lost >= LOST
         if self.since_s is None:
             if not is_lost:

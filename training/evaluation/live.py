@@ -78,7 +78,7 @@ def play_source(
     group = EngineGroup(UNNAMED, cast("SharingEngine", engine))  # it shares nothing: it has only this model
     for window, result in iter_full_windows(engine, source, hop, on_frame):
         scenes.update(group, {UNNAMED: window}, lambda feed, model: player.tracker)
-        player.add(result, scenes.lost(UNNAMED, UNNAMED))
+        player.add(result, scenes.lost(UNNAMED, UNNAMED, player.tracker))
     return player.finish(source.warning)
 
 

@@ -14,14 +14,13 @@ from streamclf.config.actions import HOLD_S, ActionConfig, StreamActions
 
 STEP_S = 0.2
 CONFIG = ActionConfig(min_s=0.2, smooth_s=0, cooldown_s=0)
-LATER = "later"
-Reading = tuple[float, float | str | None]
-"""Probability of the label, and how much the scene differs; `LATER` if the first comparison follows."""
+Reading = tuple[float, float | None]
+"""Probability of the label, and how much the scene differs."""
 
 readings = st.lists(
     st.tuples(
         st.sampled_from([0.0, 0.3, 0.6, 0.9, 1.0]),
-        st.one_of(st.none(), st.floats(0, 1), st.sampled_from([0.0, 1.0, math.nan, LATER])),
+        st.one_of(st.none(), st.floats(0, 1), st.sampled_from([0.0, 1.0, math.nan])),
     ),
     max_size=120,
 )
@@ -32,9 +31,7 @@ def run(values: list[Reading], hold_s: float, *, close: bool = True) -> list[Act
     changes = []
     for number, (probability, lost) in enumerate(values):
         at_s = number * STEP_S
-        known = None if isinstance(lost, str) else lost
-        evidence = {"covered": probability}
-        changes += tracker.update(evidence, at_s - 1, at_s, 0, scene_lost=known, scene_pending=lost == LATER)
+        changes += tracker.update({"covered": probability}, at_s - 1, at_s, 0, scene_lost=lost)
     return changes + (tracker.close("stopped") if close else [])
 
 
@@ -75,29 +72,14 @@ def test_a_probable_label_begins_the_time_of_the_hold_again() -> None:
     assert ends(changes) == []
 
 
-@pytest.mark.parametrize(("lost", "reason"), [(0.9, "stopped"), (0.1, "below"), (None, "below")])
-def test_an_action_waits_for_the_first_comparison(lost: float | None, reason: str) -> None:
-    """A late classifier gets all windows in which the label is probable before it compares the picture."""
-    short: list[Reading] = [(1.0, LATER), (1.0, LATER), (0.0, LATER), (0.0, LATER)]
-    assert ends(run([*short, *[(0.0, lost)] * 5], 600)) == [
-        (reason, pytest.approx(1.6 if reason == "stopped" else 0.8))
-    ]
-    assert ends(run(short, 0)) == [("below", pytest.approx(0.4))]  # nothing is compared
-
-
-@given(readings, st.sampled_from([0.4, 2.0, 600.0]))
-def test_no_action_ends_before_the_comparison_that_follows(values: list[Reading], hold_s: float) -> None:
-    reasons = {round(change.at_s / STEP_S): change.reason for change in run(values, hold_s, close=False)}
-    measured = False
-    for number, (_, lost) in enumerate(values):
-        measured |= isinstance(lost, float) and math.isfinite(lost)
-        assert measured or lost != LATER or reasons.get(number) is None
+def test_an_action_is_not_held_if_the_picture_is_not_compared_any_more() -> None:
+    """A preview of other thresholds has comparisons only where the service had an action."""
+    assert ends(run(covered(*[(0.0, 0.9)] * 5, (0.0, None)), 600)) == [("below", pytest.approx(1.6))]
 
 
 def test_a_hold_that_is_switched_off_ends_with_the_next_prediction() -> None:
     tracker = ActionTracker({"covered": CONFIG.model_copy(update={"hold_s": 600})})
     for number, (probability, lost) in enumerate(covered(*[(0.0, 1.0)] * 5)):
-        assert not isinstance(lost, str)
         tracker.update({"covered": probability}, 0, number * STEP_S, 0, scene_lost=lost)
     tracker.reconfigure(StreamActions(labels={"covered": CONFIG}))
     assert ends(tracker.update({"covered": 0.0}, 0, 2.0, 0, scene_lost=1.0)) == [("below", 2.0)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from engines.bundle import Bundle
 from streamclf.classifier.action_tracker import ActionChange, ActionTracker
+from streamclf.classifier.scene_hold import LOST
 from streamclf.config.actions import UNKNOWN, StreamActions
 from streamclf.config.views import MODEL_KEY, StreamView
 from streamclf.subscribers.web.settings.recent_predictions import Sample
@@ -20,7 +22,8 @@ MAX_POINTS: Final = 720
 class Firing:
     """One action. Times are seconds since 1970; `ended_s` is None while it is still running.
 
-    `fired_s` is when the start event is published, `min_s` after `began_s`.
+    `fired_s` is when the start event is published, `min_s` after `began_s`. `may_be_held`: the service might have held
+    the action longer. It compares the picture with the scene only while one of its own actions runs.
     """
 
     label: str
@@ -28,6 +31,7 @@ class Firing:
     fired_s: float
     ended_s: float | None
     peak: float
+    may_be_held: bool = False
 
 
 def recount(samples: Iterable[Sample], actions: StreamActions, since_s: float) -> list[Firing]:
@@ -35,7 +39,10 @@ def recount(samples: Iterable[Sample], actions: StreamActions, since_s: float) -
     tracker = ActionTracker.of(actions)
     running: dict[str, int] = {}
     found: list[Firing] = []
+    scene_s = -math.inf  # when the service last found that the picture is the scene
     for sample in samples:
+        if sample.scene_lost is not None and sample.scene_lost < LOST:
+            scene_s = sample.time_s
         changes = tracker.update(
             sample.probabilities, sample.start_s, sample.end_s, sample.segment, sample.time_s, sample.scene_lost
         )
@@ -45,10 +52,12 @@ def recount(samples: Iterable[Sample], actions: StreamActions, since_s: float) -
                 found.append(_started(change, sample))
             elif change.label in running:
                 index = running[change.label]
-                ended_s = sample.time_s if change.phase == "end" else None
-                found[index] = replace(found[index], ended_s=ended_s, peak=max(found[index].peak, change.peak))
+                found[index] = replace(found[index], peak=max(found[index].peak, change.peak))
                 if change.phase == "end":
                     del running[change.label]
+                    unknown = change.reason == "below" and scene_s < found[index].fired_s
+                    may_be_held = unknown and bool(actions.labels[change.label].hold_s)
+                    found[index] = replace(found[index], ended_s=sample.time_s, may_be_held=may_be_held)
     return [firing for firing in found if firing.fired_s >= since_s]
 
 

@@ -11,6 +11,8 @@ const FIELDS = [
   { key: "min_s", label: "Time at “on” until it starts", max: 30, step: 0.1, unit: "s", limit: 3600 },
   { key: "cooldown_s", label: "Pause after an end", max: 120, step: 0.5, unit: "s", limit: 86400 },
 ];
+const HELD = "Actions marked “or longer” might be held until the scene is back, and then include the actions after them. " +
+  "The preview cannot know this: the service compares the picture with the scene only while it reports an action.";
 const DEFAULTS = { on: 0.8, off: 0.5, min_s: 0.6, cooldown_s: 3 };
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT] = [960, 150];
@@ -24,6 +26,7 @@ export class Thresholds {
   #sliders = new Map(FIELDS.map((field) => [field.key, new Slider(field, () => this.#changed())]));
   #text = el("p", { class: "settings-preview-text", role: "status" });
   #note = el("p", { class: "quiet" });
+  #limits = el("p", { class: "settings-limits" });
   #chart = el("div", { class: "settings-chart" });
   #list = el("ol", { class: "settings-firings" });
   #save = el("button", { type: "button", class: "button button-main", onclick: () => this.#submit() }, "Save");
@@ -44,7 +47,7 @@ export class Thresholds {
       el("h2", { id: "thresholds-title" }, "Thresholds"),
       el("div", { class: "settings-row" }, this.#stream.field, this.#region.field, this.#label.field, this.#scope.field),
       el("div", { class: "settings-sliders" }, ...[...this.#sliders.values()].map((each) => each.element)),
-      this.#text, this.#chart, this.#list, this.#note,
+      this.#text, this.#limits, this.#chart, this.#list, this.#note,
       el("div", { class: "settings-buttons" }, this.#save, this.#reset, this.#remove));
   }
 
@@ -137,6 +140,7 @@ export class Thresholds {
     } catch (error) {
       if (request === this.#request) {
         setText(this.#text, `No preview: ${error.message}`);
+        setText(this.#limits, "");
         this.#chart.replaceChildren();
         this.#list.replaceChildren();
       }
@@ -155,11 +159,13 @@ export class Thresholds {
     const listed = preview.tried.slice(-LISTED).reverse();
     this.#list.replaceChildren(...listed.map((firing) => el("li", {},
       `${clock(new Date(1000 * firing.fired_s))}, ` +
-      `${firing.ended_s === null ? "still running" : duration(firing.ended_s - firing.began_s)}, peak ${firing.peak.toFixed(2)}`)));
+      `${firing.ended_s === null ? "still running" : duration(firing.ended_s - firing.began_s)}` +
+      `${firing.may_be_held ? " or longer" : ""}, peak ${firing.peak.toFixed(2)}`)));
     if (preview.tried_count > LISTED) this.#list.append(el("li", { class: "more" }, `and ${preview.tried_count - LISTED} earlier ones`));
-    if (preview.partial && !this.#note.textContent) {
-      setText(this.#note, "Events hold the ten most probable labels. Where this label is not among them, it counts as 0.");
-    }
+    setText(this.#limits, [
+      preview.tried.some(({ may_be_held }) => may_be_held) && HELD,
+      preview.partial && "Events hold the ten most probable labels. Where this label is not among them, it counts as 0.",
+    ].filter(Boolean).join(" "));
   }
 
   async #submit() {
