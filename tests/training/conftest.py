@@ -51,6 +51,7 @@ def tiny_tree(cache: Path) -> dict[str, Any]:
             "frames": 8,
             "normal_share": 0.4,
             "normal_windows": 0.3,
+            "fresh_windows": 0.5,
             "workers": 1,
         },
         "optimiser": {"learning_rate": 1e-3, "warmup_steps": 1, "steps": 2, "batch": 4},

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from engines.arrays import U8
+from engines.arrays import F32, U8
 from training.builtin.camera_events import LABELS
 from training.builtin.camera_events.footage_cache import Footage, FootageSpec, open_footage
-from training.builtin.camera_events.targets import sample_window
+from training.builtin.camera_events.fresh_windows import fresh_window
+from training.builtin.camera_events.targets import training_window
 from training.data.augment import AugmentRecipe
 from training.data.base import DataSection
 from training.data.batches import Batch, TrainingBatches, ValidationBatches, process_share, rank, world_size
@@ -42,6 +43,9 @@ class CameraEventsData(DataSection):
     normal_share: float = Field(gt=0, lt=1, description="share of clips in which nothing happens")
     normal_windows: float = Field(
         gt=0, lt=1, description="share of a training batch's windows in which nothing happens"
+    )
+    fresh_windows: float = Field(
+        0.0, ge=0, le=1, description="share of a training batch's windows that show a normal window, disturbed anew"
     )
     workers: int = Field(2, ge=0, le=64, description="processes that render")
 
@@ -155,25 +159,39 @@ class FootageTrainingBatches(TrainingBatches):
                 "number of clips"
             )
         self.windows = np.concatenate([normal, disturbed])  # (windows, 2): clip, offset's index
+        self._normal, self._fresh_share = normal, data.fresh_windows
         share = data.normal_windows
         self.odds = np.repeat([share / len(normal), (1 - share) / len(disturbed)], [len(normal), len(disturbed)])
 
     def __iter__(self) -> Iterator[Batch]:
-        footage = self.footage
         while True:
             rng = np.random.default_rng([self._seed, 7, self.step, rank()])
             self.step += 1
-            chosen = self.windows[rng.choice(len(self.odds), self._batch // world_size(), p=self.odds)]
-            sampled = [
-                sample_window(rng, footage, clip, footage.spec.offsets[i], self.shape.frames_per_chunk)
-                for clip, i in chosen
-            ]
-            frames, aux_targets = (np.stack(column) for column in zip(*sampled, strict=True))
+            sampled = [self._sample(rng) for _ in range(self._batch // world_size())]
+            frames, aux_targets, target = (np.stack(column) for column in zip(*sampled, strict=True))
             yield {
                 "frames": torch.from_numpy(frames),
                 "aux_targets": torch.from_numpy(aux_targets),
-                "target": torch.from_numpy(footage.labels[chosen[:, 0], chosen[:, 1]].astype(np.int64)),
+                "target": torch.from_numpy(target),
             }
+
+    def _sample(self, rng: np.random.Generator) -> tuple[U8, F32, np.int64]:
+        """Draw a window (T, t, H, W, 3), its auxiliary targets (T, 58) and its class."""
+        if rng.random() < self._fresh_share:
+            (frames, states), (other, _) = (self._window(*pair) for pair in rng.choice(self._normal, 2))
+            frames, states, label = fresh_window(rng, frames, states, other, fps=self.footage.spec.fps)
+            target = LABELS.index(label)
+        else:
+            clip, i = self.windows[rng.choice(len(self.odds), p=self.odds)]
+            frames, states = self._window(clip, i)
+            target = self.footage.labels[clip, i]
+        return *training_window(rng, frames, states, self.shape.frames_per_chunk), np.int64(target)
+
+    def _window(self, clip: int, i: int) -> tuple[U8, F32]:
+        """Return the frames (F, H, W, 3) and the states (F, 7) of the window at offset number `i` of a clip."""
+        start = self.footage.spec.offsets[i]
+        span = slice(start, start + self.footage.spec.window)
+        return self.footage.frames[clip, span], self.footage.states[clip, span]
 
 
 class FootageValidationBatches(ValidationBatches):

@@ -56,7 +56,7 @@ def make_clip(rng: Rng, kind: str, *, frames: int, fps: float, height: int, widt
     track = draw_track(rng, kind, times)
     images = _camera_frames(rng, track, times, h, w, width)
     # Coarse quantisation would remove weak noise, and the label would be wrong.
-    decoded = _through_codec(rng, images, rate, worst_crf=31 if track.noise.max() > 2.7 else 41)
+    decoded = through_codec(rng, images, rate, worst_crf=31 if track.noise.max() > 2.7 else 41)
     reformat, small = VideoReformatter(), []
     for frame in decoded:
         scaled = reformat.reformat(frame, width=width, height=height, format="rgb24", interpolation="AREA")
@@ -154,10 +154,15 @@ class _Overlay:
         return image
 
 
-def _through_codec(rng: Rng, images: list[U8], rate: float, *, worst_crf: int) -> list[av.VideoFrame]:
-    """Encode and decode the frames as a camera does: with H.264, MPEG-4 or MJPEG, or not at all."""
+def through_codec(
+    rng: Rng, images: list[U8], rate: float, *, worst_crf: int, reduced: float = 0.12
+) -> list[av.VideoFrame]:
+    """Encode and decode the frames as a camera does: with H.264, MPEG-4 or MJPEG, or not at all.
+
+    `reduced`: share of films that are reduced and enlarged again, like much web video.
+    """
     kind = rng.choice(["h264", "mpeg4", "jpeg", "raw"], p=[0.62, 0.1, 0.2, 0.08])
-    if rng.random() < 0.12:  # reduced and enlarged again, like much web video
+    if rng.random() < reduced:
         h, w = images[0].shape[:2]
         shrink = rng.uniform(1.3, 2.2)
         small = [cv2.resize(p, (int(w / shrink), int(h / shrink)), interpolation=cv2.INTER_AREA) for p in images]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from engines.arrays import F32, U8
 from training.builtin.camera_events import LABELS
+from training.builtin.camera_events.disturbances import CameraTrack
 from training.builtin.camera_events.footage import make_clip, window_label
 from training.data.pool import map_in_processes
 from training.errors import DataError
@@ -104,13 +105,18 @@ def render_clip(job: tuple[FootageSpec, int]) -> tuple[int, U8, F32, npt.NDArray
     rng = np.random.default_rng([spec.seed, index])
     clip = make_clip(rng, spec.kind(index), frames=spec.frames, fps=spec.fps, height=spec.height, width=spec.width)
     track = clip.track
-    view_changed = np.diff(track.view, prepend=track.view[0]) != 0
-    columns = [track.x, track.y, track.gain + track.exposure, track.blur, track.noise, track.cover, track.shake]
-    states = np.stack(columns, axis=1).astype(np.float32)
-    states[view_changed, :2] = _UNKNOWN
+    states = camera_states(track)
     labels = np.full(len(spec.offsets), -1, np.int8)
     for i, start in enumerate(spec.offsets):
         label = window_label(track.select(np.arange(start, start + spec.window)), fps=spec.fps)
         if label is not None:
             labels[i] = LABELS.index(label)
     return index, clip.frames, states, labels
+
+
+def camera_states(track: CameraTrack) -> F32:
+    """Turn a track of F frames into `STATES`, (F, 7). The direction is unknown where the view changes."""
+    columns = [track.x, track.y, track.gain + track.exposure, track.blur, track.noise, track.cover, track.shake]
+    states = np.stack(columns, axis=1).astype(np.float32)
+    states[np.diff(track.view, prepend=track.view[0]) != 0, :2] = _UNKNOWN
+    return states

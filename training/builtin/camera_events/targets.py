@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.arrays import F32, U8
-from training.builtin.camera_events.footage_cache import STATES, Footage
+from training.builtin.camera_events.footage_cache import STATES
 
 CHANGES = ("dx", "dy", "brightening")
 """The columns of `change_targets`, which the head predicts for each chunk: the change since the chunk before."""
@@ -94,16 +94,13 @@ def thumbnails(chunks: U8) -> F32:
     return np.asarray((grey.reshape(len(chunks), -1) - 127.5) / 64, np.float32)
 
 
-def sample_window(
-    rng: np.random.Generator, footage: Footage, index: int, offset: int, frames_per_chunk: int
-) -> tuple[U8, F32]:
-    """Augment the window of clip `index` at frame `offset`.
+def training_window(rng: np.random.Generator, frames: U8, states: F32, frames_per_chunk: int) -> tuple[U8, F32]:
+    """Augment a window (F, H, W, 3) with states (F, 7).
 
     Returns the window as the model takes it, (T, t, H, W, 3) uint8, and the auxiliary targets of its chunks (T, 58):
     7 of the chunk, 48 of the thumbnail, 3 changes.
     """
-    span = slice(offset, offset + footage.spec.window)
-    frames, states = augment(rng, footage.frames[index, span], footage.states[index, span])
+    frames, states = augment(rng, frames, states)
     chunks = np.ascontiguousarray(frames.reshape(-1, frames_per_chunk, *frames.shape[1:]))
     targets = (chunk_targets(states, frames_per_chunk), thumbnails(chunks), change_targets(states, frames_per_chunk))
     return chunks, np.concatenate(targets, axis=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.builtin.camera_events.footage_cache import STATES, FootageSpec, open_footage, render_clip
-from training.builtin.camera_events.targets import CHANGES, sample_window
+from training.builtin.camera_events.targets import CHANGES, training_window
 
 SPEC = FootageSpec(clips=14, frames=8, fps=10.0, height=32, width=48, window=6, normal_share=0.4, seed=3)
 
@@ -38,7 +38,7 @@ def test_killed_rendering_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     footage = open_footage(SPEC, tmp_path, workers=1)
     assert rendered == list(range(14))
     assert np.abs(footage.frames[2].astype(int) - render_clip((SPEC, 2))[1]).mean() < 1
-    chunks, targets = sample_window(np.random.default_rng(0), footage, 0, 2, 2)
+    chunks, targets = training_window(np.random.default_rng(0), footage.frames[0, 2:8], footage.states[0, 2:8], 2)
     assert chunks.shape == (3, 2, 32, 48, 3)
     assert targets.shape == (3, len(STATES) + 48 + len(CHANGES))
     thumbnail = targets[0, len(STATES) : -len(CHANGES)]
