@@ -47,10 +47,33 @@ def process_share(total: int, *, whole: bool) -> range:
 
 
 class TrainingBatches(IterableDataset[Batch]):
-    """Endless training batches. The seed and the step alone determine a batch, so a resumed run repeats nothing."""
+    """Endless training batches. The seed, the step and the process determine a batch, so a resumed run repeats nothing.
+
+    `batch` is the size of a step's batch in all processes that train together.
+    """
 
     step: int = 0
     """The step of the next batch; a resumed run sets it."""
+    process: tuple[int, int] | None = None
+    """Number and count of the processes that train together. The processes of a loader do not know them otherwise."""
+
+    def __init__(self, *, seed: int, batch: int) -> None:
+        self._seed, self._batch = seed, batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        number, processes = self.process or (rank(), world_size())
+        step, stride = self.step, 1
+        if (info := get_worker_info()) is not None:
+            cv2.setNumThreads(1)
+            step, stride = step + info.id, info.num_workers
+        while True:
+            rng = np.random.default_rng([self._seed, 7, step, number])
+            yield self.sample_batch(rng, self._batch // processes)
+            step += stride
+
+    def sample_batch(self, rng: np.random.Generator, size: int) -> Batch:
+        """Draw `size` windows, this process's share of one step."""
+        raise NotImplementedError
 
 
 class ValidationBatches(IterableDataset[Batch]):
@@ -139,27 +162,17 @@ class ClipTrainingBatches(TrainingBatches):
         balanced: bool,
         mixup: float,
     ) -> None:
-        self.sampler = sampler
-        self._seed, self._batch, self._mixup = seed, batch, mixup
+        super().__init__(seed=seed, batch=batch)
+        self.sampler, self._mixup = sampler, mixup
         self.odds: F64 = balanced_odds(odds, sampler.clips.labels, classes) if balanced else odds / odds.sum()
 
-    def __iter__(self) -> Iterator[Batch]:
-        info = get_worker_info()
-        if info is not None:
-            cv2.setNumThreads(1)
-        step = self.step + (info.id if info else 0)
-        while True:
-            yield self.sample_batch(np.random.default_rng([self._seed, 7, step, rank()]))
-            step += info.num_workers if info else 1
-
-    def draw_clips(self, rng: np.random.Generator) -> Sequence[int]:
-        """Draw the clips of this process's share of one step."""
-        size = self._batch // world_size()
+    def draw_clips(self, rng: np.random.Generator, size: int) -> Sequence[int]:
+        """Draw the clips of `size` windows."""
         return [int(index) for index in rng.choice(len(self.odds), size, p=self.odds)]
 
-    def sample_batch(self, rng: np.random.Generator) -> Batch:
-        """Draw this process's share of one step."""
-        windows = [self.sampler.sample(rng, index) for index in self.draw_clips(rng)]
+    def sample_batch(self, rng: np.random.Generator, size: int) -> Batch:
+        """See `TrainingBatches`."""
+        windows = [self.sampler.sample(rng, index) for index in self.draw_clips(rng, size)]
         frames, target, aux_targets = (np.stack(column) for column in zip(*windows, strict=True))
         if self._mixup:
             frames, target, aux_targets = mixup(rng, self._mixup, frames, target, aux_targets)

@@ -134,11 +134,11 @@ class CachedTrainingBatches(ClipTrainingBatches):
         cache.fill(clips, views, "training")
         self._params = [cache.augmentations(clips, index, views) for index in range(len(clips.labels))]
 
-    def sample_batch(self, rng: np.random.Generator) -> Batch:
-        """Draw this process's share of one step."""
+    def sample_batch(self, rng: np.random.Generator, size: int) -> Batch:
+        """See `TrainingBatches`."""
         clips = self.sampler.clips
         rows, targets = [], []
-        for index in self.draw_clips(rng):
+        for index in self.draw_clips(rng, size):
             view = int(rng.integers(self._views))
             params = self._params[index][view]
             features = self._cache.features(clips, index, view)

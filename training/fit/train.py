@@ -30,6 +30,7 @@ from training.data.batches import (
     ValidationBatches,
     WindowSampler,
     rank,
+    world_size,
 )
 from training.data.dataset import ClipDataSet, DataSet, EncodedDataSet
 from training.errors import RecipeError, RunError
@@ -291,7 +292,10 @@ def _trainer(recipe: Recipe, best: ModelCheckpoint, newest: ModelCheckpoint) -> 
 class _Loader(DataLoader[Batch]):
     """Start the loader's processes so that Ctrl-C does not interrupt their imports; the main process ends them."""
 
+    dataset: TrainingBatches
+
     def __iter__(self) -> Any:
+        self.dataset.process = rank(), world_size()  # the training processes are connected only now
         with without_interrupts():
             return super().__iter__()
 

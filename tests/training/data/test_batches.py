@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support.labelled import draw_moving_dot
 
 from engines.arrays import F32, U8
@@ -16,6 +17,7 @@ from training.data.dataset import ClipDataSet
 from training.data.shape import Shape
 from training.data.windows import WindowsRecipe
 from training.errors import RecipeError
+from training.fit import train as fit
 
 SHAPE = Shape(fps=10.0, frames_per_chunk=2, chunks=3, height=60, width=80)
 
@@ -83,6 +85,19 @@ def test_batch_depends_on_seed_and_step_and_balances_classes() -> None:
     next(stream)
     batches.step = 1
     assert np.array_equal(next(stream)["frames"], next(iter(batches))["frames"]), "a resumed run draws the same batch"
+
+
+def test_a_loader_process_draws_the_share_of_its_training_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, sampler = open_dots(crop=(0.8, 1), noise=5)
+    batches = ClipTrainingBatches(sampler, odds=data.odds, classes=2, seed=3, batch=4, balanced=True, mixup=0)
+    drawn = {}
+    for number in (0, 1):
+        monkeypatch.setattr(fit, "rank", lambda number=number: number)
+        monkeypatch.setattr(fit, "world_size", lambda: 2)
+        drawn[number] = [next(iter(fit._loader(batches, workers)))["frames"] for workers in (0, 1)]
+        assert len(drawn[number][0]) == 2, "two processes share a batch of four windows"
+        assert torch.equal(*drawn[number])
+    assert not torch.equal(drawn[0][0], drawn[1][0])
 
 
 def test_mixup_uses_one_proportion_for_frames_and_targets() -> None:

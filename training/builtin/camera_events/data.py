@@ -18,7 +18,7 @@ from training.builtin.camera_events.fresh_windows import fresh_window
 from training.builtin.camera_events.targets import training_window
 from training.data.augment import AugmentRecipe
 from training.data.base import DataSection
-from training.data.batches import Batch, TrainingBatches, ValidationBatches, process_share, rank, world_size
+from training.data.batches import Batch, TrainingBatches, ValidationBatches, process_share
 from training.data.dataset import DataSet
 from training.data.shape import Shape
 from training.data.windows import WindowsRecipe
@@ -150,8 +150,8 @@ class FootageTrainingBatches(TrainingBatches):
     """Training batches of augmented windows; `target` (N,) is the class, `aux_targets` (N, T, 58)."""
 
     def __init__(self, footage: Footage, data: CameraEventsData, shape: Shape, *, seed: int, batch: int) -> None:
+        super().__init__(seed=seed, batch=batch)
         self.footage, self.shape = footage, shape
-        self._seed, self._batch = seed, batch
         normal, disturbed = np.argwhere(footage.labels == 0), np.argwhere(footage.labels > 0)
         if not len(normal) or not len(disturbed):
             raise RunError(
@@ -163,17 +163,15 @@ class FootageTrainingBatches(TrainingBatches):
         share = data.normal_windows
         self.odds = np.repeat([share / len(normal), (1 - share) / len(disturbed)], [len(normal), len(disturbed)])
 
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            rng = np.random.default_rng([self._seed, 7, self.step, rank()])
-            self.step += 1
-            sampled = [self._sample(rng) for _ in range(self._batch // world_size())]
-            frames, aux_targets, target = (np.stack(column) for column in zip(*sampled, strict=True))
-            yield {
-                "frames": torch.from_numpy(frames),
-                "aux_targets": torch.from_numpy(aux_targets),
-                "target": torch.from_numpy(target),
-            }
+    def sample_batch(self, rng: np.random.Generator, size: int) -> Batch:
+        """See `TrainingBatches`."""
+        sampled = [self._sample(rng) for _ in range(size)]
+        frames, aux_targets, target = (np.stack(column) for column in zip(*sampled, strict=True))
+        return {
+            "frames": torch.from_numpy(frames),
+            "aux_targets": torch.from_numpy(aux_targets),
+            "target": torch.from_numpy(target),
+        }
 
     def _sample(self, rng: np.random.Generator) -> tuple[U8, F32, np.int64]:
         """Draw a window (T, t, H, W, 3), its auxiliary targets (T, 58) and its class."""

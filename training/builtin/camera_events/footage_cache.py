@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,9 +66,14 @@ class Footage:
     """Rendered clips: `frames` (C, F, H, W, 3) uint8; `states` (C, F, 7); `labels` (C, offsets), -1 where ambiguous."""
 
     spec: FootageSpec
+    folder: Path
     frames: U8
     states: F32
     labels: npt.NDArray[np.int8]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send the folder to another process, and not gigabytes of mapped frames."""
+        return partial(open_footage, workers=0), (self.spec, self.folder)
 
 
 def open_footage(spec: FootageSpec, folder: Path, *, workers: int) -> Footage:
@@ -96,7 +103,7 @@ def open_footage(spec: FootageSpec, folder: Path, *, workers: int) -> Footage:
         arrays["done"][index] = 1
         if count % 200 == 0:
             print(f"rendered {count} of {len(missing)} clips", flush=True)
-    return Footage(spec=spec, frames=arrays["frames"], states=arrays["truths"], labels=arrays["labels"])
+    return Footage(spec=spec, folder=folder, frames=arrays["frames"], states=arrays["truths"], labels=arrays["labels"])
 
 
 def render_clip(job: tuple[FootageSpec, int]) -> tuple[int, U8, F32, npt.NDArray[np.int8]]:

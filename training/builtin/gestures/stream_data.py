@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -28,8 +28,6 @@ from training.data.batches import (
     Batch,
     ClipValidationBatches,
     TrainingBatches,
-    rank,
-    world_size,
 )
 from training.data.clip_cache import exclusive_folder, read_array, write_array
 from training.data.clips import Clips
@@ -207,8 +205,8 @@ class StreamBatches(TrainingBatches):
         seed: int,
         batch: int,
     ) -> None:
-        self._labels, self._chunks, self._seed, self._batch = labels, shape.chunks, seed, batch
-        self._maker = maker
+        super().__init__(seed=seed, batch=batch)
+        self._labels, self._chunks, self._maker = labels, shape.chunks, maker
         self._streams: list[F32] = []
         pools: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for number in range(section.streams):
@@ -231,14 +229,9 @@ class StreamBatches(TrainingBatches):
         odds = np.array([SHARES[kind] / kinds.count(kind) for kind in kinds])
         self._odds = odds / odds.sum()
 
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            rng = np.random.default_rng([self._seed, 7, self.step, rank()])
-            self.step += 1
-            yield self._draw(rng)
-
-    def _draw(self, rng: Rng) -> Batch:
-        pools = rng.choice(len(self._pools), self._batch // world_size(), p=self._odds)
+    def sample_batch(self, rng: Rng, size: int) -> Batch:
+        """See `TrainingBatches`."""
+        pools = rng.choice(len(self._pools), size, p=self._odds)
         windows = []
         for pool in pools:
             stream, last = self._pools[pool][rng.integers(len(self._pools[pool]))]

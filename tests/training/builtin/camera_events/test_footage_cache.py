@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,9 @@ def test_killed_rendering_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     footage = open_footage(SPEC, tmp_path, workers=1)
     assert rendered == list(range(14))
     assert np.abs(footage.frames[2].astype(int) - render_clip((SPEC, 2))[1]).mean() < 1
+    sent = pickle.dumps(footage)
+    assert len(sent) < 1000, "another process maps the file itself"
+    assert np.array_equal(pickle.loads(sent).frames, footage.frames)
     chunks, targets = training_window(np.random.default_rng(0), footage.frames[0, 2:8], footage.states[0, 2:8], 2)
     assert chunks.shape == (3, 2, 32, 48, 3)
     assert targets.shape == (3, len(STATES) + 48 + len(CHANGES))
