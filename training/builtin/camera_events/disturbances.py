@@ -250,12 +250,12 @@ class TrackRenderer:
     def disturb(self, frame: U8, track: CameraTrack, i: int) -> U8:
         """Apply light, cover, defocus and noise, in this order, as in a camera."""
         if abs(track.gain[i]) > 1e-3 or abs(track.exposure[i]) > 1e-3:
-            gain = np.exp(track.gain[i] * self._light + track.exposure[i])
+            gain = np.exp(np.float32(track.gain[i]) * self._light + np.float32(track.exposure[i]))
             frame = np.clip(frame * gain, 0, 255).astype(np.uint8)
         if track.cover[i] > 0.01:
             # A share of 1 leaves no pixel of the scene: the edge is soft over `_softness` of the ranks.
             reach = track.cover[i] * (1 + 1.08 * self._softness)
-            alpha = np.clip((reach - self._edge) / self._softness, 0, 1)[..., None]
+            alpha = np.clip((np.float32(reach) - self._edge) / self._softness, 0, 1)[..., None]
             gain = np.exp(self._brightening * np.sin(i / 8) + track.exposure[i])
             moved = np.roll(self._cover, int(self._drift * np.sin(i / 3)), axis=1) * np.float32(gain)
             frame = np.clip(frame + (moved - frame) * alpha, 0, 255).astype(np.uint8)

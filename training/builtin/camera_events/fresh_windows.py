@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from engines.arrays import F32, U8
 from training.builtin.camera_events.disturbances import CameraTrack, TrackRenderer, draw_track
@@ -56,7 +57,8 @@ def fresh_window(rng: Rng, frames: U8, states: F32, other: U8, *, fps: float) ->
     images = [renderer.disturb(view, path, i) for i, view in enumerate(views)]
     if rng.random() < 0.4:  # weak noise does not survive a coarse codec at this size
         decoded = through_codec(rng, images, fps, worst_crf=24 if track.noise.max() > 2.7 else 33, reduced=0)
-        images = [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in decoded]
+        reformat = VideoReformatter()
+        images = [np.asarray(reformat.reformat(frame, format="rgb24").to_ndarray(), np.uint8) for frame in decoded]
     disturbed = camera_states(track)
     disturbed[:, :2] += states[:, :2] * zoom
     disturbed[:, 2] += states[:, 2]
