@@ -18,7 +18,8 @@ from streamclf.config.views import UNNAMED
 from streamclf.windows.assembler import WindowAssembler
 from streamclf.windows.ring import RingReader
 from streamclf.windows.ring_progress import ProgressReporter
-from streamclf.windows.sampling import ChunkMeta, WindowTracker
+from streamclf.windows.sampling import ChunkMeta
+from streamclf.windows.window_tracker import WindowTracker
 
 if TYPE_CHECKING:
     from engines.group import EngineGroup

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 from typing import Final, Literal
 
@@ -23,7 +23,7 @@ from streamclf.client.replay import Snapshot
 from streamclf.errors import BusError
 from streamclf.events.directory import MAX_DIRECTORY_NODES, DirectoryNode
 from streamclf.events.positions import Position
-from streamclf.events.types import Lost, Received, StreamEvent, topic_of
+from streamclf.events.types import Lost, Received, StreamEvent
 from streamclf.net.curve_client import ServiceAddress
 from streamclf.runtime.descriptor_limit import raise_descriptor_limit
 from streamclf.units import duration_text
@@ -37,10 +37,11 @@ _FORGET_S: Final = 60.0
 """A node that is no longer in the directory is followed for this long, for the events that were not read yet."""
 _PAUSE_S: Final = 1.0
 """After a longer time between two calls, the silence of nodes means nothing: their messages still wait."""
-_PREVIEW_POLL_S: Final = 0.02
 _MAX_SOCKETS: Final = 16_384
 _MANY_NODES: Final = 64
 """Each node needs about eight descriptors, and a process usually has 1,024."""
+_SKIPPED: Final = Lost(epoch="", first=0, last=0)
+"""In place of an event that is not returned."""
 
 
 class FleetReceiver:
@@ -398,52 +399,6 @@ class FleetReceiver:
         elif not self._nodes:
             reason = "the directory answers, but no node of the fleet has been ready yet"
         else:
-            names = list(_first_names(self._nodes))
-            reason = f"the directory answers, but none of its nodes does ({', '.join(names)}); can they be reached?"
+            names = ", ".join(sorted(self._nodes)[:5])
+            reason = f"the directory answers, but none of its nodes does ({names}); can they be reached?"
         return BusError(f"{self.endpoint}: no message for {seconds} s; {reason}")
-
-
-def _first_names(nodes: Collection[str], count: int = 5) -> Iterator[str]:
-    yield from sorted(nodes)[:count]
-
-
-class FleetPreviews:
-    """Previews of single streams of a fleet, with the methods of `EventSocket`."""
-
-    def __init__(self, address: ServiceAddress) -> None:
-        self._receiver = FleetReceiver(address, None, ["heartbeat"], False, None, None)
-        self._streams: frozenset[str] = frozenset()
-
-    def subscribe(self, topic: bytes) -> None:
-        """Subscribe to the previews of the stream in `topic`."""
-        self._change(self._streams | {_stream_of(topic)})
-
-    def cancel(self, topic: bytes) -> None:
-        """Cancel that."""
-        self._change(self._streams - {_stream_of(topic)})
-
-    def receive(self, timeout_s: float) -> list[bytes] | None:
-        """Return the topic and the picture of the next preview, or None if there is none within `timeout_s`."""
-        end_s = time.monotonic() + timeout_s
-        while not self._receiver.previews:
-            left_s = end_s - time.monotonic()
-            self._receiver.receive(max(0.0, min(left_s, _PREVIEW_POLL_S)))
-            if left_s <= 0 and not self._receiver.previews:
-                return None
-        stream, jpeg = self._receiver.previews.popitem()
-        return [topic_of("preview", stream), jpeg]
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._receiver.close()
-
-    def _change(self, streams: frozenset[str]) -> None:
-        self._streams = streams
-        self._receiver.watch_only(streams)
-
-
-def _stream_of(topic: bytes) -> str:
-    return topic.removeprefix(b"preview/").removesuffix(b"/").decode("ascii", "replace")
-
-
-_SKIPPED: Final = Lost(epoch="", first=0, last=0)

@@ -15,7 +15,7 @@ from typing import Final
 import zmq
 
 from streamclf.client.event_socket import EventSocket
-from streamclf.client.fleet_receiver import FleetPreviews
+from streamclf.client.fleet_previews import FleetPreviews
 from streamclf.events.types import Action, topic_of
 from streamclf.net.curve_client import ServiceAddress
 from streamclf.net.endpoints import FLEET_SCHEME

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.arrays import I32
-from streamclf.windows.sampling import ChunkMeta, WindowTracker
+from streamclf.windows.sampling import ChunkMeta
+from streamclf.windows.window_tracker import WindowTracker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from engines.arrays import U8
 from streamclf.errors import UsageError
-from streamclf.windows.sampling import exact_fps
+from streamclf.windows.time_grid import exact_fps
 
 SECONDS: Final = 4.0
 GOP_S: Final = 2.0

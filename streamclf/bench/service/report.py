@@ -11,7 +11,7 @@ from streamclf.bench.service.latency import latencies_ms
 from streamclf.bench.service.run import ServiceLoad, ServiceRun
 from streamclf.bench.timing import percentile
 from streamclf.runtime.profiling import STAGES
-from streamclf.windows.sampling import exact_fps
+from streamclf.windows.time_grid import exact_fps
 
 BUSY_SPREAD: Final = 0.2
 """If the rounds of the processor time limit differ by more than this, other programs kept the machine busy."""

@@ -8,7 +8,8 @@ from fractions import Fraction
 import pytest
 
 from streamclf.bench.service.latency import ReceivedPrediction, completing_frame, latencies_ms
-from streamclf.windows.sampling import ChunkSampler, exact_fps
+from streamclf.windows.sampling import ChunkSampler
+from streamclf.windows.time_grid import exact_fps
 
 MS = 1_000_000
 
