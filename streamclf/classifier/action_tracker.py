@@ -226,8 +226,8 @@ class ActionTracker:
         if label.started_s is None:
             return self._start(name, label) if label.ready_to_start(self._at_s) else None
         if label.smoothed >= label.config.off:
-            label.hold.release()
-        elif (reason := label.hold.reason_to_end(self._at_s, label.hold_s)) is not None:
+            label.hold.release(self._at_s, label.smoothed)
+        elif (reason := label.hold.reason_to_end(self._at_s, label.smoothed, label.hold_s)) is not None:
             return self._end(name, label, reason)
         label.peak = max(label.peak, label.smoothed)
         if self._at_s - label.updated_s < UPDATE_INTERVAL_S - _EPSILON_S:

@@ -14,6 +14,8 @@ SMOOTH_S: Final = 0.3
 """Time constant of the smoothing: one window with a hand or a reflection in it must not decide."""
 RETURN_S: Final = 0.6
 """Seconds for which the scene must be back."""
+RECOGNISED_S: Final = 20.0
+"""If the label is probable for this long, the model recognises the cover itself, and not only how it comes."""
 COVER_ODDS: Final = 7.4
 """Above this ratio of a label's odds in two pictures (e squared), the one with the greater odds shows a cover."""
 LEAST_PROBABILITY: Final = 0.001
@@ -42,7 +44,11 @@ class SceneHold:
     """When the probability fell below `off` although the scene had not returned; None while nothing is held."""
     was_held: bool = False
     """Whether the action has been held at any time."""
+    recognised: float = 0.0
+    """The least probability of the label in `RECOGNISED_S` in which it was probable without a break; 0 before."""
     _back_since_s: float | None = None
+    _probable_since_s: float | None = None
+    _least: float = 0.0
 
     def measure(self, lost: float | None, elapsed_s: float) -> None:
         """Add one measurement, 0 to 1; NaN changes nothing. None: the picture is not compared any more."""
@@ -51,18 +57,26 @@ class SceneHold:
         elif math.isfinite(lost):
             self.lost = smooth(self.lost, min(1.0, max(0.0, lost)), elapsed_s, SMOOTH_S)
 
-    def release(self) -> None:
+    def release(self, at_s: float, probability: float) -> None:
         """Record that the label itself is probable enough: nothing is held."""
         self.since_s = self._back_since_s = None
+        if self._probable_since_s is None:
+            self._probable_since_s, self._least = at_s, probability
+        if at_s - self._probable_since_s >= RECOGNISED_S - _EPSILON_S:
+            self.recognised = self._least
+        else:
+            self._least = min(self._least, probability)
 
-    def reason_to_end(self, at_s: float, hold_s: float) -> str | None:
+    def reason_to_end(self, at_s: float, probability: float, hold_s: float) -> str | None:
         """Return why an action ends whose label is not probable any more; None while it is held.
 
-        The reasons are `below` (it was never held), `scene` (the scene is back) and `hold` (it was held for `hold_s`).
+        The reasons are `below` (it was never held), `scene` (the scene or another one is back) and `hold` (it was held
+        for `hold_s`).
         """
+        self._probable_since_s = None
         if hold_s <= 0 or self.lost is None:
             return "below"
-        is_lost = self.lost >= LOST
+        is_lost = self.lost >= LOST and not cover_was_removed(self.recognised, probability)
         if self.since_s is None:
             if not is_lost:
                 return "scene" if self.was_held else "below"

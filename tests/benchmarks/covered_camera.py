@@ -1,10 +1,10 @@
 """Measure how long the action `covered` lasts: `PYTHONPATH=tests python -m benchmarks.covered_camera FILM...`.
 
-Each film of a fixed camera is played, covered for ten seconds, and played again, once for each material, through ring,
-classifier and actions as a live stream is. Without a hold, the same predictions give the actions by the probability
-alone. Then come covers that slide in slowly, covers that lie on the lens from the start, and cameras that somebody
-turns to another scene while they are covered. The other films show what a hold costs: a hand that wipes over the lens,
-and changes of the scene for good.
+Each film of a fixed camera is played, covered for the seconds of `--covered`, and played again, once for each material,
+through ring, classifier and actions as a live stream is. Without a hold, the same predictions give the actions by the
+probability alone. Then come covers that slide in slowly, covers that lie on the lens from the start, and cameras that
+somebody turns to another scene while they are covered. The other films show what a hold costs: a hand that wipes over
+the lens, and changes of the scene for good.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from streamclf.windows.ring import RingReader, RingWriter, create_ring
 from streamclf.windows.sampling import ChunkMeta
 
 LABEL: Final = "covered"
-COVERED_S: Final = 10.0
 AFTER_S: Final = 8.0
 SLOW_S: Final = 12.0
 """Seconds in which a slow cover slides over the picture."""
@@ -165,12 +164,12 @@ def judge(found: Sequence[tuple[float, float]], covered_s: tuple[float, float], 
     )
 
 
-def read_frames(engine: SharingEngine, film: Path) -> U8:
+def read_frames(engine: SharingEngine, film: Path, covered_s: float) -> U8:
     """Return the frames (F, H, W, 3) of the beginning of a film; a short film is repeated backwards and forwards."""
     spec = engine.spec
     with closing(file_chunks(spec, film)) as chunks:
         found = np.concatenate([pixels for _, pixels in islice(chunks, int(MAX_FILM_S / spec.chunk_s))])
-    least = int((5 + SLOW_S + COVERED_S + AFTER_S) * spec.fps) + 1
+    least = int((5 + SLOW_S + covered_s + AFTER_S) * spec.fps) + 1
     while len(found) < least:
         found = np.concatenate([found, found[-2:0:-1]])
     return found
@@ -182,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("films", nargs="+", type=Path)
     parser.add_argument("--bundle", default="camera-events")
     parser.add_argument("--repeats", type=int, default=2, help="films of each material and camera")
+    parser.add_argument("--covered", type=float, default=10.0, help="seconds for which the camera is covered")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     bundle = find_bundle(options.bundle)
@@ -191,9 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if (threshold := bundle.spec.thresholds.get(LABEL)) is not None:
         action = action.with_threshold(threshold)
     plain = StreamActions(labels={LABEL: action})
-    films = {film: read_frames(engine, film) for film in options.films}
+    films = {film: read_frames(engine, film, options.covered) for film in options.films}
     rng = np.random.default_rng(options.seed)
-    print(f"{bundle.spec.id}: {len(films)} films, {options.repeats} times each, covered for {COVERED_S:g} s")
+    print(f"{bundle.spec.id}: {len(films)} films, {options.repeats} times each, covered for {options.covered:g} s")
     print(
         "material | began | alone: share of the covered time | of that after the start | s to the end (most) "
         "| held: share | after the start | s to the end (most) | never ended "
@@ -201,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for material in MATERIALS:
         rows = [
-            _judge_cover(engine, frames, material, plain, rng)
+            _judge_cover(engine, frames, material, plain, rng, options.covered)
             for frames in films.values()
             for _ in range(options.repeats)
         ]
@@ -212,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for material in MATERIALS:
             for name, rows in kinds.items():
                 other = every[(number + 1) % len(every)] if name == TURNED else None
-                rows.append(_judge_cover(engine, frames, material, plain, rng, kind=name, after=other))
+                rows.append(_judge_cover(engine, frames, material, plain, rng, options.covered, kind=name, after=other))
     for name, rows in kinds.items():
         print(f"{name} | {_line(rows)}", flush=True)
     for name, change in _changes(int(engine.spec.fps)).items():
@@ -247,6 +247,7 @@ def _judge_cover(
     material: str,
     plain: StreamActions,
     rng: np.random.Generator,
+    covered_s: float,
     *,
     kind: str = "",
     after: U8 | None = None,
@@ -258,7 +259,7 @@ def _judge_cover(
     fps = engine.spec.fps
     slow = int(SLOW_S * fps) * (kind == SLOWLY)
     begin = 0 if kind == FROM_START else slow + int(rng.uniform(3, 5) * fps)
-    stop = begin + int(COVERED_S * fps)
+    stop = begin + int(covered_s * fps)
     film = _part(frames, stop + int(AFTER_S * fps), rng)
     if after is not None:
         film = np.concatenate([film[: stop - 1], _part(after, int(AFTER_S * fps), rng)])
@@ -269,8 +270,8 @@ def _judge_cover(
         film[stop:] = free
     else:
         film = cover_frames(film, material, begin - ramp * (kind == FROM_START), stop, rng, ramp=ramp, noise=noise)
-    covered_s = begin / fps, stop / fps
-    return tuple(judge(found, covered_s, len(film) / fps) for found in _play(engine, film, plain))
+    cover_s = begin / fps, stop / fps
+    return tuple(judge(found, cover_s, len(film) / fps) for found in _play(engine, film, plain))
 
 
 def _changes(fps: int) -> dict[str, Callable[[U8, U8, np.random.Generator], U8]]:

@@ -67,6 +67,24 @@ def test_one_window_like_the_scene_does_not_end_the_action() -> None:
     assert ends(changes) == []
 
 
+@pytest.mark.parametrize(
+    ("probable", "after", "is_held"),
+    [
+        ([1.0] * 103, 0.2, False),
+        ([1.0] * 90, 0.2, True),  # perhaps the model has recognised only how the cover came
+        ([1.0] * 60 + [0.3] + [1.0] * 60, 0.2, True),  # not without a break
+        ([1.0] * 20 + [0.6] + [1.0] * 90, 0.4, True),  # not clearly less probable than in the cover
+        ([1.0] * 20 + [0.6] + [1.0] * 90, 0.1, False),
+    ],
+)
+def test_a_cover_that_the_model_recognised_for_long_needs_no_hold(
+    probable: list[float], after: float, is_held: bool
+) -> None:
+    """Somebody turns the covered camera: the scene does not come back."""
+    changes = run(covered(*[(each, 0.9) for each in probable], *[(after, 0.9)] * 10), 600)
+    assert [reason for reason, _ in ends(changes)] == ["stopped" if is_held else "below"]
+
+
 def test_a_probable_label_begins_the_time_of_the_hold_again() -> None:
     changes = run(covered(*[(0.0, 1.0)] * 15, (1.0, 1.0), *[(0.0, 1.0)] * 15), 4, close=False)
     assert ends(changes) == []

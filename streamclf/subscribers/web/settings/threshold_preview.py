@@ -55,8 +55,8 @@ def recount(samples: Iterable[Sample], actions: StreamActions, since_s: float) -
                 found[index] = replace(found[index], peak=max(found[index].peak, change.peak))
                 if change.phase == "end":
                     del running[change.label]
-                    unknown = change.reason == "below" and scene_s < found[index].fired_s
-                    may_be_held = unknown and bool(actions.labels[change.label].hold_s)
+                    unknown = sample.scene_lost is None and scene_s < found[index].fired_s
+                    may_be_held = unknown and change.reason == "below" and bool(actions.labels[change.label].hold_s)
                     found[index] = replace(found[index], ended_s=sample.time_s, may_be_held=may_be_held)
     return [firing for firing in found if firing.fired_s >= since_s]
 
