@@ -64,6 +64,8 @@ class _Label:
     config: ActionConfig
     hours: tuple[Hours, ...] | None = None
     smoothed: float | None = None
+    bare: float | None = None
+    """The smoothed probability without `unknown_below`: how much a picture shows of the label."""
     above_since_s: float | None = None
     started_s: float | None = None
     updated_s: float = 0.0
@@ -76,10 +78,11 @@ class _Label:
         """How long the action may outlast the label's probability; 0 for a label that hides no scene."""
         return self.config.hold_s or 0.0
 
-    def add(self, probability: float, elapsed_s: float) -> None:
-        """Add one value to the smoothed probability."""
+    def add(self, evidence: float, probability: float, elapsed_s: float) -> None:
+        """Add one value to the smoothed evidence, and one to the smoothed probability."""
         tau_s = self.config.min_s / 2 if self.config.smooth_s is None else self.config.smooth_s
-        self.smoothed = smooth(self.smoothed, probability, elapsed_s, tau_s)
+        self.smoothed = smooth(self.smoothed, evidence, elapsed_s, tau_s)
+        self.bare = smooth(self.bare, probability, elapsed_s, tau_s)
 
     def ready_to_start(self, at_s: float) -> bool:
         """Return whether the value has been at `on` or above for `min_s`, and remember when that began."""
@@ -154,11 +157,12 @@ class ActionTracker:
         if segment != self._segment or end_s < self._at_s:
             changes += self._begin_segment(segment, end_s)
         elapsed_s, self._at_s = end_s - self._at_s, end_s
-        holding = [_probability(probabilities.get(name, 0.0)) for name in self.holding_labels]
+        bare = {name: _probability(probabilities.get(name, 0.0)) for name in self._labels}
+        holding = [bare[name] for name in self.holding_labels]
         self.hidden_probability = smooth(self.hidden_probability, max(holding, default=0.0), elapsed_s, SMOOTH_S)
         evidence = self._evidence(probabilities)
         for name, label in self._labels.items():
-            label.add(evidence.get(name, 0.0), elapsed_s)
+            label.add(evidence.get(name, 0.0), bare[name], elapsed_s)
             if label.started_s is not None:
                 label.hold.measure(scene_lost, elapsed_s)
             if change := self._step(name, label, active=self._active(label, time_s)):
@@ -199,7 +203,7 @@ class ActionTracker:
     def _begin_segment(self, segment: int, end_s: float) -> list[ActionChange]:
         ends = self.close("gap")
         for label in self._labels.values():
-            label.smoothed = label.above_since_s = None
+            label.smoothed = label.bare = label.above_since_s = None
             if end_s < self._at_s:  # the clock began again (a looped file): shift the cooldown with it
                 label.cooldown_until_s += end_s - self._at_s
         self._segment, self._at_s = segment, end_s
@@ -220,14 +224,15 @@ class ActionTracker:
 
     def _step(self, name: str, label: _Label, *, active: bool) -> ActionChange | None:
         assert label.smoothed is not None
+        assert label.bare is not None
         if not active:
             label.above_since_s = None
             return None
         if label.started_s is None:
             return self._start(name, label) if label.ready_to_start(self._at_s) else None
         if label.smoothed >= label.config.off:
-            label.hold.release(self._at_s, label.smoothed)
-        elif (reason := label.hold.reason_to_end(self._at_s, label.smoothed, label.hold_s)) is not None:
+            label.hold.release(self._at_s, label.bare)
+        elif (reason := label.hold.reason_to_end(self._at_s, label.bare, label.hold_s)) is not None:
             return self._end(name, label, reason)
         label.peak = max(label.peak, label.smoothed)
         if self._at_s - label.updated_s < UPDATE_INTERVAL_S - _EPSILON_S:

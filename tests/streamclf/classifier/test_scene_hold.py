@@ -85,6 +85,17 @@ def test_a_cover_that_the_model_recognised_for_long_needs_no_hold(
     assert [reason for reason, _ in ends(changes)] == ["stopped" if is_held else "below"]
 
 
+def test_a_cover_whose_label_counts_as_unknown_is_still_held() -> None:
+    """The label is hardly less probable than before, but falls below `unknown_below`."""
+    tracker = ActionTracker({"covered": CONFIG.model_copy(update={"on": 0.6, "hold_s": 600})}, unknown_below=0.6)
+    for number in range(180):
+        probability = 0.63 if number < 150 else 0.57
+        changes = tracker.update({"covered": probability}, 0, number * STEP_S, 0, scene_lost=0.9)
+        assert ends(changes) == []
+    found = [tracker.update({"covered": 0.02}, 0, 36 + number * STEP_S, 0, scene_lost=0.9) for number in range(6)]
+    assert [reason for changes in found for reason, _ in ends(changes)] == ["scene"], "then the cover is removed"
+
+
 def test_a_probable_label_begins_the_time_of_the_hold_again() -> None:
     changes = run(covered(*[(0.0, 1.0)] * 15, (1.0, 1.0), *[(0.0, 1.0)] * 15), 4, close=False)
     assert ends(changes) == []
