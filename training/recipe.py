@@ -224,9 +224,9 @@ class Recipe(Section):
 
     def _check_data(self) -> None:
         data = self.data
-        data.check_shape(self.shape)
         if data.required_model is not None and self.model.kind != data.required_model:
             raise ValueError(f"model.kind={self.model.kind}: data.kind: {data.kind} needs {data.required_model}")
+        data.check_shape(self.shape)
         if data.trains_head_only and (not self.frozen or self.windows.views):
             raise ValueError(
                 f"data.kind: {data.kind} trains a head alone; set optimiser.frozen_steps={self.optimiser.steps} (all "

@@ -47,6 +47,7 @@ def test_override_changes_an_item_of_a_list() -> None:
         ("optimiser.steps=many", "optimiser.steps='many'"),
         ("model.chunks=0", "model.chunks=0"),
         ("data.frames=4", "a window has 16 frames"),
+        ("model.chunks=2", "a window has 4 frames; the labels need at least 6 at 10 fps"),
         ("processes=3", "multiple of processes=3"),
         ("steps", "key=value"),
         ("name=Box", "use 1 to 64 lower-case letters"),

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from engines.arrays import F32, U8
 from training.builtin.camera_events import LABELS
+from training.builtin.camera_events.footage import jump_frames
 from training.builtin.camera_events.footage_cache import Footage, FootageSpec, open_footage
 from training.builtin.camera_events.fresh_windows import fresh_window
 from training.builtin.camera_events.targets import training_window
@@ -68,7 +69,13 @@ class CameraEventsData(DataSection):
         return self.cache
 
     def check_shape(self, shape: Shape) -> None:
-        """Raise `ValueError` where a clip is shorter than a window."""
+        """Raise `ValueError` where a clip is shorter than a window, or a window too short for any label."""
+        least = jump_frames(shape.fps) + 3
+        if shape.window < least:
+            raise ValueError(
+                f"model.chunks={shape.chunks}: a window has {shape.window} frames; the labels need at least {least} at "
+                f"{shape.fps:g} fps"
+            )
         if self.frames < shape.window:
             raise ValueError(
                 f"data.frames={self.frames}: a window has {shape.window} frames; give at least {shape.window}"

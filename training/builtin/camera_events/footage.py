@@ -200,11 +200,17 @@ def through_codec(
         return list(container.decode(video=0))
 
 
+def jump_frames(fps: float) -> int:
+    """Return the frames of 0.3 s, in which a sudden change of the light takes place."""
+    return max(round(0.3 * fps), 1)
+
+
 def window_label(track: CameraTrack, *, fps: float) -> str | None:
     """Return the label that a user would give to a window with this `track`; None where opinions may differ.
 
     A state (covered, defocused, noise, shaking) must last for more than half of the frames. A change (moved, flashing)
-    must lie inside the window, not at its first or last frame. `normal` means neither.
+    must lie inside the window, not at its first or last frame. `normal` means neither. The window has at least
+    `jump_frames` + 3 frames.
     """
     inner = slice(1, -1)
     # Rotation or zoom moves the frame's edge, half a width from its centre, by about a third of its own value.
@@ -216,7 +222,7 @@ def window_label(track: CameraTrack, *, fps: float) -> str | None:
         (track.view, 1.0),
     )
     excursion = sum(weight * float(np.ptp(signal[inner])) for signal, weight in weights)
-    lag = max(round(0.3 * fps), 1)
+    lag = jump_frames(fps)
     jump = float(np.abs(track.gain[lag:] - track.gain[:-lag])[1:-1].max())
     shaken = float((track.shake > 0.5).mean())
     states = {

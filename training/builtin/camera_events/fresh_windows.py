@@ -58,7 +58,8 @@ def fresh_window(rng: Rng, frames: U8, states: F32, other: U8, *, fps: float) ->
     if rng.random() < 0.4:  # weak noise does not survive a coarse codec at this size
         decoded = through_codec(rng, images, fps, worst_crf=24 if track.noise.max() > 2.7 else 33, reduced=0)
         reformat = VideoReformatter()
-        images = [np.asarray(reformat.reformat(frame, format="rgb24").to_ndarray(), np.uint8) for frame in decoded]
+        scaled = (reformat.reformat(frame, width=width, height=height, format="rgb24") for frame in decoded)
+        images = [np.asarray(frame.to_ndarray(), np.uint8) for frame in scaled]  # codecs need even sizes
     disturbed = camera_states(track)
     disturbed[:, :2] += states[:, :2] * zoom
     disturbed[:, 2] += states[:, 2]

@@ -76,3 +76,9 @@ def test_motion_of_the_clip_is_enlarged_with_the_picture(
     )
     zoom = (moving_out[-1, 0] - still_out[-1, 0]) / 0.004
     assert 1 < zoom <= fresh_windows.MAX_ZOOM
+
+
+def test_a_window_of_odd_size_keeps_its_size(scenes: tuple[np.ndarray, np.ndarray]) -> None:
+    """Most codecs encode even sizes only."""
+    odd = np.ascontiguousarray(scenes[0][:, :45, :75]), np.ascontiguousarray(scenes[1][:, :45, :75])
+    assert {_fresh(odd, seed)[0].shape for seed in range(8)} == {odd[0].shape}
