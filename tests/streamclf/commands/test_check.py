@@ -132,7 +132,7 @@ def test_a_label_and_a_stream_that_are_misspelt_are_reported_with_the_nearest(
 ) -> None:
     streams = f"streams: {{door: {{url: {clip}}}, yard: {{url: {clip}}}}}\n{FREE}"
     for more, message in (
-        ("actions: {coverd: {}}", "actions.coverd: no label coverd; camera-events@2 has normal, covered, defocused, "),
+        ("actions: {coverd: {}}", "actions.coverd: no label coverd; camera-events@3 has normal, covered, defocused, "),
         ("actions: {coverd: {}}", "; did you mean covered?"),
         (
             "outlets: {metrics: {streams: [dor]}}",
