@@ -35,6 +35,15 @@ class Commands(TyperGroup):
         except (TrainingError, EngineError, StreamclfError) as error:
             print(f"training: {printable(redact(str(error)))}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, RecipeError) else 1) from error
+        except OSError as error:
+            print(f"training: {printable(redact(_describe(error)))}", file=sys.stderr)
+            raise typer.Exit(1) from error
+
+
+def _describe(error: OSError) -> str:
+    """Name the file of an operation that failed, and the cause."""
+    cause = f"{error.strerror or error}; correct this, and run the command again"
+    return cause if error.filename is None else f"{error.filename}: {cause}"
 
 
 app = typer.Typer(

@@ -76,6 +76,31 @@ def test_run_is_not_resumed_with_other_classes(films: Path, tmp_path: Path) -> N
     assert "was trained on the classes ['left', 'right'], the data have ['LEFT', 'RIGHT'] now" in result.stderr
 
 
+def test_output_that_is_a_file_is_one_line(run: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    result = CliRunner().invoke(app, ["export", str(run), "-o", str(taken / "bundle")])
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith(f"training: {taken}")
+    assert "exists; correct this" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("biases", "message"),
+    [
+        (["left=nan"], "--bias left=nan: give a label and a number from -100 to 100"),
+        (["left=1e39"], "--bias left=1e39: give a label and a number"),
+        (["left"], "--bias left: give a label and a number"),
+        (["left=1", "left=2"], "--bias left=2: left has the bias 1 already"),
+    ],
+)
+def test_bias_that_cannot_be_added_is_refused(biases: list[str], message: str, run: Path, tmp_path: Path) -> None:
+    given = [option for bias in biases for option in ("--bias", bias)]
+    result = CliRunner().invoke(app, ["export", str(run), "-o", str(tmp_path / "bundle"), *given])
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
 def test_error_of_the_engine_is_one_line(tmp_path: Path) -> None:
     options = ["--data", str(tmp_path), "--bundle", str(tmp_path / "none")]
     result = CliRunner().invoke(app, ["camera-events-benchmark", *options])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from engines.printable import printable
-from training.errors import RecipeError, TrainingError
+from training.errors import RecipeError
+
+MAX_BIAS: Final = 100
+"""The largest bias. Logits are much smaller; one of this size makes every other label impossible."""
 
 
 def import_hf(
@@ -98,20 +102,24 @@ def export_everyday(
     """Write the built-in base bundle `everyday` from the published ImageNet weights."""
     from training.export.everyday import export_everyday as export_base
 
-    try:
-        bundle = export_base(weights, labels, output)
-    except OSError as error:
-        raise TrainingError(error) from error
+    bundle = export_base(weights, labels, output)
     print(printable(f"{bundle.spec.id}: {output}"))
 
 
 def _parse_biases(given: list[str]) -> dict[str, float]:
     """Parse `["noise=0.5"]` into `{"noise": 0.5}`."""
-    biases = {}
+    biases: dict[str, float] = {}
     for item in given:
-        label, _, value = item.partition("=")
+        label, _, text = item.rpartition("=")  # the label may contain the sign
         try:
-            biases[label] = float(value)
+            value = float(text)
         except ValueError:
-            raise RecipeError(f"--bias {item}: give a label and a number, like noise=0.5") from None
+            value = math.nan
+        if not label or not abs(value) <= MAX_BIAS:
+            raise RecipeError(
+                f"--bias {item}: give a label and a number from {-MAX_BIAS} to {MAX_BIAS}, like noise=0.5"
+            )
+        if label in biases:
+            raise RecipeError(f"--bias {item}: {label} has the bias {biases[label]:g} already; keep one of them")
+        biases[label] = value
     return biases
