@@ -65,7 +65,7 @@ class _Label:
     hours: tuple[Hours, ...] | None = None
     smoothed: float | None = None
     bare: float | None = None
-    """The smoothed probability without `unknown_below`: how much a picture shows of the label."""
+    """The smoothed probability before `unknown_below` is applied."""
     above_since_s: float | None = None
     started_s: float | None = None
     updated_s: float = 0.0

@@ -24,7 +24,7 @@ class FleetPreviews:
         self._change(self._streams | {_stream_of(topic)})
 
     def cancel(self, topic: bytes) -> None:
-        """Cancel that."""
+        """Cancel the subscription to the previews of the stream in `topic`."""
         self._change(self._streams - {_stream_of(topic)})
 
     def receive(self, timeout_s: float) -> list[bytes] | None:

@@ -102,7 +102,7 @@ def camera_events_benchmark(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the built-in model on real film, undisturbed and with each disturbance. Takes minutes."""
+    """Measure `camera-events` on real film, undisturbed and with each disturbance. Takes minutes."""
     from engines.bundle import load_bundle
     from engines.opening import open_engine
     from training.builtin.camera_events.benchmark import cases, real_films

@@ -46,7 +46,10 @@ class CameraEventsData(DataSection):
         gt=0, lt=1, description="share of a training batch's windows in which nothing happens"
     )
     fresh_windows: float = Field(
-        0.0, ge=0, le=1, description="share of a training batch's windows that show a normal window, disturbed anew"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of a training batch's windows that are normal windows, disturbed anew in each step",
     )
     workers: int = Field(2, ge=0, le=64, description="processes that render")
 

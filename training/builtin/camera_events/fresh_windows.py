@@ -1,6 +1,6 @@
 """Disturb undisturbed windows anew during training, so that no two windows of a run are the same.
 
-A rendered clip shows one disturbance. With a few thousand clips, a network learns some of them by heart, above all the
+A rendered clip shows one disturbance. With a few thousand clips, a network overfits to some of them, above all to the
 few hundred covers.
 """
 
@@ -26,9 +26,9 @@ KINDS = {
     "flashing": 0.06,
     "noise": 0.06,
 }
-"""Labels and their shares. A label that the rendered clips alone teach less well has a larger share."""
+"""Labels and their shares. A label that a network learns less well from the rendered clips alone has a larger share."""
 MAX_ZOOM = 1.5
-"""The enlargement at most. It costs detail, and an image with too little detail is defocused."""
+"""The largest enlargement. It costs detail, and an image with too little detail is defocused."""
 PARTIAL_COVERS = 0.6
 """Share of the drawn covers of the whole frame that are made partial."""
 
@@ -47,7 +47,7 @@ def fresh_window(rng: Rng, frames: U8, states: F32, other: U8, *, fps: float) ->
         # The renderer moves over a larger image in units of the frame; here the frame itself is the larger image.
         path = replace(track, x=track.x / zoom, y=track.y / zoom, zoom=track.zoom * zoom)
         steps = np.hypot(np.diff(track.x, prepend=track.x[0]), np.diff(track.y, prepend=track.y[0]))
-        smear = np.minimum(steps * rng.uniform(0, 0.3), 0.06)  # the way during the exposure
+        smear = np.minimum(steps * rng.uniform(0, 0.3), 0.06)  # the distance moved during the exposure
         views = [
             renderer.view((other if path.view[i] % 2 else frames)[i], path, i, smear[i]) for i in range(len(path.x))
         ]

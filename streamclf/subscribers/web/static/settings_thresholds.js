@@ -11,7 +11,7 @@ const FIELDS = [
   { key: "min_s", label: "Time at “on” until it starts", max: 30, step: 0.1, unit: "s", limit: 3600 },
   { key: "cooldown_s", label: "Pause after an end", max: 120, step: 0.5, unit: "s", limit: 86400 },
 ];
-const HELD = "Actions marked “or longer” might be held until the scene is back, and then include the actions after them. " +
+const HELD = "Actions marked “or longer” might be held until the scene is back, and then also last during the actions that follow them. " +
   "The preview cannot know this: the service compares the picture with the scene only while it reports an action.";
 const DEFAULTS = { on: 0.8, off: 0.5, min_s: 0.6, cooldown_s: 3 };
 const SVG = "http://www.w3.org/2000/svg";
