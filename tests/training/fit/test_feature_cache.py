@@ -58,10 +58,10 @@ def test_cached_chunks_of_several_frames_equal_the_encoders(films: Path, tmp_pat
     session = open_session(clip_recipe(films, **sections))
     model = session.module.model.eval()
     validation, clips = next(iter(session.validation)), session.validation.clips
-    batch, sampler = session.training.sample_batch(np.random.default_rng(3)), session.training.sampler
+    batch, sampler = session.training.sample_batch(np.random.default_rng(3), 4), session.training.sampler
     # Repeat the draws of the batch's first row, and encode the frames themselves.
     rng = np.random.default_rng(3)
-    index = session.training.draw_clips(rng)[0]
+    index = session.training.draw_clips(rng, 4)[0]
     rng.integers(2)
     frames = sampler.clips.frames(index)
     first = sampler.frame_indices(rng, len(frames), 2)[::2]
