@@ -40,7 +40,7 @@ from training.errors import DataError
 REAL_SPEEDS = (0.75, 1.35)
 RENDERED_SPEEDS = (0.5, 2.2)
 """Slowest and fastest speed of clips in streams. A rendered shape takes four seconds at speed 1."""
-SHARES = {"stretched": 0.3, "shape": 0.4, "near": 0.18, "other": 0.12}
+SHARES = {"stretched": 0.25, "shape": 0.37, "near": 0.18, "other": 0.2}
 """Shares of a batch: whole clips; windows in which a shape has just ended; others near a shape; all others."""
 
 

@@ -25,8 +25,10 @@ UNCLEAR_S: Final = (0.5, 0.75)
 UNCLEAR: Final = -1
 NEAR_S: Final = 4.0
 
-_SCENES: Final = {"shape": 0.62, "hand": 0.13, "film": 0.25}
+_SCENES: Final = {"shape": 0.5, "hand": 0.1, "film": 0.2, "mixed": 0.2}
 _BEFORE: Final = {"enter": 0.4, "rest": 0.3, "cut": 0.3}
+_FILM_SPEEDS: Final = (1, 1, 2, 3)
+"""How many chunks a film advances in a chunk of the stream: people walk by quickly and slowly."""
 _AFTER: Final = {"leave": 0.3, "back": 0.2, "rest": 0.25, "cut": 0.25}
 
 
@@ -62,7 +64,9 @@ class StreamMaker:
         while at < chunks:
             kind = _choose(rng, _SCENES)
             if kind == "film" and self.films:
-                part = self._film(rng)
+                part = self._film(rng, int(rng.uniform(2, 8) / self.chunk_s))
+            elif kind == "mixed" and self.films:
+                part = self._mixed(rng, shapes[int(rng.integers(len(shapes)))])
             else:
                 label = OTHER if kind == "hand" else shapes[int(rng.integers(len(shapes)))]
                 part, event = self._scene(rng, label)
@@ -112,12 +116,27 @@ class StreamMaker:
         """Repeat chunks of a scene in which nothing moves, for up to `longest_s`."""
         return features[rng.integers(len(features), size=int(rng.uniform(0, longest_s) / self.chunk_s))]
 
-    def _film(self, rng: Rng) -> F32:
-        """Repeat a film forwards and backwards, because many last only two seconds."""
-        film = self.films[int(rng.integers(len(self.films)))]
-        at = int(rng.integers(2 * len(film))) + np.arange(int(rng.uniform(2, 8) / self.chunk_s))
-        turned = at % (2 * len(film))
-        return film[np.where(turned < len(film), turned, 2 * len(film) - 1 - turned)]
+    def _film(self, rng: Rng, chunks: int) -> F32:
+        """Join pieces of films to `chunks` chunks. A piece runs forwards and backwards: many films last two seconds."""
+        parts: list[F32] = []
+        left = chunks
+        while left > 0:
+            film = self.films[int(rng.integers(len(self.films)))]
+            count = min(left, max(int(rng.uniform(0.5, 8) / self.chunk_s), 1))
+            at = (int(rng.integers(2 * len(film))) + np.arange(count) * rng.choice(_FILM_SPEEDS)) % (2 * len(film))
+            parts.append(film[np.where(at < len(film), at, 2 * len(film) - 1 - at)])
+            left -= count
+        return np.concatenate(parts)
+
+    def _mixed(self, rng: Rng, label: str) -> F32:
+        """Give ordinary film the path of a shape, or a hand the path of points in ordinary film.
+
+        A shape needs both a finger and its path. Without such scenes, the head takes a path alone for a shape.
+        """
+        scene, _ = self._scene(rng, label)
+        film = self._film(rng, len(scene))
+        path, picture = (scene, film) if rng.random() < 0.5 else (film, scene)
+        return np.concatenate([path[:, : 2 * self.points], picture[:, 2 * self.points :]], axis=1)
 
 
 def window_labels(events: Sequence[Event], ends: I64, chunk_s: float, labels: Sequence[str]) -> I64:

@@ -108,6 +108,22 @@ def test_streams_report_where_shapes_end() -> None:
         assert 6 <= event.last - event.first + 1 <= 11, "two seconds at up to a quarter more or less speed"
 
 
+def test_no_shape_ends_where_only_its_path_or_only_its_hand_is_shown() -> None:
+    """Streams show the path of a shape in ordinary film, and a hand on another path; neither is a shape."""
+    scenes = {label: [encoded(label, value)] for label, value in (("left", 2.0), ("other", 3.0), ("right", 2.0))}
+    film = np.tile(np.array([90, 90, 1, 7], np.float32), (8, 1))
+    maker = StreamMaker(scenes=[scenes], speeds=[(1.0, 1.0)], films=[film], points=1, chunk_s=0.25)
+    features, events = maker.compose(np.random.default_rng(0), 2000)
+    on_film_path, in_film = features[:, 0] > 45, features[:, 3] == 7
+    path_alone, hand_alone = ~on_film_path & in_film, on_film_path & (features[:, 3] == 2)
+    assert path_alone.sum() > 50
+    assert hand_alone.sum() > 20
+    drawn = np.zeros(len(features), bool)
+    for event in events:
+        drawn[event.first : event.last + 1] = True
+    assert not drawn[path_alone | hand_alone].any()
+
+
 def test_points_of_a_scene_move_together() -> None:
     maker = StreamMaker(scenes=[], speeds=[], films=[], points=2, chunk_s=0.25)
     still = np.zeros((20, 7), np.float32)
