@@ -149,12 +149,12 @@ def without_hold(predictions: Sequence[dict[str, Any]], actions: StreamActions) 
 
 
 def judge(found: Sequence[tuple[float, float]], covered_s: tuple[float, float], end_s: float) -> Outcome:
-    """Compare the actions with the time in which the camera was covered."""
+    """Compare the actions with the time in which the camera was wholly covered. Slow covers may begin one earlier."""
     begin_s, until_s = covered_s
     overlap = sum(max(0.0, min(b, until_s) - max(a, begin_s)) for a, b in found)
     last = [b for a, b in found if a < until_s <= b]
     late = [b - a for a, b in found if a >= until_s]
-    first_s = min((a for a, b in found if begin_s <= a < until_s), default=None)
+    first_s = min((max(a, begin_s) for a, b in found if a < until_s and b > begin_s), default=None)
     return Outcome(
         covered=overlap / (until_s - begin_s),
         lasted=None if first_s is None else overlap / (until_s - first_s),
