@@ -1,0 +1,137 @@
+"""The pieces of the benchmark `unseen_camera`, on tiny film that is made here."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks import unseen_camera as benchmark
+from benchmarks.unseen_camera import Judged
+from support.unseen_disturbances import FORMS, MATERIALS, SHARES, STRENGTHS, cover, cropped, draw_material
+
+from engines.arrays import F64, U8
+from streamclf.builtin_models import find_bundle
+
+SPEC = find_bundle("camera-events").spec
+EVERY_FORM = [(label, form) for label, (_, forms) in FORMS.items() for form in forms]
+
+
+def film(seconds: float = 2.4, height: int = 64, width: int = 86) -> tuple[U8, F64]:
+    """Make a textured scene in which nothing moves, at 15 fps."""
+    scene = np.random.default_rng(5).integers(60, 200, (height // 8 + 1, width // 8 + 1, 3))
+    scene = np.kron(scene, np.ones((8, 8, 1)))[:height, :width].astype(np.uint8)
+    times_s = np.arange(int(seconds * 15)) / 15
+    return np.repeat(scene[None], len(times_s), 0), times_s
+
+
+@pytest.mark.parametrize("material", MATERIALS)
+def test_focus_takes_away_the_detail_of_a_material(material: str) -> None:
+    sharp, soft = (draw_material(material, 64, 86, np.random.default_rng(1), in_focus=focus) for focus in (True, False))
+    assert sharp.shape == soft.shape == (64, 86, 3)
+    assert np.abs(np.diff(soft, axis=1)).mean() < np.abs(np.diff(sharp, axis=1)).mean()
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("coming", [True, False])
+def test_a_cover_hides_its_share_of_the_picture(share: str, coming: bool) -> None:
+    frames, times_s = film()
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        found = cover(rng, frames, times_s, "black cap", in_focus=True, share=share, coming=coming)
+        hidden = (found.frames[-1].max(axis=-1) < 60).mean()
+        low, high = SHARES[share]
+        assert low - 0.04 < hidden < high + 0.04
+        if coming:
+            assert np.array_equal(found.frames[0], frames[0])
+            assert found.counts(0.8, 2.4)
+            assert not found.counts(0.0, 0.9)
+        else:
+            assert (found.frames[0].max(axis=-1) < 60).mean() == pytest.approx(hidden, abs=0.03)
+
+
+@pytest.mark.parametrize(("label", "form"), EVERY_FORM)
+def test_a_stronger_disturbance_changes_the_film_more(label: str, form: str) -> None:
+    frames, times_s = film()
+    changes = []
+    for strength in STRENGTHS:
+        found = FORMS[label][0](np.random.default_rng(3), frames, times_s, form, strength)
+        assert found.frames.dtype == np.uint8
+        assert len(found.frames) == len(times_s)
+        assert any(found.counts(start_s, start_s + 1.6) for start_s in np.arange(0, 0.9, 0.2))
+        pixels = found.frames.astype(float)
+        same = frames if pixels.shape == frames.shape and label != "moved" else pixels[:1]
+        changes.append(np.abs(pixels - same).mean())
+    assert 0 < changes[0] < changes[2]
+
+
+def test_a_crop_without_motion_stays_the_same() -> None:
+    seen = cropped(film()[0])
+    assert seen.shape[1:3] == (48, 64)
+    assert np.array_equal(seen[0], seen[-1])
+
+
+def test_a_short_film_is_played_forwards_and_backwards() -> None:
+    frames = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
+    part, times_s = benchmark.part_of(frames, np.arange(4) / 10, 0.0, 0.95)
+    assert part[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3]
+    assert times_s == pytest.approx(np.arange(10) / 10)
+
+
+def test_a_held_picture_has_noise_alone() -> None:
+    held, times_s = benchmark.hold(film()[0][0], 1.0, np.random.default_rng(0))
+    assert len(held) == len(times_s) == 15
+    assert 0 < np.abs(held[0].astype(int) - held[1]).mean() < 5
+
+
+def test_excerpts_are_written_read_and_judged(tmp_path: Path) -> None:
+    """A black cap over all and strong salt are beyond doubt, so that the shipped model must name both."""
+    covers = [("black cap", False, "100 %", False)]
+    found = list(
+        benchmark.excerpts_of_film(
+            "made", "film", film(), SPEC, np.random.default_rng(2), covers, [("noise", "salt", "strong")]
+        )
+    )
+    assert [each.label for each in found] == ["normal", "normal", "covered", "noise"]
+    assert [len(each.starts) for each in found[:3]] == [13, 13, 5]
+    assert all(each.chunks.shape[1:] == SPEC.chunk_shape for each in found)
+    engine = benchmark.open_for(find_bundle("camera-events"))
+    judged = benchmark.judge(engine, iter(found))
+    engine.close()
+    assert set(judged[2].predicted) == {"covered"}
+    assert set(judged[3].predicted) == {"noise"}
+    benchmark.draw_sheet(iter(found), tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+def test_the_figures_count_windows_and_their_interval_counts_excerpts() -> None:
+    def judged(label: str, predicted: list[str], **properties: str) -> Judged:
+        probabilities = [0.5] * len(predicted)
+        return Judged(film="f", label=label, properties=properties, predicted=predicted, probabilities=probabilities)
+
+    cap = {"material": "black cap", "share": "100 %", "focus": "in focus", "arrival": "coming"}
+    every = [
+        judged("normal", ["normal"] * 9 + ["moved"], kind="film", view="whole"),
+        judged("covered", ["covered", "normal"], **cap),
+        judged("covered", [], **cap),
+        judged("noise", ["noise"] * 4, form="salt", strength="weak"),
+    ]
+    figures = benchmark.compute_figures(every, SPEC.labels)
+    assert figures["false_alarms"] == pytest.approx(0.1)
+    assert figures["balanced_accuracy"] == pytest.approx((0.9 + 0.5 + 1) / 3, abs=1e-4)
+    covered = figures["labels"]["covered"]
+    assert (covered["excerpts"], covered["windows"], covered["right"]) == (1, 2, 1)
+    assert figures["parts"]["covered by material and arrival"]["black cap, coming"] == covered
+    assert figures["confusion"]["normal"][SPEC.labels.index("moved")] == 1
+    assert "| noise | 1 | 4 | 100.0 % |" in benchmark.as_text(figures)
+    assert json.loads(json.dumps(figures)) == figures
+
+
+def test_wilson_interval() -> None:
+    """Compare with the values of Newcombe (1998), table I: 81 of 263, and 0 of 20."""
+    assert benchmark.wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=2e-4)
+    assert benchmark.wilson(0, 20) == pytest.approx((0, 0.1611), abs=2e-4)
+
+
+def test_a_missing_film_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"b_slice11\.mp4: no such file; --data is the folder"):
+        next(benchmark.excerpts(tmp_path, SPEC))
