@@ -51,6 +51,8 @@ class _Scene:
 class _Comparison:
     """The scenes that one model compares a feed's picture with, while an action runs that may be held."""
 
+    started_s: float
+    """When the action began, see `ActionTracker.hidden_since_s`. Another action needs another comparison."""
     scenes: list[_Scene]
     """The old scene (a minute before this action), those that had not returned after earlier actions, and the latest.
 
@@ -138,9 +140,10 @@ class SceneCheck:
             if started_s is None:
                 self._end(key, memory)
                 continue
-            if key not in self._running:
-                self._running[key] = self._begin(group, key, memory, started_s, tracker)
-            comparison = self._running[key]
+            comparison = self._running.get(key)
+            # One late batch may hold the end of an action and the start of the next. The scene is then the same.
+            if comparison is None or comparison.started_s != started_s:
+                comparison = self._running[key] = self._begin(group, key, memory, started_s, tracker)
             present = window.slots[self._length :]
             comparison.losses = self._compare(group, group[model], comparison.scenes, present)
             comparison.was_cover |= cover_was_removed(comparison.hidden_probability, tracker.hidden_probability)
@@ -165,7 +168,9 @@ class SceneCheck:
         old, _ = scene_of(memory.long_before(before_s))
         latest, hidden = scene_of(memory.before(before_s))
         earlier = [*old, *self._earlier.get(key, ())]
-        return _Comparison(scenes=[*earlier, *latest], earlier=len(earlier), hidden_probability=hidden)
+        return _Comparison(
+            started_s=started_s, scenes=[*earlier, *latest], earlier=len(earlier), hidden_probability=hidden
+        )
 
     def _end(self, key: tuple[str, str], memory: SceneMemory) -> None:
         """Stop comparing. If no scene has returned, keep all for later actions.

@@ -217,6 +217,30 @@ def test_a_late_classifier_compares_before_the_action_ends(late_engine: SharingE
     assert rig.actions()[1][1] > 12
 
 
+@pytest.mark.parametrize("covered", [6, 9])
+def test_an_action_that_begins_in_the_batch_in_which_another_ends_is_compared_by_itself(
+    covered: int, tmp_path: Path
+) -> None:
+    """The camera is covered when the service starts. The cover is removed, and laid on again for some chunks."""
+    engine = open_for_bursts(make_change_bundle(tmp_path / "change", light=0.1, hides_scene=("covered",)))
+    found = []
+    for late in (0, MAX_BURST):
+        rig = Rig(engine)
+        rig.show(CLOTH, 3)
+        rig.show(SCENE, 3)
+        assert [phase for phase, _, _ in rig.actions()] == ["start"]
+        levels = [SCENE, *[CLOTH] * covered, *[SCENE] * 40]
+        for number, level in enumerate(levels, start=1):
+            rig.cameras[0].chunk(level=level)
+            if number >= late:
+                drain(rig.classifier)
+        found.append(rig.actions())
+    assert found[0] == found[1]
+    assert [phase for phase, _, _ in found[0]] == ["start", "end"] * 3
+    assert found[0][1][1] < found[0][2][1] <= (30 + MAX_BURST) / CHUNKS_PER_S
+    engine.close()
+
+
 def test_a_scene_is_remembered_although_a_label_is_probable_for_long(tmp_path: Path) -> None:
     """The light changes slowly. The label stays between `off` and `on`, so no action begins."""
     engine = open_for_bursts(make_change_bundle(tmp_path / "change", light=0.1, hides_scene=("covered",)))
