@@ -8,6 +8,7 @@ import signal
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import shlex
 import sys
 from typing import Any
 
@@ -15,35 +16,29 @@ import typer
 from typer.core import TyperGroup
 
 from engines.errors import EngineError
-from engines.printable import printable
 from streamclf.errors import OutputError, StreamclfError
-from streamclf.redact import redact, redact_uncaught_errors
+from streamclf.redact import redact_uncaught_errors
 from streamclf.runtime.interrupts import catch_interrupts, exit_interrupted, is_interrupted
 from streamclf.runtime.standard_streams import prepare_standard_streams
 from training.cli import bundles, data, measurements, recipes
 from training.cli.list_options import ListOptions
-from training.errors import RecipeError, TrainingError
+from training.errors import TrainingError, print_error
 
 
 class Commands(TyperGroup):
     """Commands whose errors are one line on stderr: exit code 2 for wrong usage, 1 for a failure while running."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the arguments: an error of the disk that names no file is reported with them."""
+        ctx.meta["arguments"] = shlex.join(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; print an error without a traceback, credentials and control characters."""
+        """Run a command; print an expected error without a traceback."""
         try:
             return super().invoke(ctx)
-        except (TrainingError, EngineError, StreamclfError) as error:
-            print(f"training: {printable(redact(str(error)))}", file=sys.stderr)
-            raise typer.Exit(2 if isinstance(error, RecipeError) else 1) from error
-        except OSError as error:
-            print(f"training: {printable(redact(_describe(error)))}", file=sys.stderr)
-            raise typer.Exit(1) from error
-
-
-def _describe(error: OSError) -> str:
-    """Name the file of an operation that failed, and the cause."""
-    cause = f"{error.strerror or error}; correct this, and run the command again"
-    return cause if error.filename is None else f"{error.filename}: {cause}"
+        except (TrainingError, EngineError, StreamclfError, OSError) as error:
+            raise typer.Exit(print_error(error, place=ctx.meta["arguments"]) or 1) from error
 
 
 app = typer.Typer(

@@ -9,6 +9,17 @@ TrainingError
 └── OutOfMemoryError  a step that does not fit into memory
 """
 
+from __future__ import annotations
+
+import errno
+import sys
+import tempfile
+
+from engines.errors import EngineError
+from engines.printable import printable
+from streamclf.errors import StreamclfError
+from streamclf.redact import redact
+
 
 class TrainingError(Exception):
     """The base class of all errors that `training` raises on purpose."""
@@ -36,3 +47,27 @@ class LossError(TrainingError):
 
 class OutOfMemoryError(TrainingError):
     """A step that does not fit into memory; the message names the keys to lower."""
+
+
+def print_error(error: Exception, place: object) -> int | None:
+    """Print an expected error in one line on stderr, without credentials and control characters.
+
+    `place` is named where an error of the disk names no file. Returns the exit code: 2 for wrong usage, 1 for a failure
+    while running. Prints nothing and returns None if the error is a fault of the program.
+    """
+    if isinstance(error, OSError):
+        text = _describe(error, place)
+    elif isinstance(error, TrainingError | EngineError | StreamclfError):
+        text = str(error)
+    else:
+        return None
+    print(f"training: {printable(redact(text))}", file=sys.stderr, flush=True)
+    return 2 if isinstance(error, RecipeError) else 1
+
+
+def _describe(error: OSError, place: object) -> str:
+    """Name the place of an operation that failed, the cause and the remedy."""
+    cause = f"{error.strerror or error}; correct this"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # checkpoints pass through the folder of temporary files
+        cause = f"no space left; free some there or in {tempfile.gettempdir()}"
+    return f"{error.filename or place}: {cause}, and run the command again"

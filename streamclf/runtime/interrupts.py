@@ -63,9 +63,10 @@ def exit_interrupted() -> NoReturn:
         sys.stdout.flush()
     with contextlib.suppress(OSError):
         os.write(2, f"{text}\n".encode())
-    if "multiprocessing.resource_tracker" in sys.modules and not _State.is_exiting:
+    if (multiprocessing_util := sys.modules.get("multiprocessing.util")) and not _State.is_exiting:
         _State.is_exiting = True
-        sys.exit(EXIT_INTERRUPTED)  # worker processes and their semaphores are removed on the way
+        with contextlib.suppress(Exception):
+            multiprocessing_util._exit_function()  # ends worker processes, and removes their semaphores
     os._exit(EXIT_INTERRUPTED)  # threads and exit handlers of libraries must not delay the end, or print their own
 
 

@@ -112,7 +112,10 @@ def test_error_of_the_engine_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "no space left; free some, and run the command again"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "train recipe.yaml --run run: no space left; free some there or in /",
+        ),
         (OSError(errno.EACCES, "Permission denied", "clips/a.mp4"), "clips/a.mp4: Permission denied; correct this"),
     ],
 )
@@ -123,8 +126,8 @@ def test_error_of_the_disk_is_one_line(
         raise error
 
     monkeypatch.setattr("training.fit.train.train", fail)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(clip_recipe_tree(films)))
-    result = CliRunner().invoke(app, ["train", str(recipe), "--run", str(tmp_path / "run")])
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(yaml.safe_dump(clip_recipe_tree(films)))
+    result = CliRunner().invoke(app, ["train", "recipe.yaml", "--run", "run"])
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert expected in result.stderr

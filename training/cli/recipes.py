@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import tempfile
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from training.cli.options import Json, Overrides, print_result
-from training.errors import RecipeError, RunError
+from training.errors import RecipeError
 
 
 def train(
@@ -32,19 +31,15 @@ def train(
     from training.fit.train import train as train_recipe
     from training.recipe import load_recipe
 
-    try:
-        loaded = load_recipe(recipe, overrides or [])
-        run = run or Path("runs") / loaded.name
-        if cluster is None:
-            metrics = train_recipe(loaded, run)
-        else:
-            gpu = loaded.accelerator == "gpu"
-            metrics = train_on_cluster(recipe, overrides or [], run, address=cluster, workers=workers, gpu=gpu)
-    except OSError as error:
-        place, cause = error.filename or recipe, f"{error.strerror or error}; correct this"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # checkpoints pass through the folder of temporary files
-            place, cause = f"{run} or {tempfile.gettempdir()}", "no space left; free some"
-        raise RunError(f"{place}: {cause}, and run the command again") from error
+    # A killed process leaves semaphores. Python removes them, and would print a warning about them.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
+    loaded = load_recipe(recipe, overrides or [])
+    run = run or Path("runs") / loaded.name
+    if cluster is None:
+        metrics = train_recipe(loaded, run)
+    else:
+        gpu = loaded.accelerator == "gpu"
+        metrics = train_on_cluster(recipe, overrides or [], run, address=cluster, workers=workers, gpu=gpu)
     if rank() == 0:
         print_result(metrics, as_json=as_json)
 

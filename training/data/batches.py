@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -64,7 +63,6 @@ class TrainingBatches(IterableDataset[Batch]):
         number, processes = self.process or (rank(), world_size())
         step, stride = self.step, 1
         if (info := get_worker_info()) is not None:
-            cv2.setNumThreads(1)
             step, stride = step + info.id, info.num_workers
         while True:
             rng = np.random.default_rng([self._seed, 7, step, number])

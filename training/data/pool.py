@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 import cv2
@@ -38,9 +40,9 @@ def map_in_processes(
     # A function that cannot be sent would end a thread of the pool (Python 3.11), and its processes would never end.
     pickle.dumps(function)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_process) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=prepare_process) as pool:
         try:
-            with without_interrupts():  # starts the processes, which import for seconds
+            with starting_processes():
                 results = pool.map(function, jobs, chunksize=chunksize)
             yield from results
         except BrokenProcessPool as error:
@@ -52,14 +54,23 @@ def map_in_processes(
             pool.shutdown(cancel_futures=True)
 
 
-def _prepare_process() -> None:
+@contextlib.contextmanager
+def starting_processes() -> Iterator[None]:
+    """Block SIGINT while the context starts processes: they import for seconds, and Ctrl-C would interrupt them."""
+    resource_tracker.ensure_running()  # otherwise the first process starts it, and that unblocks SIGINT
+    with without_interrupts():
+        yield
+
+
+def prepare_process(*_: object) -> None:
+    """Prepare a process that works for a training process, and ends with it."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process handles Ctrl-C
     cv2.setNumThreads(1)  # the processes already keep all cores busy
 
 
 def _end_with_parent() -> None:
-    """End this process when the training process has ended, also where that was killed: no one reads the results."""
+    """End this process when the training process has ended, also where that was killed: nothing reads the results."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -36,7 +36,7 @@ from training.fit.lightning_module import predict_proba
 from training.fit.metrics import scores
 from training.fit.multi_label_metrics import multi_label_scores
 from training.fit.run_folder import RECIPE_FILE, load_run, run_labels, run_thresholds
-from training.fit.train import open_session, validate
+from training.fit.session import open_session, validate
 from training.models import ClipModel
 
 MAX_BATCH = 16

@@ -22,7 +22,7 @@ from training.export.model_card import CardContent, model_card
 from training.export.onnx import export_bundle
 from training.fit.bundle_limits import check_exportable, spec_fields
 from training.fit.run_folder import METRICS_FILE, NOTES_FILE, load_run, read_json, run_labels, thresholds_of
-from training.fit.train import open_session, validate
+from training.fit.session import open_session, validate
 from training.models import ClipModel
 from training.recipe import Recipe
 

@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import os
+import multiprocessing
 import pickle
 import sys
 import warnings
+from collections.abc import Sequence
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
-import numpy.typing as npt
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from safetensors.torch import save_file
-from torch import nn
 from torch.utils.data import DataLoader
 
 from engines.printable import printable
 from streamclf.runtime.interrupts import describe_work
-from streamclf.runtime.signals import without_interrupts
-from training.data.batches import (
-    Batch,
-    ClipTrainingBatches,
-    TrainingBatches,
-    ValidationBatches,
-    WindowSampler,
-    rank,
-    world_size,
-)
-from training.data.dataset import ClipDataSet, DataSet, EncodedDataSet
-from training.errors import RecipeError, RunError
+from training.data.batches import Batch, TrainingBatches, rank, world_size
+from training.data.pool import prepare_process, starting_processes
+from training.errors import RecipeError, RunError, TrainingError
 from training.fit.bundle_limits import check_exportable, check_graph_size
-from training.fit.camera_events_module import CameraEventsModule
-from training.fit.feature_cache import CachedTrainingBatches, CachedValidationBatches, FeatureCache, check_frozen
-from training.fit.lightning_module import ClipModule, predict_proba, with_count
+from training.fit.processes import CONTINUES, end_of, process_counts, training_processes
 from training.fit.run_folder import (
     BEST_FILE,
     HISTORY_FILE,
@@ -45,89 +33,16 @@ from training.fit.run_folder import (
     LAST_FILE,
     METRICS_FILE,
     NOTES_FILE,
-    build_model,
     read_json,
     starting_run,
     write_json,
 )
-from training.models import ClipModel
+from training.fit.session import Session, open_session, validate
 from training.recipe import Recipe
 from training.weights import WEIGHTS_FILE
 
-MODULES: dict[str, type[ClipModule]] = {"camera_events": CameraEventsModule}
-"""The Lightning modules of the kinds of data that need their own; the others use `ClipModule`."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """A model with the data to train it on and to validate it with. `training` is None where nothing is trained."""
-
-    module: ClipModule
-    training: TrainingBatches | None
-    validation: ValidationBatches
-    labels: tuple[str, ...]
-    notes: list[str]
-
-
-def open_session(recipe: Recipe, model: ClipModel | None = None) -> Session:
-    """Read, check, decode or render the recipe's data, and build its model. Raises `TrainingError`.
-
-    With a `model` the session only validates that model.
-    """
-    data = recipe.data.open(recipe.shape, seed=recipe.seed, stretch=recipe.windows.fit == "stretch")
-    network = build_model(recipe, len(data.labels)) if model is None else model
-    training: TrainingBatches | None = None
-    validation: ValidationBatches
-    if model is None and recipe.windows.views:
-        training, validation = _cached_batches(recipe, data, network)
-    else:
-        if model is None and isinstance(data, EncodedDataSet):
-            check_frozen(network)
-            training = data.encoded_batches(
-                network.encoder.eval(),
-                windows=recipe.windows,
-                augment=recipe.augment,
-                seed=recipe.seed,
-                batch=recipe.optimiser.batch,
-            )
-        elif model is None:
-            training = data.training_batches(
-                recipe.shape,
-                windows=recipe.windows,
-                augment=recipe.augment,
-                seed=recipe.seed,
-                batch=recipe.optimiser.batch,
-            )
-        validation = data.validation_batches(recipe.shape, recipe.windows)
-    module_class = MODULES.get(recipe.data.kind, ClipModule)
-    module = module_class(
-        recipe,
-        network,
-        labels=data.labels,
-        truth=validation.labels,
-        aux_names=data.aux_names,
-        positives=label_shares(training, len(data.labels)) if isinstance(training, ClipTrainingBatches) else None,
-    )
-    return Session(module=module, training=training, validation=validation, labels=data.labels, notes=data.notes)
-
-
-def _cached_batches(recipe: Recipe, data: DataSet, model: ClipModel) -> tuple[TrainingBatches, ValidationBatches]:
-    """Encode all clips with the frozen encoder, and make batches of their features."""
-    assert isinstance(data, ClipDataSet)  # the recipe allows windows.views for clips only
-    check_frozen(model)
-    cache = FeatureCache(model, recipe, recipe.data.cache_folder / "features")
-    training = CachedTrainingBatches(
-        cache,
-        WindowSampler(data.training, data.labels, recipe.shape, recipe.windows, recipe.augment),
-        views=recipe.windows.views,
-        odds=data.odds,
-        classes=len(data.labels),
-        seed=recipe.seed,
-        batch=recipe.optimiser.batch,
-        balanced=recipe.windows.balanced,
-        mixup=recipe.augment.mixup,
-    )
-    return training, CachedValidationBatches(cache, data, recipe)
+_END_S = 1.0
+"""How long a process of the loader may need to end after it has caused an error here."""
 
 
 def train(recipe: Recipe, run: Path) -> dict[str, float]:
@@ -156,36 +71,53 @@ def _train(recipe: Recipe, run: Path) -> dict[str, float]:
             print(f"note: {printable(note)}", file=sys.stderr, flush=True)
         write_json(run / LABELS_FILE, list(session.labels))
         write_json(run / NOTES_FILE, session.notes)
-    monitored = "validation_loss" if recipe.monitor == "loss" else recipe.monitor
+    with training_processes(train, recipe, run):
+        best = _fit(session, recipe, run)
+    return _write_result(session, run, best if recipe.keep == "best" else last)
+
+
+def _fit(session: Session, recipe: Recipe, run: Path) -> Path:
+    """Train, and return the checkpoint with the best figures. Raises `RunError` where a process of a loader ends."""
+    assert session.training is not None
+    last = run / LAST_FILE
     best = ModelCheckpoint(
         dirpath=run,
         filename=BEST_FILE.removesuffix(".ckpt"),
-        monitor=monitored,
+        monitor="validation_loss" if recipe.monitor == "loss" else recipe.monitor,
         mode="min" if recipe.monitor == "loss" else "max",
         enable_version_counter=False,
     )
     # A second callback, because Lightning's `save_last` saves only with the best one: a killed run would resume there.
     newest = ModelCheckpoint(dirpath=run, filename=LAST_FILE.removesuffix(".ckpt"), enable_version_counter=False)
     trainer = _trainer(recipe, best, newest)
-    describe_work(
-        lambda: (
-            f"step {trainer.global_step} of {recipe.optimiser.steps}; the same command continues from the newest "
-            "checkpoint"
-        )
-    )
+    describe_work(lambda: f"step {trainer.global_step} of {recipe.optimiser.steps}; {CONTINUES}")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # Lightning warns of few loader processes on any machine, and of the folder that a killed run leaves.
         warnings.filterwarnings("ignore", module=r"lightning\..*")
-        trainer.fit(
-            session.module,
-            _loader(session.training, recipe.num_workers),
-            DataLoader(session.validation, batch_size=None),
-            ckpt_path=last if last.is_file() else None,
-            weights_only=True,
-        )
-    kept = Path(best.best_model_path) if recipe.keep == "best" else last
-    state = torch.load(kept, weights_only=True, map_location="cpu")
+        loader = _loader(session.training, recipe.num_workers)
+        try:
+            trainer.fit(
+                session.module,
+                loader,
+                DataLoader(session.validation, batch_size=None),
+                ckpt_path=last if last.is_file() else None,
+                weights_only=True,
+            )
+        except TrainingError:
+            raise
+        except Exception as error:
+            if (reason := loader.why_ended()) is None:
+                raise
+            raise RunError(f"{reason}; {CONTINUES}") from error
+    return Path(best.best_model_path)
+
+
+def _write_result(session: Session, run: Path, checkpoint: Path) -> dict[str, float]:
+    """Write the weights of `checkpoint` and their figures on the validation clips, and return the figures."""
+    if rank() > 0:
+        return {}
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
     prefix = "model." if session.module.ema is None else "ema.module."
     weights = {
         name.removeprefix(prefix): value.contiguous()
@@ -195,37 +127,12 @@ def _train(recipe: Recipe, run: Path) -> dict[str, float]:
     model = session.module.model.cpu()
     model.load_state_dict(weights)
     metrics = validate(session, model.eval())
-    if rank() == 0:
-        partial = run / f".{WEIGHTS_FILE}.partial"
-        save_file(weights, partial)
-        partial.replace(run / WEIGHTS_FILE)
-        write_json(run / HISTORY_FILE, session.module.history)
-        write_json(run / METRICS_FILE, {**metrics, "step": int(state["global_step"])})
+    partial = run / f".{WEIGHTS_FILE}.partial"
+    save_file(weights, partial)
+    partial.replace(run / WEIGHTS_FILE)
+    write_json(run / HISTORY_FILE, session.module.history)
+    write_json(run / METRICS_FILE, {**metrics, "step": int(state["global_step"])})
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
-
-
-def validate(session: Session, model: nn.Module) -> dict[str, Any]:
-    """Compute the figures of `model` on all validation clips, in this process alone."""
-    session.validation.whole = True
-    return session.module.compute_metrics(_sum_probabilities(model, session, len(session.labels)))
-
-
-def label_shares(batches: ClipTrainingBatches, classes: int) -> npt.NDArray[np.float64]:
-    """Return (K,) the share of training windows that have each label, as they are drawn."""
-    labels = batches.sampler.clips.labels
-    if labels.ndim == 1:
-        return np.asarray(np.bincount(labels, weights=batches.odds, minlength=classes), np.float64)
-    return np.asarray(batches.odds @ labels, np.float64)
-
-
-def _sum_probabilities(model: nn.Module, session: Session, classes: int) -> npt.NDArray[np.float32]:
-    """Return (C, K + 1): the probabilities of every validation clip added up over its windows, and their number."""
-    batches, activation = session.validation, session.module.recipe.activation
-    summed = torch.zeros(len(batches.labels), classes + 1)
-    with torch.inference_mode():
-        for batch in batches:
-            summed.index_add_(0, batch["clips"], with_count(predict_proba(model, batch, activation)))
-    return summed.numpy()
 
 
 def _resumed_step(last: Path, labels: tuple[str, ...]) -> int:
@@ -251,9 +158,7 @@ def _trainer(recipe: Recipe, best: ModelCheckpoint, newest: ModelCheckpoint) -> 
         callbacks.append(EarlyStopping(best.monitor, mode=best.mode, patience=recipe.patience))
     if sys.stderr.isatty():
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
-    elastic = "TORCHELASTIC_RUN_ID" in os.environ
-    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if elastic else recipe.processes
-    all_processes = int(os.environ.get("WORLD_SIZE", "1")) if elastic else recipe.processes
+    local_processes, all_processes = process_counts()
     if o.batch % all_processes:
         raise RecipeError(
             f"optimiser.batch={o.batch}: must be a multiple of the {all_processes} processes that torchrun starts"
@@ -293,19 +198,29 @@ class _Loader(DataLoader[Batch]):
     """Start the loader's processes so that Ctrl-C does not interrupt their imports; the main process ends them."""
 
     dataset: TrainingBatches
+    workers: Sequence[BaseProcess] = ()
 
     def __iter__(self) -> Any:
         self.dataset.process = rank(), world_size()  # the training processes are connected only now
-        with without_interrupts():
-            return super().__iter__()
+        others = set(multiprocessing.active_children())
+        with starting_processes():
+            iterator = super().__iter__()
+        self.workers = [process for process in multiprocessing.active_children() if process not in others]
+        return iterator
+
+    def why_ended(self) -> str | None:
+        """Return how a process of the loader has ended; None if none has failed. PyTorch reports this in many ways."""
+        connection.wait([worker.sentinel for worker in self.workers], _END_S if self.workers else 0)
+        return next((f"a process of num_workers {end_of(worker)}" for worker in self.workers if worker.exitcode), None)
 
 
-def _loader(batches: TrainingBatches, num_workers: int) -> DataLoader[Batch]:
+def _loader(batches: TrainingBatches, num_workers: int) -> _Loader:
     return _Loader(
         batches,
         batch_size=None,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         multiprocessing_context="spawn" if num_workers else None,
+        worker_init_fn=prepare_process,
         pin_memory=torch.cuda.is_available(),
     )

@@ -17,7 +17,7 @@ from training.data.clip_lists import read_rows
 from training.data.clips import Row, balanced_odds
 from training.data.splits import class_names, split_by_groups
 from training.errors import DataError, RecipeError
-from training.fit.train import open_session
+from training.fit.session import open_session
 
 
 def labels_of(path: Path, **options: Any) -> dict[str, tuple[str, ...]]:

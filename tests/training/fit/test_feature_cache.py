@@ -15,7 +15,8 @@ from support.two_events import write_events
 from training.errors import RecipeError
 from training.evaluation.evaluate import evaluate_run
 from training.fit.run_folder import build_model
-from training.fit.train import open_session, train
+from training.fit.session import open_session
+from training.fit.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning.*", "ignore::FutureWarning:lightning.*")
 

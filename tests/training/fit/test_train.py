@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -18,10 +19,13 @@ from support.clip_recipes import clip_recipe, clip_recipe_tree
 from support.labelled import CLASSES
 from support.repository import ROOT
 
-from training.errors import RunError
+from training.data.batches import Batch
+from training.errors import LossError, RunError
 from training.evaluation.evaluate import evaluate_run
+from training.fit.lightning_module import ClipModule
 from training.fit.run_folder import build_model, load_run
 from training.fit.train import train
+from training.recipe import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning.*", "ignore::FutureWarning:lightning.*")
 
@@ -77,6 +81,56 @@ def test_killed_run_resumes_and_ends_with_the_same_weights(films: Path, tmp_path
     assert all(torch.equal(one[name], other[name]) for name in one)
     history = json.loads((killed / "history.json").read_text())
     assert [row["step"] for row in history] == [2, 4, 6], "the resumed run continues the learning curve"
+
+
+@pytest.mark.parametrize("kind", ["camera_events", "clips"])
+def test_stopped_run_with_worker_processes_ends_with_the_same_weights(
+    kind: str, tiny: Recipe, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops after the validation of step 2, when the loader has prepared later batches already."""
+    if kind == "camera_events":  # PatchDropout draws new random numbers after a resume
+        optimiser, loss = (
+            tiny.optimiser.model_copy(update={"steps": 4}),
+            tiny.loss.model_copy(update={"patch_keep": 1}),
+        )
+        recipe = tiny.model_copy(update={"keep": "last", "num_workers": 1, "optimiser": optimiser, "loss": loss})
+    else:
+        augment = {"crop": [0.8, 1], "operations": 2, "mixup": 0.2}
+        recipe = clip_recipe(films, augment=augment, keep="last", num_workers=1)
+    train(recipe, tmp_path / "whole")
+    step = ClipModule.training_step
+
+    def stop(self: ClipModule, batch: Batch, index: int) -> torch.Tensor:
+        if self.global_step == 3:
+            raise LossError("stopped")
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipModule, "training_step", stop)
+        with pytest.raises(LossError, match="stopped"):
+            train(recipe, tmp_path / "stopped")
+    train(recipe, tmp_path / "stopped")
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_killed_worker_process_is_an_error_that_says_so(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = ClipModule.training_step
+
+    def kill(self: ClipModule, batch: Batch, index: int) -> torch.Tensor:
+        for process in multiprocessing.active_children():
+            process.kill()
+        return step(self, batch, index)
+
+    monkeypatch.setattr(ClipModule, "training_step", kill)
+    recipe = clip_recipe(films, num_workers=1, optimiser={"steps": 2000}, validate_every=1000)
+    with pytest.raises(
+        RunError, match=r"a process of num_workers \(pid \d+\) was ended by SIGKILL \(if memory ran out"
+    ):
+        train(recipe, tmp_path / "run")
 
 
 def test_two_processes_train_one_run(films: Path, tmp_path: Path) -> None:

@@ -1,0 +1,179 @@
+"""Processes that train together end together, with one line that says why. A double stands in for the training."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from support.clip_recipes import clip_recipe_tree
+from support.repository import ROOT
+
+DEADLINE_S = 120.0
+PROCESSES = 3
+CONTINUES = "the same command continues from the last validation"
+DOUBLE = """
+import os, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+
+from streamclf.runtime.interrupts import catch_interrupts, exit_interrupted, is_interrupted
+from training.errors import DataError, print_error
+from training.fit.processes import training_processes
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 100
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def train(recipe, run):
+    with training_processes(train, recipe, run):
+        rank = os.environ["RANK"]
+        (run / f"{rank}.partial").write_text(str(os.getpid()))
+        (run / f"{rank}.partial").rename(run / rank)
+        wait_for(lambda: (run / "go").exists())
+        if recipe.case == "wait":
+            time.sleep(300)
+        elif recipe.case == "error everywhere" or (recipe.case, rank) == ("error", "1"):
+            raise DataError("clips.csv: damaged")
+        elif recipe.case == "error":
+            time.sleep(300)
+        elif recipe.case == "echo":
+            wait_for(lambda: (run / "killed").exists())
+            raise RuntimeError("Connection closed by peer")
+
+
+def main(case, run):
+    catch_interrupts("training")
+    try:
+        train(SimpleNamespace(processes=3, case=case), Path(run))
+    except DataError as error:
+        sys.exit(print_error(error, place=run))
+    except BaseException:
+        if is_interrupted():
+            exit_interrupted()
+        raise
+    assert "RANK" not in os.environ
+"""
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def running(arguments: list[str], folder: Path, files: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """Run Python, and wait until it has written `files` into `folder`."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=_heed_interrupts,
+    )
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        while not all((folder / file).exists() for file in files):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@contextmanager
+def training(case: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start the double, and let its processes go on when all of them train."""
+    (folder / "training_double.py").write_text(DOUBLE)
+    code = f"import training_double; training_double.main({case!r}, {str(folder)!r})"
+    with running(["-c", code], folder, [str(rank) for rank in range(PROCESSES)]) as process:
+        (folder / "go").touch()
+        yield process
+
+
+def pid_of(rank: int, folder: Path) -> int:
+    return int((folder / str(rank)).read_text())
+
+
+def result(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Return the exit code and the text on stderr, which ends only when the last process has ended."""
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    return process.returncode, errors
+
+
+def test_all_processes_end_after_the_training(tmp_path: Path) -> None:
+    with training("success", tmp_path) as process:
+        assert result(process) == (0, "")
+    assert len({pid_of(rank, tmp_path) for rank in range(PROCESSES)}) == PROCESSES
+
+
+def test_a_killed_process_ends_all_with_one_line(tmp_path: Path) -> None:
+    with training("wait", tmp_path) as process:
+        os.kill(pid_of(1, tmp_path), signal.SIGKILL)
+        code, errors = result(process)
+    assert code == 1
+    assert errors == (
+        f"training: process 2 of 3 (pid {pid_of(1, tmp_path)}) was ended by SIGKILL "
+        f"(if memory ran out, lower optimiser.batch, num_workers or processes); {CONTINUES}\n"
+    )
+
+
+def test_an_error_that_the_end_of_another_process_causes_is_not_printed(tmp_path: Path) -> None:
+    with training("echo", tmp_path) as process:
+        os.kill(pid_of(2, tmp_path), signal.SIGSEGV)
+        (tmp_path / "killed").touch()
+        code, errors = result(process)
+    assert code == 1
+    assert errors == f"training: process 3 of 3 (pid {pid_of(2, tmp_path)}) was ended by SIGSEGV; {CONTINUES}\n"
+
+
+def test_the_others_end_after_the_first_process_was_killed(tmp_path: Path) -> None:
+    with training("wait", tmp_path) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        code, errors = result(process)
+    assert code == -signal.SIGKILL
+    assert errors == f"training: process 1 of 3 (pid {process.pid}) has ended; {CONTINUES}\n"
+
+
+@pytest.mark.parametrize("case", ["error", "error everywhere"])
+def test_an_error_is_printed_once(case: str, tmp_path: Path) -> None:
+    with training(case, tmp_path) as process:
+        assert result(process) == (1, "training: clips.csv: damaged\n")
+
+
+def test_ctrl_c_ends_all_processes_with_one_line(tmp_path: Path) -> None:
+    with training("wait", tmp_path) as process:
+        os.killpg(process.pid, signal.SIGINT)
+        assert result(process) == (130, "training: interrupted\n")
+
+
+def test_ctrl_c_ends_a_real_training_with_one_line(films: Path, tmp_path: Path) -> None:
+    """A process that is connected to another one waits for it in the interpreter's own exit handlers."""
+    recipe = tmp_path / "recipe.yaml"
+    tree = clip_recipe_tree(films, processes=2, num_workers=1, optimiser={"steps": 100_000})
+    recipe.write_text(yaml.safe_dump(tree))
+    command = ["-m", "training", "train", str(recipe), "--run", str(tmp_path / "run")]
+    with running(command, tmp_path, ["run/last.ckpt"]) as process:
+        os.killpg(process.pid, signal.SIGINT)
+        code, errors = result(process)
+    assert code == 130, errors
+    last = errors.splitlines()[-1]
+    assert re.fullmatch(rf"training: interrupted; step \d+ of 100000; {CONTINUES}", last), errors
+    assert errors.count("interrupted") == 1
+    assert "Traceback" not in errors
