@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.arrays import F64, U8
-from training.builtin.camera_events.scenes import Rng, fractal_noise, texture
+from training.builtin.camera_events.scenes import Rng, fractal_noise, repeated_pattern, texture
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,7 +69,7 @@ def draw_track(rng: Rng, kind: str, times: F64) -> CameraTrack:
     elif kind == "defocused":
         track.blur = np.exp(rng.uniform(np.log(0.009), np.log(0.07))) * _presence(rng, times)
     elif kind == "noise":
-        track.noise = np.exp(rng.uniform(np.log(4.5), np.log(45))) * _presence(rng, times)
+        track.noise = np.exp(rng.uniform(np.log(3.8), np.log(45))) * _presence(rng, times)
     elif kind == "moved":
         _move(rng, track, times)
     elif kind == "shaking":
@@ -116,7 +116,7 @@ def _move(rng: Rng, track: CameraTrack, times: F64) -> None:
     """Add a pan, a tilt, a zoom, a rotation, a bump with or without swinging, or a knock to another view."""
     direction = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.integers(4) * np.pi / 2
     size = float(np.exp(rng.uniform(np.log(0.06), np.log(0.9))))
-    kind = rng.choice(["pan", "steady", "bump", "zoom", "other"], p=[0.28, 0.19, 0.25, 0.07, 0.21])
+    kind = rng.choice(["pan", "steady", "bump", "zoom", "other"], p=[0.27, 0.17, 0.25, 0.07, 0.24])
     start = float(rng.uniform(-0.2, 1.5))
     if kind == "steady":  # during the whole clip, at constant speed
         way = times / 2 * max(size, 0.1) * rng.choice([1.0, 2.0])
@@ -147,7 +147,7 @@ def _shake(rng: Rng, track: CameraTrack, times: F64) -> None:
     kind = rng.choice(["pole", "hand", "walk"], p=[0.45, 0.4, 0.15])
     if kind == "walk":
         size = max(size, 0.02)
-        hz, weight = rng.uniform(0.4, 2.5, (3, 2)), np.full((3, 1), 0.5)
+        hz, weight = rng.uniform(0.8, 2.5, (3, 2)), np.full((3, 1), 0.5)  # a slower swing is a pan
     elif kind == "pole":
         hz = rng.uniform(1.5, 11, (3, 2)) * [[1, 1]]
         weight = rng.dirichlet([0.7, 0.7, 0.7])[:, None]
@@ -206,7 +206,7 @@ class TrackRenderer:
         front = (
             x * np.cos(angle)
             + y * np.sin(angle)
-            + 0.5 * (fractal_noise(rng, height, width, roughness=0.3)[..., 0] - 0.5)
+            + rng.uniform(0, 0.6) * (fractal_noise(rng, height, width, roughness=0.3)[..., 0] - 0.5)
         )
         # Ranks, so that `edge < c` covers the share c of the frame, whatever the shape of `front`.
         ranks = np.argsort(np.argsort(front[::4, ::4], axis=None)).reshape(front[::4, ::4].shape) / front[::4, ::4].size
@@ -220,7 +220,8 @@ class TrackRenderer:
                 p=[0.25, 0.2, 0.12, 0.08, 0.1, 0.12, 0.13],
             )
         )
-        self._drift = float(rng.uniform(0, 10)) if rng.random() < 0.5 else 0.0
+        # Far less than a shaking camera: else a moving texture would be a sign of a cover.
+        self._drift = float(rng.uniform(0, 0.012) * width) if rng.random() < 0.4 else 0.0
 
     def view(self, world: U8, track: CameraTrack, i: int, velocity: float) -> U8:
         """Render the camera's view (height, width, 3) of the larger image `world`. `velocity` in widths per frame."""
@@ -291,9 +292,10 @@ class TrackRenderer:
 
 
 def _draw_cover(rng: Rng, height: int, width: int) -> U8:
-    """Draw a cover on the lens: a cap, paper, plastic, cloth, a hand or a smear; (height, width, 3)."""
+    """Draw a cover on the lens: a cap, paper, plastic, cloth, a print, a hand or a smear; (height, width, 3)."""
     cover: npt.NDArray[Any]
-    kind = rng.choice(["black", "flat", "plain", "cloth", "hand", "smear"], p=[0.2, 0.2, 0.1, 0.28, 0.12, 0.1])
+    kinds = ["black", "flat", "plain", "cloth", "pattern", "hand", "smear"]
+    kind = rng.choice(kinds, p=[0.17, 0.17, 0.1, 0.22, 0.16, 0.1, 0.08])
     if kind == "black":
         cover = np.full((height, width, 3), rng.uniform(0, 25), np.float32)
     elif kind == "flat":  # paper, tape, plastic: white, grey or coloured
@@ -305,11 +307,12 @@ def _draw_cover(rng: Rng, height: int, width: int) -> U8:
     elif kind == "hand":
         cover = np.array([215, 130, 105]) * rng.uniform(0.15, 1.0) * fractal_noise(rng, height, width, roughness=0.3)
     else:
-        cover = np.clip(texture(rng, height, width), 0, 255)
+        cover = np.clip((repeated_pattern if kind == "pattern" else texture)(rng, height, width), 0, 255)
         if kind == "smear":
             cover = cover * 0.3 + rng.uniform(60, 230, 3) * 0.7
-        # The cover lies on the lens: far out of focus, though a bag or a sheet may show some weave.
-        cover = cv2.GaussianBlur(cover, (0, 0), float(rng.choice([0.004, 0.012, 0.03, 0.08])) * width)
+        # A cover on the lens is far out of focus. Cloth that hangs before the camera may be sharp.
+        blurs = [0.0015, 0.004, 0.012, 0.03] if kind == "pattern" else [0.004, 0.012, 0.03, 0.08]
+        cover = cv2.GaussianBlur(cover, (0, 0), float(rng.choice(blurs)) * width)
     if rng.random() < 0.6:  # light that falls on it from one side, or passes at its edge
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
         angle = rng.uniform(0, 2 * np.pi)

@@ -228,7 +228,7 @@ def window_label(track: CameraTrack, *, fps: float) -> str | None:
     states = {
         "covered": (track.cover >= 0.6, track.cover.max() > 0.05),
         "defocused": (track.blur >= 0.008, track.blur.max() > 0.003),
-        "noise": (track.noise >= 4.0, track.noise.max() > 2.7),
+        "noise": (track.noise >= 3.4, track.noise.max() > 2.7),
     }
     for label, (strong, is_present) in states.items():
         if strong.mean() >= 0.5:

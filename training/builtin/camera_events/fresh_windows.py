@@ -18,11 +18,11 @@ from training.builtin.camera_events.footage_cache import camera_states
 from training.builtin.camera_events.scenes import MIN_STRUCTURE, Rng, structure
 
 KINDS = {
-    "normal": 0.25,
-    "covered": 0.3,
+    "normal": 0.28,
+    "covered": 0.28,
     "moved": 0.15,
     "shaking": 0.12,
-    "defocused": 0.06,
+    "defocused": 0.05,
     "flashing": 0.06,
     "noise": 0.06,
 }

@@ -33,10 +33,13 @@ def _colour(rng: Rng, *, saturation: float = 0.35, low: float = 20, high: float 
 
 
 def texture(rng: Rng, height: int, width: int) -> F32:
-    """Draw a plain, mottled, striped, tiled, leafy or printed surface; (height, width, 3) in 0..255."""
+    """Draw a plain, mottled, striped, tiled, leafy, printed or patterned surface; (height, width, 3) in 0..255."""
+    kinds = ["plain", "mottled", "stripes", "tiles", "leaves", "print", "pattern"]
+    kind = rng.choice(kinds, p=[0.24, 0.24, 0.1, 0.14, 0.14, 0.09, 0.05])
+    if kind == "pattern":
+        return repeated_pattern(rng, height, width)
     base = np.full((height, width, 3), _colour(rng), np.float32)
     other = _colour(rng)
-    kind = rng.choice(["plain", "mottled", "stripes", "tiles", "leaves", "print"], p=[0.25, 0.25, 0.1, 0.15, 0.15, 0.1])
     if kind == "plain":
         return base * (0.94 + 0.12 * fractal_noise(rng, height, width, roughness=0.5))
     if kind == "mottled":
@@ -59,6 +62,36 @@ def texture(rng: Rng, height: int, width: int) -> F32:
             mask = np.asarray(grid, np.float32)[..., None]
     mixed = base + (other - base) * mask.astype(np.float32)
     return np.asarray(mixed * (0.9 + 0.2 * fractal_noise(rng, height, width, roughness=0.6)), np.float32)
+
+
+def repeated_pattern(rng: Rng, height: int, width: int) -> F32:
+    """Draw one small motif in rows and columns, as on cloth or wallpaper; (height, width, 3) in 0..255.
+
+    The motif has checks, crossing stripes, dots, or a random drawing, in two to four colours. The surface is turned,
+    and lies in waves.
+    """
+    size = int(rng.choice([2, 4, 6, 8, 12]))
+    colours = np.stack([_colour(rng, saturation=0.8) for _ in range(4)])
+    kind = rng.choice(["checks", "crossing", "dots", "drawing"], p=[0.2, 0.3, 0.25, 0.25])
+    if kind == "checks":
+        motif = colours[np.add.outer(np.arange(2), np.arange(2)) % 2]
+    elif kind == "crossing":
+        along, across = colours[rng.integers(0, 2, size)], colours[rng.integers(0, 3, size)]
+        motif = (along[:, None] + across[None]) / 2
+    elif kind == "dots":
+        y, x = np.mgrid[-1:1:24j, -1:1:24j]
+        motif = colours[(np.hypot(x, y) < rng.uniform(0.3, 0.9)).astype(np.int64)]
+    else:
+        motif = colours[rng.integers(0, int(rng.integers(2, 5)), (size, size))]
+        motif = np.concatenate([motif, motif[:, ::-1]], axis=1)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    waves = (fractal_noise(rng, height, width, roughness=0.2, channels=2) - 0.5) * rng.choice([0, 0.1, 0.3]) * width
+    angle = rng.uniform(0, np.pi / 2) if rng.random() < 0.6 else 0.0
+    period = np.exp(rng.uniform(np.log(0.03), np.log(0.3))) * width * np.array([1, rng.uniform(0.6, 1.5)])
+    columns = ((x + waves[..., 0]) * np.cos(angle) + (y + waves[..., 1]) * np.sin(angle)) / max(period[0], 3)
+    rows = ((y + waves[..., 1]) * np.cos(angle) - (x + waves[..., 0]) * np.sin(angle)) / max(period[1], 3)
+    drawn = motif[(rows % 1 * motif.shape[0]).astype(np.int64), (columns % 1 * motif.shape[1]).astype(np.int64)]
+    return np.asarray(drawn * (0.85 + 0.3 * fractal_noise(rng, height, width, roughness=0.4)), np.float32)
 
 
 def _fill(rng: Rng, canvas: F32, polygon: npt.NDArray[np.float64], *, shade: float = 1.0) -> None:
@@ -266,10 +299,10 @@ def _shelf(rng: Rng, height: int, width: int) -> F32:
 
 _SCENES: tuple[tuple[Callable[[Rng, int, int], F32], float], ...] = (
     (_room, 0.28),
-    (_street, 0.22),
-    (_leaves, 0.14),
+    (_street, 0.21),
+    (_leaves, 0.11),
     (_wall, 0.11),
-    (_ground, 0.12),
+    (_ground, 0.16),
     (_shelf, 0.13),
 )
 """Kinds of scenes and their shares. One pattern over the whole frame is no scene: cloth on the lens looks like that."""

@@ -8,7 +8,7 @@ from support.camera_tracks import HALF, camera_track
 
 from training.builtin.camera_events.disturbances import CameraTrack
 from training.builtin.camera_events.footage import make_clip, window_label
-from training.builtin.camera_events.scenes import MIN_STRUCTURE, scene, structure
+from training.builtin.camera_events.scenes import MIN_STRUCTURE, repeated_pattern, scene, structure
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,8 @@ from training.builtin.camera_events.scenes import MIN_STRUCTURE, scene, structur
         (camera_track(blur=0.02), "defocused"),
         (camera_track(blur=0.005), None),
         (camera_track(noise=20), "noise"),
+        (camera_track(noise=3.5), "noise"),
+        (camera_track(noise=3), None),
         (camera_track(noise=2), "normal"),
         (camera_track(x=0.2 * HALF), "moved"),
         (camera_track(y=np.linspace(0, 0.1, 16)), "moved"),
@@ -50,3 +52,11 @@ def test_every_scene_has_structure_and_a_bare_surface_has_none() -> None:
     slope = np.linspace(110, 150, 120)[None, :, None].repeat(90, axis=0).repeat(3, axis=2)
     noisy = slope + rng.normal(0, 0.5, slope.shape)
     assert structure(np.clip(noisy, 0, 255).astype(np.uint8)) < MIN_STRUCTURE
+
+
+def test_patterns_have_the_structure_of_scenes() -> None:
+    """A pattern is a cover that structure alone does not tell from a scene."""
+    drawn = [repeated_pattern(np.random.default_rng(seed), 72, 96) for seed in range(30)]
+    images = [np.clip(pattern, 0, 255).astype(np.uint8) for pattern in drawn]
+    assert {image.shape for image in images} == {(72, 96, 3)}
+    assert np.mean([structure(image) >= MIN_STRUCTURE for image in images]) > 0.8
