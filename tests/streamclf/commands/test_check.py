@@ -10,6 +10,7 @@ from support.clips import film
 from support.hub_process import HubProcess, prediction, read_journal, wait_until
 from support.rtsp_server import RtspServer
 
+from streamclf.builtin_models import find_bundle
 from streamclf.cli import _main
 from streamclf.commands import running_service
 from streamclf.producer.link import EventProducer
@@ -131,8 +132,9 @@ def test_a_label_and_a_stream_that_are_misspelt_are_reported_with_the_nearest(
     tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     streams = f"streams: {{door: {{url: {clip}}}, yard: {{url: {clip}}}}}\n{FREE}"
+    model = find_bundle("camera-events").spec.id
     for more, message in (
-        ("actions: {coverd: {}}", "actions.coverd: no label coverd; camera-events@3 has normal, covered, defocused, "),
+        ("actions: {coverd: {}}", f"actions.coverd: no label coverd; {model} has normal, covered, defocused, "),
         ("actions: {coverd: {}}", "; did you mean covered?"),
         (
             "outlets: {metrics: {streams: [dor]}}",

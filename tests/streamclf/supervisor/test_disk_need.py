@@ -75,7 +75,7 @@ def test_check_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     (tmp_path / "service.yaml").write_text("streams: {film: {url: film.mp4, loop: true}}")
     assert _main(["check", str(tmp_path / "service.yaml")]) == 0
     ok, disk = capsys.readouterr().out.splitlines()
-    assert ": ok: 1 stream(s), camera-events@3" in ok
+    assert f": ok: 1 stream(s), {BUNDLES[UNNAMED].spec.id}," in ok
     assert disk.startswith("journal: about 0.3 GB a day for 1 stream(s); ")
     assert "keep=7d needs 2.0 GB" in disk
 

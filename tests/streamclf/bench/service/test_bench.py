@@ -107,7 +107,8 @@ def test_the_report_has_all_documented_keys(report: dict[str, Any]) -> None:
         "dropped", "backend", "precision",
     }  # fmt: skip
     assert (report["streams"], report["size"], report["fps"]) == (2, "320x180", 25.0)
-    assert (report["backend"], report["precision"], report["model"]) == ("onnxruntime", "fp32", "camera-events@3")
+    model = find_bundle("camera-events").spec.id
+    assert (report["backend"], report["precision"], report["model"]) == ("onnxruntime", "fp32", model)
     assert (report["decode"], report["fast_share"]) == ("fast", 1.0)
     assert report["limit"]["decode_ms_per_picture"] == report["limit"]["fast_ms_per_picture"]
     assert report["latency_ms"].keys() >= {"p50", "p90", "p99", "max"}
