@@ -1,4 +1,4 @@
-"""The container files, the systemd units and the add-on name only commands, files and keys that exist."""
+"""The top level has no stray file; container files, units and the add-on name only what exists."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ from streamclf.config.service import load_config
 ADDON = ROOT / "configs/home-assistant/streamclf"
 UNITS = sorted((ROOT / "configs/systemd").glob("*.service"))
 DOCKERFILES = [ROOT / "Dockerfile", ROOT / "Dockerfile.gpu", ADDON / "Dockerfile"]
+TOP_LEVEL = {
+    ".ci", ".dockerignore", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile", "Dockerfile.gpu", "LICENSE",
+    "Makefile", "README.md", "compose.yaml", "configs", "docs", "engines", "pyproject.toml", "streamclf", "tests",
+    "training",
+}  # fmt: skip
 CAMERA = {"DOOR_USER": "viewer", "DOOR_PASSWORD": "secret-of-the-door", "PAGE_TOKEN": "0123456789abcdef"}
 
 
@@ -49,6 +54,12 @@ def instructions(path: Path) -> list[tuple[str, str]]:
 def ignored(path: str) -> bool:
     """Tell whether `.dockerignore` keeps a file of the top level out of the build."""
     return f"!{path}" not in (ROOT / ".dockerignore").read_text().splitlines()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+def test_the_top_level_has_no_stray_file() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {path.split("/")[0] for path in listed.splitlines()} == TOP_LEVEL
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: str(path.relative_to(ROOT)))
