@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +31,9 @@ from engines.opening import open_engine
 from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
 from streamclf.classifier.offline import file_chunks
+from streamclf.commands.report.accuracy import wilson_interval
+from training.builtin.camera_events import tampering
+from training.builtin.camera_events.benchmark import write_excerpt
 
 SEED: Final = 2026
 FIXED: Final = (
@@ -110,7 +112,6 @@ COVERS_PER_FILM: Final = 6
 BANK_SLOTS: Final = 32
 """More than the chunks of an excerpt."""
 CRF: Final = (14, 19, 24)
-_MILLISECOND: Final = Fraction(1, 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,21 +167,6 @@ def part_of(frames: U8, times_s: F64, start_s: float, seconds: float) -> tuple[U
     at = np.r_[0, np.cumsum(np.abs(np.diff(times_s[order])))]
     chosen = (at >= start_s) & (at < start_s + seconds)
     return frames[order[chosen]], at[chosen] - at[chosen][0]
-
-
-def write_film(path: Path, frames: U8, times_s: F64, crf: int) -> None:
-    """Write frames (F, H, W, 3) RGB as H.264 with their times."""
-    height, width = (side // 2 * 2 for side in frames.shape[1:3])
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=15, options={"preset": "veryfast", "crf": str(crf)})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.thread_count = 1
-        stream.codec_context.time_base = stream.time_base = _MILLISECOND
-        for picture, time_s in zip(frames, times_s, strict=True):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
-            frame.pts, frame.time_base = round(time_s * 1000), _MILLISECOND
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
 
 
 def read_chunks(path: Path, spec: ModelSpec, counts: Callable[[float, float], bool]) -> tuple[U8, list[int]]:
@@ -243,7 +229,8 @@ def excerpts_of_film(
     def excerpt(label: str, properties: dict[str, str], disturbed: Disturbed) -> Excerpt:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "excerpt.mkv"
-            write_film(path, disturbed.frames, disturbed.times_s, int(rng.choice(CRF)))
+            written = tampering.Excerpt(frames=disturbed.frames, times_s=disturbed.times_s)
+            write_excerpt(path, written, int(rng.choice(CRF)), rate=15)
             chunks, starts = read_chunks(path, spec, disturbed.counts)
         return Excerpt(film=name, label=label, properties=properties, chunks=chunks, starts=starts)
 
@@ -296,14 +283,6 @@ def judge(engine: Engine, found: Iterator[Excerpt]) -> list[Judged]:
     return judged
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share of `count` independent trials."""
-    z = 1.96
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def recall(judged: Sequence[Judged]) -> dict[str, Any]:
     """Return the share of windows with the right label.
 
@@ -313,7 +292,7 @@ def recall(judged: Sequence[Judged]) -> dict[str, Any]:
     right = sum(each.predicted.count(each.label) for each in judged)
     count = sum(bool(each.predicted) for each in judged)
     share = right / windows if windows else None
-    interval = None if share is None else [round(bound, 4) for bound in wilson(share, count)]
+    interval = None if share is None else [round(bound, 4) for bound in wilson_interval(share * count, count)]
     return {
         "excerpts": count,
         "windows": windows,

@@ -71,7 +71,7 @@ def compute_accuracy(
         films=films,
         right=right,
         accuracy=right / films,
-        interval=_wilson(right, films),
+        interval=wilson_interval(right, films),
         balanced=sum(known) / len(known) if known else 0.0,
         f1=float((2 * hits[used] / (given + predicted)[used]).mean()) if len(used) else 0.0,
         confusion=confusion,
@@ -82,7 +82,8 @@ def compute_accuracy(
     )
 
 
-def _wilson(right: int, count: int) -> tuple[float, float]:
+def wilson_interval(right: float, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of the share `right` / `count` of independent trials; `count` is at least 1."""
     share, spread = right / count, _Z * _Z / count
     middle = (share + spread / 2) / (1 + spread)
     half = _Z / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))

@@ -199,11 +199,11 @@ def _excerpts(path: Path) -> Iterator[Excerpt]:
             yield Excerpt(frames=stacked, times_s=np.array([t - part[0][0] for t, _ in part]))
 
 
-def write_excerpt(path: Path, excerpt: Excerpt, crf: int) -> None:
-    """Write H.264 with the excerpt's own times."""
+def write_excerpt(path: Path, excerpt: Excerpt, crf: int, *, rate: int = 30) -> None:
+    """Write H.264 with the excerpt's own times. `rate`: the frames a second that the encoder plans for."""
     height, width = (size // 2 * 2 for size in excerpt.frames.shape[1:3])
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": str(crf)})
+        stream = out.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": str(crf)})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
         stream.codec_context.time_base = stream.time_base = _MILLISECOND
