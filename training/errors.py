@@ -1,4 +1,4 @@
-"""The errors of this package.
+"""The errors of this package, and how its commands print them.
 
 TrainingError
 ├── RecipeError   a recipe that cannot be used: unknown key, wrong value

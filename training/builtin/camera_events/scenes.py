@@ -90,7 +90,9 @@ def repeated_pattern(rng: Rng, height: int, width: int) -> F32:
     period = np.exp(rng.uniform(np.log(0.03), np.log(0.3))) * width * np.array([1, rng.uniform(0.6, 1.5)])
     columns = ((x + waves[..., 0]) * np.cos(angle) + (y + waves[..., 1]) * np.sin(angle)) / max(period[0], 3)
     rows = ((y + waves[..., 1]) * np.cos(angle) - (x + waves[..., 0]) * np.sin(angle)) / max(period[1], 3)
-    drawn = motif[(rows % 1 * motif.shape[0]).astype(np.int64), (columns % 1 * motif.shape[1]).astype(np.int64)]
+    down = np.floor(rows * motif.shape[0]).astype(np.int64) % motif.shape[0]
+    across = np.floor(columns * motif.shape[1]).astype(np.int64) % motif.shape[1]
+    drawn = motif[down, across]
     return np.asarray(drawn * (0.85 + 0.3 * fractal_noise(rng, height, width, roughness=0.4)), np.float32)
 
 
