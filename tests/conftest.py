@@ -49,8 +49,10 @@ def uses_real_time(path: Path) -> bool:
     return any(uses_real_time(file) for file in files if file.is_file())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give a second attempt to each test whose deadlines are real."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give a second attempt to each test whose deadlines are real, except with `--reruns 0`."""
+    if config.getoption("reruns") == 0:
+        return  # a mark would take precedence over the option
     for item in items:
         if item.get_closest_marker("flaky") is None and uses_real_time(item.path):
             item.add_marker(pytest.mark.flaky(reruns=1))
