@@ -1,7 +1,11 @@
 // Print every event in order, also those published while this program did not run.
 //   npm install zeromq && node replay.js tcp://127.0.0.1:5555 position.json
 const fs = require("fs");
+const { promisify } = require("util");
 const zmq = require("zeromq");
+
+// Await each line: Node queues output for a full pipe, and a crash loses the queue.
+const print = promisify((event, done) => process.stdout.write(JSON.stringify(event) + "\n", done));
 
 async function ask(replay, question) {
   const socket = new zmq.Request({ receiveTimeout: 2000, linger: 0 });
@@ -26,8 +30,8 @@ async function main(endpoint = "tcp://127.0.0.1:5555", file = "position.json") {
       while (position.epoch !== beat.epoch || position.after < beat.head) {
         const page = await ask(beat.replay, position);
         if (page.reply === "error") break;
-        for (const [first, last] of page.lost) console.log(JSON.stringify({ type: "lost", first, last }));
-        for (const event of page.events) console.log(JSON.stringify(event));
+        for (const [first, last] of page.lost) await print({ type: "lost", first, last });
+        for (const event of page.events) await print(event);
         position = { epoch: page.epoch, after: page.upto };
         fs.writeFileSync(`${file}.new`, JSON.stringify(position)); // after printing: a crash repeats a page and loses none
         fs.renameSync(`${file}.new`, file);

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
+import struct
 import subprocess
+import termios
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.hub_process import HubProcess, prediction, status, wait_until
+from support.processes import wakes
 from support.repository import ROOT
 
 from streamclf.producer.link import EventProducer
@@ -150,3 +156,42 @@ def test_javascript_misses_nothing_when_it_or_the_hub_is_killed(hub: HubProcess,
         wait_until(lambda: json.loads(position.read_text())["after"] == posted, "its position", DEADLINE_S)
     printed += program.lines
     assert sorted(set(offsets())) == list(range(1, posted + 1))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_javascript_stores_no_position_before_its_output_has_left(hub: HubProcess, node: str, tmp_path: Path) -> None:
+    """Node queues the output for a full pipe, and the queue is lost when the program is killed."""
+    position = tmp_path / "position.json"
+    with EventProducer(hub.link, "test") as link:
+        for number in range(1000):  # one page, and more than a pipe holds
+            link.post(prediction(number=number))
+        wait_until(lambda: link.unacknowledged == 0, "confirmation")
+    with subprocess.Popen([node, CLIENTS / "replay.js", hub.events, position], stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        try:
+            fcntl.fcntl(program.stdout, fcntl.F_SETPIPE_SZ, 4096)  # type: ignore[attr-defined]  # only Linux has it
+            wait_until(lambda: unread_bytes(program.stdout) > 3000, "a full pipe")
+            wait_until(idle_check(program.pid), "the end of the page")
+        finally:
+            program.kill()
+        printed = [json.loads(line)["offset"] for line in program.stdout]
+    stored = json.loads(position.read_text())["after"] if position.exists() else 0
+    assert 0 < len(printed) < 1000
+    assert stored <= len(printed)
+
+
+def unread_bytes(pipe: Any) -> int:
+    unread: int = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"1234"))[0]
+    return unread
+
+
+def idle_check(pid: int) -> Callable[[], bool]:
+    """Return a condition: the main thread has slept through the last 20 calls, so it waits for an event."""
+    seen: deque[tuple[str, int]] = deque(maxlen=20)
+
+    def is_idle() -> bool:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+        seen.append((state, wakes(pid, pid)))
+        return seen.count(("S", seen[0][1])) == 20
+
+    return is_idle
