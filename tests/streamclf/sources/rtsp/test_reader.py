@@ -10,6 +10,7 @@ import itertools
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -38,7 +39,8 @@ def empty_fallback_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def live(url: str, **keys: Any) -> Source:
-    keys = {"open_timeout_s": 3, "read_timeout_s": 2, "demuxer": "rtp", **keys}
+    """Open `url`. A machine may stop for seconds, so the time-outs are long where they are not what a test is about."""
+    keys = {"open_timeout_s": 30, "read_timeout_s": 20, "demuxer": "rtp", **keys}
     return open_source(StreamConfig.model_validate({"url": url, **keys}))
 
 
@@ -309,7 +311,11 @@ def test_a_connection_in_the_middle_of_a_group_of_pictures_waits_for_its_end(
     with served(movie, first=5) as server, live(server.url("cam"), demuxer=demuxer, read_timeout_s=1) as source:
         waiting = str(source.info.note)
         frames = take(source, 20)
-        assert numbers(frames) == list(range(40, 60))
+        found = numbers(frames)
+        stale = source.stale  # on a busy machine, FFmpeg may hold back a frame for so long that it is dropped
+        assert found[0] in range(40, 41 + stale)
+        assert found == sorted(set(found))
+        assert found[-1] == 59 + stale
         assert not any(frame.corrupt for frame in frames)
         assert source.undecodable == 0
         assert source.info.note is None, "FFmpeg does not read it"
@@ -349,9 +355,8 @@ def test_a_stop_request_ends_the_wait_for_a_silent_server() -> None:
             take(source, 2)
             server.fault("cam", stalled=True)
             threading.Timer(0.3, stop.set).start()
-            began = time.monotonic()
+            # The end of read_timeout_s would be an error.
             assert len(list(source)) < 100, "only frames that were on their way"
-            assert time.monotonic() - began < 5, "not the 60 s of read_timeout_s"
 
 
 @pytest.fixture
@@ -429,21 +434,24 @@ def test_an_incomplete_response_fails_after_the_open_timeout(
 
 
 @pytest.mark.parametrize("demuxer", ["rtp", "ffmpeg"])
-def test_a_closed_connection_leaves_no_decoder_for_the_garbage_collector(demuxer: str) -> None:
+def test_a_closed_connection_leaves_no_decoder_for_the_garbage_collector(
+    demuxer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It has a picture for each reference: 5 MB at 1280x720 that would stay after each reconnect."""
-    with served() as server:
-        gc.collect()
-        before = find_decoders()  # kept, because a thread of an earlier test may release one meanwhile
-        gc.disable()
-        try:
-            with live(server.url("cam"), demuxer=demuxer) as source:
-                take(source, 5)
-                assert len(find_decoders()) == len(before) + 1
-            del source
-            assert len(find_decoders()) == len(before)
-        finally:
-            gc.enable()
+    made: list[weakref.ref[SwitchingDecoder]] = []
+    initialize = SwitchingDecoder.__init__
 
+    def record(decoder: SwitchingDecoder, *arguments: Any) -> None:
+        initialize(decoder, *arguments)
+        made.append(weakref.ref(decoder))
 
-def find_decoders() -> list[SwitchingDecoder]:
-    return [each for each in gc.get_objects() if isinstance(each, SwitchingDecoder)]
+    monkeypatch.setattr(SwitchingDecoder, "__init__", record)
+    gc.disable()
+    try:
+        with served() as server, live(server.url("cam"), demuxer=demuxer) as source:
+            take(source, 5)
+            assert [each() is None for each in made] == [False]
+        del source
+        assert [each() is None for each in made] == [True]
+    finally:
+        gc.enable()
