@@ -1,17 +1,17 @@
-"""Locate the joints of the largest person in each frame and classify how they move.
+"""Locate the joints of the people in each frame, follow one person, and classify how the joints move.
 
 A stroke or a gesture looks the same on every court, but courts differ. So a chunk's feature holds only the joints of
-one person. MoveNet (`training.models.movenet`), trained on images of many thousands of people, locates them and is not
-trained further. The head centres the person, scales it to unit size and reads the motion with temporal convolutions.
-Only the head learns from a small set.
+the M largest people. MoveNet (`training.models.movenet`), trained on images of many thousands of people, locates them
+and is not trained further. The head follows one person through the window (`training.models.person_path`), centres the
+person, scales it to unit size and reads the motion with temporal convolutions. Only the head learns from a small set.
 
 The head reads each window and its mirror image with the same weights and averages the two: a left-hander's stroke is a
 right-hander's in a mirror. Use another model where left and right are classes. Training moves the joints of every
 window a little, as another camera or another body would, and each member of the head's ensemble learns from different
 windows.
 
-Shapes: N chunks or windows, T chunks of one frame, J = 17 joints, F = 3 J + 2, K labels. Lengths are in units of the
-frame's height, measured from the frame's centre.
+Shapes: N chunks or windows, T chunks of one frame, M people, J = 17 joints, F = 3 J + 2, K labels. Lengths are in units
+of the frame's height, measured from the frame's centre.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ from torch import Tensor, nn
 from training.models.base import BaseModelRecipe, ClipModel
 from training.models.input_pixels import PixelInput
 from training.models.movenet import JOINTS, MIRRORED, STRIDE, MoveNet, load_movenet
+from training.models.person_path import follow_person
 
 _DISTANCE_OFFSET = 1.8
 """Cells, as in the published graphs: weighs the distance from the expected position against the heat map."""
+_NEIGHBOURHOOD = 5
+"""Cells across: a smaller distance between two centres is the same person."""
 _LEFT_SHOULDER, _LEFT_HIP = 5, 11
 _PAIRS = ((9, 10), (9, 0), (10, 0), (9, 6), (10, 5), (9, 11), (10, 12), (15, 16))
 """Joints whose distance is a feature: wrists; each wrist and the nose, the far shoulder, the near hip; ankles."""
@@ -47,6 +50,7 @@ class PoseRecipe(BaseModelRecipe):
         1.5, ge=0.25, le=2, description="MoveNet's width: 1.5 multipose, 1.0 lightning, 1.75 thunder"
     )
     weights: Path | None = Field(None, description="MoveNet's TensorFlow.js .json; its .bin is in the same folder")
+    people: int = Field(4, ge=1, le=32, description="people of a frame, largest first, among whom the head chooses")
     dim: int = Field(64, ge=8, description="width of the head")
     kernel: int = Field(5, ge=3, le=15, description="chunks that a temporal convolution covers")
     dilations: tuple[int, ...] = Field((1, 1, 2), min_length=1, description="dilations of the temporal convolutions")
@@ -72,16 +76,19 @@ class PoseRecipe(BaseModelRecipe):
 
 
 class PoseEncoder(nn.Module):
-    """Encode one frame (N, 1, H, W, 3) uint8 RGB into the joints of one person, a feature (N, F).
+    """Encode one frame (N, 1, H, W, 3) uint8 RGB into the joints of its M largest people, a feature (N, M, F).
 
-    F = x and y of J joints, J confidences, the person's size and the confidence of the person.
+    F = x and y of J joints, J confidences, the person's size and the confidence of the person. The first person has the
+    highest confidence times size. Where a frame has fewer than M people, the rest is noise with a confidence near 0, or
+    zeros.
     """
 
     y: Tensor
     x: Tensor
 
-    def __init__(self, *, height: int, width: int, multiplier: float) -> None:
+    def __init__(self, *, height: int, width: int, multiplier: float, people: int) -> None:
         super().__init__()
+        self.people = people
         self.pixels = PixelInput(frames=1)
         self.net = MoveNet(multiplier=multiplier)
         rows, columns = height // STRIDE, width // STRIDE
@@ -90,27 +97,40 @@ class PoseEncoder(nn.Module):
         self.register_buffer("x", x.flatten(), persistent=False)
         self.centre, self.scale = ((columns - 1) / 2, (rows - 1) / 2), 1 / rows
 
+    def extra_repr(self) -> str:
+        """Describe the feature; the cache of features keeps the outputs of different encoders apart by it."""
+        return f"people={self.people}"
+
     def forward(self, frames: Tensor) -> Tensor:
         """Encode one chunk; serving runs this graph once per chunk."""
         maps = self.net(self.pixels(frames).flatten(0, 1))
         n = frames.shape[0]
         reach = maps.reach.reshape(n, JOINTS, 2, -1)
-        # Choose by confidence times size: a player is nearer to the camera than a spectator.
-        confidence = maps.centre.sigmoid().reshape(n, -1)
+        # Order by confidence times size: a player is nearer to the camera than a spectator.
+        confidence = maps.centre.sigmoid()  # (N, 1, rows, columns)
         sides = reach.amax(dim=1) - reach.amin(dim=1)  # (N, 2, P)
-        person = (confidence * sides.sum(dim=1)).argmax(dim=1, keepdim=True)  # (N, 1)
-        offsets = reach.gather(3, person[:, None, None].expand(-1, JOINTS, 2, -1))  # (N, J, 2, 1)
-        y, x = self.y[person] + offsets[:, :, 0, 0], self.x[person] + offsets[:, :, 1, 0]  # (N, J)
+        score = confidence * sides.sum(dim=1).reshape(confidence.shape)
+        # The cells about a person's centre predict the same person, so only the best cell of a neighbourhood counts.
+        is_peak = score >= F.max_pool2d(score, _NEIGHBOURHOOD, stride=1, padding=_NEIGHBOURHOOD // 2)
+        found, people = (score * is_peak).flatten(1).topk(self.people, dim=1)  # (N, M)
+        offsets = reach.flatten(1, 2).gather(2, people[:, None].expand(-1, 2 * JOINTS, -1))  # (N, 2 J, M)
+        offsets = offsets.transpose(1, 2).reshape(n, self.people, JOINTS, 2)
+        y, x = self.y[people][..., None] + offsets[..., 0], self.x[people][..., None] + offsets[..., 1]  # (N, M, J)
         # A joint is where its heat map is high and close to the position that the person's centre predicts.
-        heat = maps.heat.sigmoid().reshape(n, JOINTS, -1)
-        distance = ((self.y - y[..., None]).square() + (self.x - x[..., None]).square()).sqrt()
-        cell = (heat / (distance + _DISTANCE_OFFSET)).argmax(dim=2, keepdim=True)  # (N, J, 1)
-        within = maps.offset.reshape(n, JOINTS, 2, -1).gather(3, cell[:, :, None].expand(-1, -1, 2, -1))
-        y, x = self.y[cell[..., 0]] + within[:, :, 0, 0], self.x[cell[..., 0]] + within[:, :, 1, 0]
-        points = torch.stack([(x - self.centre[0]) * self.scale, (y - self.centre[1]) * self.scale], dim=2)
-        joint_confidence = heat.gather(2, cell)[..., 0]
-        size = sides.gather(2, person[:, None].expand(-1, 2, -1)).amax(dim=1) * self.scale
-        return torch.cat([points.flatten(1), joint_confidence, size, confidence.gather(1, person)], dim=1)
+        heat = maps.heat.sigmoid().reshape(n, 1, JOINTS, -1)
+        distance = ((self.y - y[..., None]).square() + (self.x - x[..., None]).square()).sqrt()  # (N, M, J, P)
+        cell = (heat / (distance + _DISTANCE_OFFSET)).argmax(dim=3)  # (N, M, J)
+        by_joint = cell.transpose(1, 2)  # (N, J, M)
+        within = maps.offset.reshape(n, JOINTS, 2, -1).gather(3, by_joint[:, :, None].expand(-1, -1, 2, -1))
+        within = within.permute(0, 3, 1, 2)  # (N, M, J, 2)
+        y, x = self.y[cell] + within[..., 0], self.x[cell] + within[..., 1]
+        points = torch.stack([(x - self.centre[0]) * self.scale, (y - self.centre[1]) * self.scale], dim=3)
+        joint_confidence = heat[:, 0].gather(2, by_joint).transpose(1, 2)
+        size = sides.amax(dim=1).gather(1, people)[..., None] * self.scale
+        sure = confidence.flatten(1).gather(1, people)[..., None]
+        features = torch.cat([points.flatten(2), joint_confidence, size, sure], dim=2)
+        # Cells without a peak are equal in score, so each framework would choose other ones: give zeros.
+        return features.where((found > 0)[..., None], 0.0)
 
 
 class TemporalConvNet(nn.Module):
@@ -152,7 +172,7 @@ class TemporalConvNet(nn.Module):
 
 
 class PoseHead(nn.Module):
-    """Classify the features of one window (N, T, F), oldest first, into logits (N, K)."""
+    """Classify the features of one window (N, T, M, F), oldest first, into logits (N, K)."""
 
     mirrored: Tensor
 
@@ -180,6 +200,7 @@ class PoseHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Classify one window; serving runs this graph once per window."""
+        features = follow_person(features)
         n, t = features.shape[:2]
         points = features[:, :, : 2 * JOINTS].reshape(n, t, JOINTS, 2)
         confidence = features[:, :, 2 * JOINTS : 3 * JOINTS]
@@ -249,7 +270,9 @@ class PoseModel(ClipModel):
 
     def __init__(self, *, recipe: PoseRecipe, labels: int) -> None:
         super().__init__()
-        self.encoder = PoseEncoder(height=recipe.height, width=recipe.width, multiplier=recipe.multiplier)
+        self.encoder = PoseEncoder(
+            height=recipe.height, width=recipe.width, multiplier=recipe.multiplier, people=recipe.people
+        )
         if recipe.weights is not None:
             load_movenet(self.encoder.net, recipe.weights)
         self.head = PoseHead(recipe=recipe, labels=labels)
