@@ -17,7 +17,7 @@ from engines.bundle import DEFAULT_THRESHOLD, Bundle
 from training.errors import RunError
 from training.export.camera_events_card import camera_events_card
 from training.export.front_matter import front_matter, hyperparameters
-from training.export.golden import CANDIDATES, choose_golden_window, render_windows
+from training.export.golden import CANDIDATES, rank_golden_windows, render_windows
 from training.export.model_card import CardContent, model_card
 from training.export.onnx import export_bundle
 from training.fit.bundle_limits import check_exportable, spec_fields
@@ -80,9 +80,9 @@ def export_run(
     limits = None
     if recipe.activation == "sigmoid":
         limits = np.array([thresholds.get(label, DEFAULT_THRESHOLD) for label in labels], np.float32)
-    golden = choose_golden_window(model, islice(_golden_candidates(recipe), CANDIDATES), limits)
+    golden, *spare = rank_golden_windows(model, islice(_golden_candidates(recipe), CANDIDATES), limits)
     fields = spec_fields(recipe, labels, spec_metrics, thresholds)
-    return export_bundle(model, fields=fields, golden=golden, card=card, path=path)
+    return export_bundle(model, fields=fields, golden=golden, spare=spare, card=card, path=path)
 
 
 def biases_by_label(biases: Mapping[str, float], labels: Sequence[str]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import cv2
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engines.arrays import F32, U8
 from training.data.shape import Shape
@@ -24,41 +24,46 @@ CLEAR_DISTANCE = 0.06
 
 
 def choose_golden_window(model: nn.Module, windows: Iterable[U8], limits: F32 | None = None) -> U8:
-    """Choose the golden window of a model; `limits`: (K,) the thresholds of independent labels, else None."""
-    return _choose_by_lead(model, windows) if limits is None else _choose_by_distance(model, windows, limits)
+    """Return the first window of `rank_golden_windows`."""
+    return rank_golden_windows(model, windows, limits)[0]
 
 
-def _choose_by_distance(model: nn.Module, windows: Iterable[U8], limits: F32) -> U8:
-    """Choose the least certain window in which all independent labels are far from their thresholds.
+def rank_golden_windows(model: nn.Module, windows: Iterable[U8], limits: F32 | None = None) -> list[U8]:
+    """Rank windows (T, t, H, W, 3) uint8 as the golden window of a model, best first.
 
-    A label near its threshold could be present in one engine and absent in another. If no window is far enough from
-    all thresholds, the one with the largest smallest distance is chosen.
+    `limits`: (K,) the thresholds of independent labels, else None.
     """
     ranked = []
     with torch.inference_mode():
         for window in windows:
-            probabilities = model(torch.from_numpy(np.array(window))[None]).sigmoid()[0].numpy()
-            nearest = float(np.abs(probabilities - limits).min())
-            certain = float(np.abs(probabilities - 0.5).min())
-            is_near = nearest < CLEAR_DISTANCE
-            ranked.append((is_near, -nearest if is_near else certain, window))
+            copy = np.array(window)
+            (logits,) = model(torch.from_numpy(copy)[None])
+            ranked.append((_lead_rank(logits) if limits is None else _distance_rank(logits, limits), copy))
     assert ranked  # there is at least one window
-    return np.array(min(ranked, key=lambda item: item[:2])[2])
+    return [window for _, window in sorted(ranked, key=lambda item: item[0])]
 
 
-def _choose_by_lead(model: nn.Module, windows: Iterable[U8]) -> U8:
-    """Choose from the windows (T, t, H, W, 3) uint8 the least certain one whose two best classes are far apart.
+def _distance_rank(logits: Tensor, limits: F32) -> tuple[bool, float]:
+    """Put the least certain window first among those in which all independent labels are far from their thresholds.
+
+    A label near its threshold could be present in one engine and absent in another. Windows with such a label come
+    last, those with the largest smallest distance first.
+    """
+    probabilities = logits.sigmoid().numpy()
+    nearest = float(np.abs(probabilities - limits).min())
+    is_near = nearest < CLEAR_DISTANCE
+    return is_near, -nearest if is_near else float(np.abs(probabilities - 0.5).min())
+
+
+def _lead_rank(logits: Tensor) -> tuple[bool, float]:
+    """Put the least certain window first among those whose two best classes are far apart.
 
     With probabilities near 0 or 1, wrong numbers would not be noticed. With two nearly equal probabilities, an engine
-    within its precision's tolerance could have another best class.
+    within its precision's tolerance could have another best class. Such windows come last, the largest lead first.
     """
-    ranked = []
-    with torch.inference_mode():
-        for window in windows:
-            best, second = model(torch.from_numpy(np.array(window))[None]).softmax(dim=-1)[0].topk(2).values.tolist()
-            ranked.append((best - second < CLEAR_LEAD, best if best - second >= CLEAR_LEAD else second - best, window))
-    assert ranked  # there is at least one window
-    return np.array(min(ranked, key=lambda item: item[:2])[2])
+    best, second = logits.softmax(dim=-1).topk(2).values.tolist()
+    is_near = best - second < CLEAR_LEAD
+    return is_near, second - best if is_near else best
 
 
 def render_windows(shape: Shape, *, count: int = CANDIDATES) -> Iterator[U8]:

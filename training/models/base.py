@@ -50,10 +50,13 @@ class ClipModel(nn.Module):
     - `head`: the features of one window (N, T, *F), oldest first -> logits (N, K).
 
     Serving runs the two as separate graphs: it encodes each chunk once and applies the head to each window.
-    `encoder_tolerance` replaces `TOLERANCE` for an encoder that amplifies rounding.
+    `encoder_tolerance` replaces `TOLERANCE` for an encoder that amplifies rounding. `may_tie` says that the model
+    chooses (argmax) between scores that can be nearly equal: then rounding decides, and frameworks may choose
+    differently.
     """
 
     encoder_tolerance: ClassVar[float] = TOLERANCE
+    may_tie: ClassVar[bool] = False
 
     encoder: nn.Module
     head: nn.Module

@@ -265,6 +265,7 @@ def _differences(x: Tensor) -> Tensor:
 class PoseModel(ClipModel):
     """MoveNet as the encoder and temporal convolutions as the head; `PoseRecipe` describes each key."""
 
+    may_tie = True  # where a frame shows no person, the cells of a joint's map are nearly equal
     encoder: PoseEncoder
     head: PoseHead
 
