@@ -15,6 +15,7 @@ from support.browser import Tab, open_tab, start_chromium
 from support.bundles import make_brightness_bundle
 from support.clips import film
 from support.hub_process import wait_until
+from support.ports import free_port
 from support.rtsp_server import RtspServer
 from support.service import Service
 
@@ -78,12 +79,6 @@ class PageService:
     def restart(self) -> None:
         self.stop()
         self.process = self._start()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from support.bundles import make_brightness_bundle
 from support.clips import draw_light
+from support.ports import free_port
 from support.service import Service
 from support.watcher import Watcher
 
@@ -31,7 +31,7 @@ def test_pushed_frames_and_folders_of_images_are_classified(tmp_path: Path) -> N
     (tmp_path / "shots").mkdir()
     for i in range(20):
         cv2.imwrite(str(tmp_path / "shots" / f"{i}.png"), grey(i, 40))
-    remote = f"tcp://127.0.0.1:{_free_port()}"
+    remote = f"tcp://127.0.0.1:{free_port()}"
     streams = {
         "screen": {"push": "./sockets/screen"},
         "remote": {"push": remote, "push_secret": "${PUSH_SECRET}"},
@@ -72,10 +72,3 @@ def test_pushed_frames_and_folders_of_images_are_classified(tmp_path: Path) -> N
         assert service.wait() == 0
     assert SECRET not in "\n".join(service.lines)
     assert not (tmp_path / "sockets" / "screen").exists()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

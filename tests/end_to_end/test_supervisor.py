@@ -11,13 +11,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from support.clips import film
 from support.live import Setup, assert_unbroken
+from support.ports import free_port
 from support.rtsp_server import RtspServer
 from support.service import DEADLINE_S, Service, wait_gone
 from support.watcher import Seen, Watcher
@@ -50,12 +51,15 @@ def setup(tmp_path: Path) -> Setup:
 
 
 @contextlib.contextmanager
-def two_streams(setup: Setup, env: dict[str, str] | None = None) -> Iterator[tuple[Service, Watcher, float]]:
+def two_streams(
+    setup: Setup, env: dict[str, str] | None = None, program: Sequence[str] = ("-m", "streamclf")
+) -> Iterator[tuple[Service, Watcher, float]]:
     """Start a service with two streams, wait for a prediction of each, and yield the seconds that this took."""
     began = time.monotonic()
     path = setup.write(streams={"one": setup.film, "two": setup.film})
     env = {**setup.env, **(env or {})}
-    with Service("run", str(path), cwd=setup.folder, env=env) as service, Watcher(service.endpoint) as watcher:
+    service = Service("run", str(path), cwd=setup.folder, env=env, program=program)
+    with service, Watcher(service.endpoint) as watcher:
         for stream in ("one", "two"):
             watcher.wait("prediction", stream, since=began, within=DEADLINE_S)
         yield service, watcher, time.monotonic() - began
@@ -103,7 +107,10 @@ def test_a_stopped_process_is_replaced(setup: Setup, module: str, record_propert
 
 
 def test_a_process_that_is_stopped_only_briefly_is_not_restarted(setup: Setup) -> None:
-    with two_streams(setup) as (service, watcher, _):
+    # Longer than the usual 0.4 s: a busy machine may delay the SIGCONT of this test.
+    longer = "from streamclf.supervisor import supervisor; supervisor.STOPPED_S = 1.0"
+    program = ("-c", f"{longer}; from streamclf.cli import main; main()")
+    with two_streams(setup, program=program) as (service, watcher, _):
         processes = sorted(service.descendants())
         since = time.monotonic()
         pid = service.children("streamclf.classifier")[0]
@@ -188,11 +195,7 @@ def test_a_killed_supervisor_leaves_nothing_behind_even_with_stopped_children(se
 
 def test_a_killed_service_can_restart_at_once_on_the_same_ports_and_journal(setup: Setup) -> None:
     """Restart as systemd does. If the old hub has not quite ended, a later attempt succeeds."""
-    ports = []
-    for _ in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            ports.append(free.getsockname()[1])
-    setup.config["publish"] = {"events": f"tcp://127.0.0.1:{ports[0]}", "replay": f"tcp://127.0.0.1:{ports[1]}"}
+    setup.config["publish"] = {key: f"tcp://127.0.0.1:{free_port()}" for key in ("events", "replay")}
     with Watcher(setup.config["publish"]["events"]) as watcher:
         with two_streams(setup) as (service, _, _):
             service.process.kill()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.clips import write_clip
 from support.hub_process import wait_until
+from support.ports import free_port
 from support.repository import ROOT
 from support.service import Service
 
@@ -36,14 +36,6 @@ def run(line: str, folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert done.returncode == 0, f"{line}\n{done.stderr}"
     return done.stdout
-
-
-def free_ports(number: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +67,7 @@ def endpoints(folder: Path) -> Iterator[dict[str, str]]:
     """The service of the README, on free ports; maps the README's endpoints to the ones in use."""
     (yaml,) = blocks("Run a service", "yaml")
     there = ["tcp://127.0.0.1:5555", "tcp://127.0.0.1:5556", "{port: 8080}"]
-    first, second, page = free_ports(3)
+    first, second, page = (free_port() for _ in range(3))
     here = dict(zip(there, (f"tcp://127.0.0.1:{first}", f"tcp://127.0.0.1:{second}", f"{{port: {page}}}"), strict=True))
     for old, new in here.items():
         yaml = yaml.replace(old, new)

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from support.ports import free_port
+
 DEADLINE_S = 60.0
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 PROGRAM = shutil.which("mosquitto") or next((f"{p}/mosquitto" for p in _PLACES if Path(p, "mosquitto").exists()), None)
@@ -23,8 +25,7 @@ class Mosquitto:
     def __init__(self, *settings: str) -> None:
         """Prepare a broker with these lines of `mosquitto.conf`, which allows every client."""
         assert PROGRAM
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         lines = (f"listener {self.port} 127.0.0.1", "allow_anonymous true", *settings)
         self._file = tempfile.NamedTemporaryFile("w", suffix=".conf")  # noqa: SIM115 - closed with the broker
         self._file.write("\n".join(lines))

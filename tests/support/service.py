@@ -16,7 +16,7 @@ from types import TracebackType
 
 from streamclf.bench.service.process_usage import descendants
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 class Service:

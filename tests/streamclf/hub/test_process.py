@@ -260,7 +260,8 @@ def test_hub_without_events_sleeps(hub: HubProcess) -> None:
         before, began_s = wakes(hub.pid), time.monotonic()
         threading.Event().wait(2.0)
         woken = wakes(hub.pid) - before
-        assert 2 <= woken < 30 * (time.monotonic() - began_s)
+        assert woken < 30 * (time.monotonic() - began_s)
+        wait_until(lambda: wakes(hub.pid) - before >= 2, "heartbeats: its sleeps are counted")
 
 
 def test_sigterm_ends_the_hub(hub: HubProcess) -> None:

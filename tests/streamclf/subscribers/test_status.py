@@ -11,7 +11,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
@@ -143,10 +142,7 @@ def test_without_a_service_status_prints_one_line_and_exits_with_1() -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.alone  # the time limit is checked
 def test_a_stopped_service_is_an_error(hub: HubProcess) -> None:
     hub.signal(signal.SIGSTOP)
-    began = time.monotonic()
     with pytest.raises(BusError):
         run_status(hub.events, as_json=True, timeout_s=0.5)
-    assert time.monotonic() - began < 0.5 + 2.0
