@@ -24,7 +24,7 @@ class Tab:
         self.faults: list[str] = []
         """Errors in the console and requests to other hosts, up to now."""
         self.page = context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(60_000)
         self.page.on("console", self._note_console)
         self.page.on("pageerror", lambda error: self.faults.append(f"uncaught: {error}"))
         self.page.on("request", self._note_request)

@@ -132,11 +132,13 @@ def test_an_outlet_that_is_killed_and_started_again_stays_online(tmp_path: Path)
     """Without the delay of the last will, the broker publishes `offline` when the new connection ends the old one."""
     topic = "streamclf/status"
     with HubProcess() as hub, Mosquitto() as broker:
-        with start(hub, broker, tmp_path) as first:
+        # Longer than the usual 10 s, within which a busy machine may not have started it again.
+        program = short_silence_program(will_delay_s=50)
+        with Service("mqtt", hub.events, broker.url, cwd=tmp_path, program=program) as first:
             wait_until(lambda: broker.on(topic) == ["online"], "online")
             first.process.kill()
             first.wait()
-        with start(hub, broker, tmp_path) as second:
+        with Service("mqtt", hub.events, broker.url, cwd=tmp_path, program=program) as second:
             wait_until(lambda: len(broker.on(topic)) > 1, "the new connection")
             assert broker.on(topic) == ["online", "online"]
             second.interrupt()
