@@ -8,124 +8,27 @@ DATA is the folder with `tennis/` and `gestures/`. README.md describes the films
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import math
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import av
 import cv2
 import numpy as np
-from support.unseen_disturbances import FORMS, MATERIALS, SHARES, STRENGTHS, Disturbed, Rng, cover, cropped
+from benchmarks.unseen_excerpts import Excerpt, excerpts
+from support.unseen.groups import GROUPS
 
-from engines.arrays import F64, U8
-from engines.bundle import Bundle, ModelSpec
+from engines.arrays import U8
+from engines.bundle import Bundle
 from engines.opening import open_engine
 from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
-from streamclf.classifier.offline import file_chunks
 from streamclf.commands.report.accuracy import wilson_interval
-from training.builtin.camera_events import tampering
-from training.builtin.camera_events.benchmark import write_excerpt
 
-SEED: Final = 2026
-FIXED: Final = (
-    "tennis/b_slice/b_slice11",
-    "tennis/b_slice/b_slice15",
-    "tennis/b_slice/b_slice34",
-    "tennis/b_slice/b_slice35",
-    "tennis/b_slice/b_slice37",
-    "tennis/b_slice/b_slice40",
-    "tennis/b_slice/b_slice43",
-    "tennis/b_slice/b_slice44",
-    "tennis/b_volley/b_volley2",
-    "tennis/b_volley/b_volley4",
-    "tennis/b_volley/b_volley11",
-    "tennis/b_volley/b_volley7",
-    "tennis/b_volley/b_volley40",
-    "tennis/backhand/backhand38",
-    "tennis/f_volley/f_volley1",
-    "tennis/f_volley/f_volley4",
-    "tennis/forehand/forehand25",
-    "tennis/forehand/forehand28",
-    "tennis/forehand/forehand33",
-    "tennis/forehand/forehand35",
-    "tennis/forehand/forehand37",
-    "tennis/serve/serve25",
-    "tennis/smash/smash37",
-    "tennis/smash/smash38",
-)
-"""Films whose camera is fixed: the median shift of blocks of the picture is at most 0.3 % of its width."""
-PLAIN: Final = (
-    "gestures/star/star_11",
-    "gestures/up/up_11",
-    "gestures/tick/tick_11",
-)
-"""Films of a hand before a plain wall. The camera drifts by up to 0.7 % of the width within a film, more than `FIXED`
-allows, so the figures keep their false alarms apart. They are undisturbed or covered only, since motion or blur of a
-plain wall is not beyond doubt."""
-HELD: Final = (
-    "tennis/b_slice/b_slice20",
-    "tennis/b_slice/b_slice4",
-    "tennis/b_volley/b_volley14",
-    "tennis/b_volley/b_volley21",
-    "tennis/backhand/backhand21",
-    "tennis/backhand/backhand5",
-    "tennis/f_volley/f_volley19",
-    "tennis/f_volley/f_volley38",
-    "tennis/f_volley/f_volley43",
-    "tennis/forehand/forehand1",
-    "tennis/forehand/forehand12",
-    "tennis/forehand/forehand15",
-    "tennis/forehand/forehand44",
-    "tennis/serve/serve13",
-    "tennis/serve/serve24",
-    "tennis/serve/serve34",
-    "tennis/serve/serve4",
-    "tennis/smash/smash19",
-    "tennis/smash/smash4",
-    "tennis/smash/smash44",
-    "gestures/other/other_05",
-    "gestures/tick/tick_06",
-    "gestures/up/up_04",
-    "gestures/right/right_04",
-    "gestures/right/right_07",
-    "gestures/left/left_08",
-    "gestures/left/left_09",
-    "gestures/right/right_10",
-    "gestures/tick/tick_12",
-    "gestures/other/other_03",
-    "gestures/circle/circle_02",
-    "gestures/other/other_13",
-)
-"""Films whose camera moves. Their first picture is held, as a fixed camera sees a scene in which nothing moves."""
-UNDISTURBED_S, DISTURBED_S = 4.05, 2.45
-MAX_FPS: Final = 16
-COVERS_PER_FILM: Final = 6
 BANK_SLOTS: Final = 32
 """More than the chunks of an excerpt."""
-CRF: Final = (14, 19, 24)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Excerpt:
-    """One excerpt with its label; `properties` names the form and strength, or the material and how it covers.
-
-    `chunks`: (C, t, H, W, 3) uint8. `starts`: the first chunk of each window that counts.
-    """
-
-    film: str
-    label: str
-    properties: dict[str, str]
-    chunks: U8
-    starts: list[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,124 +40,6 @@ class Judged:
     properties: dict[str, str]
     predicted: list[str]
     probabilities: list[float]
-
-
-def read_film(path: Path) -> tuple[U8, F64]:
-    """Return the film's frames (F, H, W, 3) RGB and times (F,) from 0, thinned to at most `MAX_FPS`."""
-    frames, times = [], []
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            if not times or frame.time - times[-1] >= 1 / MAX_FPS - 1e-6:
-                frames.append(frame.to_ndarray(format="rgb24"))
-                times.append(frame.time)
-    return np.stack(frames).astype(np.uint8), np.array(times) - times[0]
-
-
-def hold(frame: U8, seconds: float, rng: Rng) -> tuple[U8, F64]:
-    """Return a film of one picture (H, W, 3): 15 fps, with a sensor's noise and a small drift of the exposure."""
-    times = np.arange(int(seconds * 15)) / 15
-    sigma, drift = rng.uniform(0.7, 2.5), 0.01 * np.sin(times * rng.uniform(1, 3))
-    film = [frame * (1 + gain) + rng.normal(0, sigma, frame.shape) for gain in drift]
-    return np.clip(np.stack(film), 0, 255).astype(np.uint8), times
-
-
-def part_of(frames: U8, times_s: F64, start_s: float, seconds: float) -> tuple[U8, F64]:
-    """Return a part of a film that is played forwards and backwards again and again, with times from 0."""
-    step_s = float(np.median(np.diff(times_s)))
-    count = math.ceil((start_s + seconds) / step_s) + 2 * len(frames)
-    there_and_back = np.r_[np.arange(len(frames)), np.arange(len(frames) - 2, 0, -1)]
-    order = np.resize(there_and_back, count)
-    at = np.r_[0, np.cumsum(np.abs(np.diff(times_s[order])))]
-    chosen = (at >= start_s) & (at < start_s + seconds)
-    return frames[order[chosen]], at[chosen] - at[chosen][0]
-
-
-def read_chunks(path: Path, spec: ModelSpec, counts: Callable[[float, float], bool]) -> tuple[U8, list[int]]:
-    """Return a film's chunks (C, t, H, W, 3), sampled as the service does, and the starts of the windows that count.
-
-    A window begins with every chunk. No window spans a gap.
-    """
-    with closing(file_chunks(spec, path)) as found:
-        chunks = list(found)
-    starts = []
-    for first in range(len(chunks) - spec.chunks + 1):
-        begin, end = chunks[first][0], chunks[first + spec.chunks - 1][0]
-        start_s = begin.start_pts_ns / 1e9
-        if begin.segment == end.segment and counts(start_s, start_s + spec.window_s):
-            starts.append(first)
-    return np.stack([pixels for _, pixels in chunks]), starts
-
-
-def excerpts(data: Path, spec: ModelSpec) -> Iterator[Excerpt]:
-    """Yield the undisturbed and the disturbed excerpts, film by film."""
-    rng = np.random.default_rng(SEED)
-    names = [*FIXED, *PLAIN, *HELD]
-    covers = _shuffled(rng, len(names) * COVERS_PER_FILM, MATERIALS, (True, False), SHARES, (True, False))
-    others = {label: _shuffled(rng, len(names), forms, STRENGTHS) for label, (_, forms) in FORMS.items()}
-    for number, name in enumerate(names):
-        path = data / f"{name}.mp4"
-        if not path.is_file():
-            raise SystemExit(f"{path}: no such file; --data is the folder with tennis/ and gestures/")
-        rng = np.random.default_rng([SEED, number])
-        film = read_film(path)
-        if name in HELD:
-            film = hold(film[0][0], 3.0, rng)
-        of_film = covers[number * COVERS_PER_FILM :][:COVERS_PER_FILM]
-        plan = [] if name in PLAIN else [(label, *forms[number]) for label, forms in others.items()]
-        kind = "held picture" if name in HELD else "hand before a wall" if name in PLAIN else "film"
-        yield from excerpts_of_film(name, kind, film, spec, rng, of_film, plan)
-
-
-def _shuffled(rng: Rng, count: int, *axes: Any) -> list[tuple[Any, ...]]:
-    """Return `count` combinations in random order; each occurs as often as any other, or once more."""
-    every = list(itertools.product(*axes))
-    rounds = [every[i] for _ in range(-(-count // len(every))) for i in rng.permutation(len(every))]
-    return rounds[:count]
-
-
-def excerpts_of_film(
-    name: str,
-    kind: str,
-    film: tuple[U8, F64],
-    spec: ModelSpec,
-    rng: Rng,
-    covers: Sequence[tuple[str, bool, str, bool]],
-    plan: Sequence[tuple[str, str, str]],
-) -> Iterator[Excerpt]:
-    """Yield the excerpts of one film: undisturbed, covered and otherwise disturbed.
-
-    `covers`: (material, in focus, share, coming). `plan`: (label, form, strength).
-    """
-
-    def excerpt(label: str, properties: dict[str, str], disturbed: Disturbed) -> Excerpt:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "excerpt.mkv"
-            written = tampering.Excerpt(frames=disturbed.frames, times_s=disturbed.times_s)
-            write_excerpt(path, written, int(rng.choice(CRF)), rate=15)
-            chunks, starts = read_chunks(path, spec, disturbed.counts)
-        return Excerpt(film=name, label=label, properties=properties, chunks=chunks, starts=starts)
-
-    length_s = float(film[1][-1])
-    draw = partial(part_of, *film)
-    frames, times_s = draw(0.0, UNDISTURBED_S)
-    every = Disturbed(frames=frames, times_s=times_s, counts=lambda _a, _b: True)
-    yield excerpt("normal", {"kind": kind, "view": "whole"}, every)
-    every = Disturbed(frames=cropped(frames), times_s=times_s, counts=every.counts)
-    yield excerpt("normal", {"kind": kind, "view": "cropped"}, every)
-    for material, in_focus, share, coming in covers:
-        frames, times_s = draw(rng.uniform(0, length_s), DISTURBED_S)
-        properties = {
-            "material": material,
-            "share": share,
-            "focus": "in focus" if in_focus else "out of focus",
-            "arrival": "coming" if coming else "lying still",
-        }
-        disturbed = cover(rng, frames, times_s, material, in_focus=in_focus, share=share, coming=coming)
-        yield excerpt("covered", properties, disturbed)
-    for label, form, strength in plan:
-        frames, times_s = draw(rng.uniform(0, length_s), DISTURBED_S)
-        disturbed = FORMS[label][0](rng, frames, times_s, form, strength)
-        yield excerpt(label, {"form": form, "strength": strength}, disturbed)
 
 
 def open_for(bundle: Bundle) -> Engine:
@@ -302,7 +87,7 @@ def recall(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-GROUPS: Final = (
+PARTS: Final = (
     ("normal", ("kind",)),
     ("normal", ("view",)),
     ("covered", ("material",)),
@@ -313,23 +98,31 @@ GROUPS: Final = (
     ("covered", ("share", "arrival")),
     ("covered", ("material", "arrival")),
     ("covered", ("material", "focus")),
-    *((label, (name,)) for label in FORMS for name in ("form", "strength")),
+    *((label, (name,)) for label in GROUPS["first"].forms for name in ("form", "strength")),
 )
-"""The parts by which recall is given: label and names of properties."""
+"""The parts of a group by which recall is given: label and names of properties."""
+GROUP_PARTS: Final = (
+    ("covered", ("group",)),
+    ("covered", ("group", "arrival")),
+    *((label, ("group",)) for label in GROUPS["first"].forms),
+)
+
+
+def recall_by(judged: Sequence[Judged], parts: Sequence[tuple[str, tuple[str, ...]]]) -> dict[str, dict[str, Any]]:
+    """Return the recalls of each part, by the values of its properties."""
+    found = {}
+    for label, names in parts:
+        mine = [(", ".join(each.properties[name] for name in names), each) for each in judged if each.label == label]
+        found[f"{label} by {' and '.join(names)}"] = {
+            key: recall([each for of, each in mine if of == key]) for key in sorted({of for of, _ in mine})
+        }
+    return found
 
 
 def compute_figures(judged: Sequence[Judged], labels: Sequence[str]) -> dict[str, Any]:
     """Return recalls by label and by part, the balanced accuracy over labels, and the confusion of windows."""
     by_label = {label: recall([each for each in judged if each.label == label]) for label in labels}
     shares = [found["recall"] for found in by_label.values() if found["recall"] is not None]
-    parts: dict[str, dict[str, Any]] = {}
-    for label, names in GROUPS:
-        mine = [each for each in judged if each.label == label]
-        keys = dict.fromkeys(sorted(tuple(each.properties[name] for name in names) for each in mine))
-        parts[f"{label} by {' and '.join(names)}"] = {
-            ", ".join(key): recall([each for each in mine if tuple(each.properties[n] for n in names) == key])
-            for key in keys
-        }
     confusion = {label: Counter[str]() for label in labels}
     for each in judged:
         confusion[each.label].update(each.predicted)
@@ -337,13 +130,21 @@ def compute_figures(judged: Sequence[Judged], labels: Sequence[str]) -> dict[str
         "labels": by_label,
         "false_alarms": round(1 - by_label["normal"]["recall"], 4) if by_label["normal"]["windows"] else None,
         "balanced_accuracy": round(float(np.mean(shares)), 4) if shares else None,
-        "parts": parts,
+        "parts": recall_by(judged, PARTS),
         "confusion": {label: [counts[name] for name in labels] for label, counts in confusion.items()},
     }
 
 
-def as_text(figures: dict[str, Any]) -> str:
-    """Format the figures as tables."""
+def compute_by_group(judged: Sequence[Judged], labels: Sequence[str]) -> dict[str, Any]:
+    """Return recalls side by side, and the figures of each group. The undisturbed excerpts belong to each."""
+    of = {name: [each for each in judged if each.properties.get("group", name) == name] for name in GROUPS}
+    figures = {name: compute_figures(found, labels) for name, found in of.items()}
+    return {"by_group": recall_by(judged, GROUP_PARTS), "groups": figures}
+
+
+def as_text(by_group: dict[str, Any]) -> str:
+    """Format the figures of `compute_by_group` as tables."""
+    head = "| excerpts | windows | recall | 95 % interval |"
 
     def row(name: str, found: dict[str, Any]) -> str:
         if found["recall"] is None:
@@ -352,15 +153,22 @@ def as_text(figures: dict[str, Any]) -> str:
         cells = f"{found['excerpts']} | {found['windows']} | {100 * found['recall']:.1f} % | {low:.0f} to {high:.0f} %"
         return f"| {name} | {cells} |"
 
-    head = "| excerpts | windows | recall | 95 % interval |"
-    lines = [f"| label {head}", *(row(label, found) for label, found in figures["labels"].items())]
-    lines.append(f"false alarms {figures['false_alarms']}, balanced accuracy {figures['balanced_accuracy']}")
-    for part, rows in figures["parts"].items():
-        lines += ["", f"| {part} {head}", *(row(name, found) for name, found in rows.items())]
-    labels = list(figures["confusion"])
-    lines += ["", f"| windows: truth, predicted | {' | '.join(labels)} |"]
-    lines += [f"| {label} | {' | '.join(map(str, counts))} |" for label, counts in figures["confusion"].items()]
-    return "\n".join(lines)
+    def tables(parts: dict[str, dict[str, Any]]) -> list[str]:
+        return [
+            line
+            for part, rows in parts.items()
+            for line in (f"| {part} {head}", *(row(name, found) for name, found in rows.items()), "")
+        ]
+
+    lines = tables(by_group["by_group"])
+    for name, figures in by_group["groups"].items():
+        accuracy = f"false alarms {figures['false_alarms']}, balanced accuracy {figures['balanced_accuracy']}"
+        lines += [f"group {name}: {accuracy}", *tables({"label": figures["labels"], **figures["parts"]})]
+        labels = list(figures["confusion"])
+        lines.append(f"| windows: truth, predicted | {' | '.join(labels)} |")
+        lines += [f"| {label} | {' | '.join(map(str, counts))} |" for label, counts in figures["confusion"].items()]
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def draw_sheet(found: Iterator[Excerpt], path: Path, *, copies: int = 2, columns: int = 4) -> None:
@@ -368,7 +176,7 @@ def draw_sheet(found: Iterator[Excerpt], path: Path, *, copies: int = 2, columns
     seen: Counter[tuple[str, ...]] = Counter()
     tiles: list[tuple[tuple[str, ...], U8]] = []
     for excerpt in found:
-        names = ("kind", "material", "focus", "form")
+        names = ("group", "kind", "material", "focus", "form")
         key = (excerpt.label, *(excerpt.properties[name] for name in names if name in excerpt.properties))
         if not excerpt.starts or seen[key] == copies:
             continue
@@ -403,14 +211,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     engine = open_for(bundle)
     judged = judge(engine, found)
     engine.close()
-    figures = {"bundle": spec.id, "seed": SEED, **compute_figures(judged, spec.labels)}
+    figures = {"bundle": spec.id, **compute_by_group(judged, spec.labels)}
     text = json.dumps({**figures, "excerpts": [each_as_dict(each) for each in judged]}, indent=1)
     if options.json == "-":
         print(text)
         return
     if options.json:
         Path(options.json).write_text(text + "\n")
-    print(f"{spec.id}, seed {SEED}")
+    print(spec.id)
     print(as_text(figures))
 
 

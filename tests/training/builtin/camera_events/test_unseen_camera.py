@@ -6,15 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks import unseen_camera as benchmark
+from benchmarks import unseen_excerpts as making
 from benchmarks.unseen_camera import Judged
-from support.unseen_disturbances import FORMS, MATERIALS, SHARES, STRENGTHS, cover, cropped, draw_material
+from support.unseen.cover import MATERIALS, SHARES, cover, draw_material
+from support.unseen.film import STRENGTHS, Disturb, cropped
+from support.unseen.groups import GROUPS
 
 from engines.arrays import F64, U8
 from streamclf.builtin_models import find_bundle
 from streamclf.commands.report.accuracy import wilson_interval
 
 SPEC = find_bundle("camera-events").spec
-EVERY_FORM = [(label, form) for label, (_, forms) in FORMS.items() for form in forms]
+EVERY_FORM = [
+    pytest.param(disturb, label, form, id=f"{label} {form}")
+    for group in GROUPS.values()
+    for label, (disturb, forms) in group.forms.items()
+    for form in forms
+]
 
 
 def film(seconds: float = 2.4, height: int = 64, width: int = 86) -> tuple[U8, F64]:
@@ -50,12 +58,12 @@ def test_a_cover_hides_its_share_of_the_picture(share: str, coming: bool) -> Non
             assert (found.frames[0].max(axis=-1) < 60).mean() == pytest.approx(hidden, abs=0.03)
 
 
-@pytest.mark.parametrize(("label", "form"), EVERY_FORM)
-def test_a_stronger_disturbance_changes_the_film_more(label: str, form: str) -> None:
+@pytest.mark.parametrize(("disturb", "label", "form"), EVERY_FORM)
+def test_a_stronger_disturbance_changes_the_film_more(disturb: Disturb, label: str, form: str) -> None:
     frames, times_s = film()
     changes = []
     for strength in STRENGTHS:
-        found = FORMS[label][0](np.random.default_rng(3), frames, times_s, form, strength)
+        found = disturb(np.random.default_rng(3), frames, times_s, form, strength)
         assert found.frames.dtype == np.uint8
         assert len(found.frames) == len(times_s)
         assert any(found.counts(start_s, start_s + 1.6) for start_s in np.arange(0, 0.9, 0.2))
@@ -73,25 +81,23 @@ def test_a_crop_without_motion_stays_the_same() -> None:
 
 def test_a_short_film_is_played_forwards_and_backwards() -> None:
     frames = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
-    part, times_s = benchmark.part_of(frames, np.arange(4) / 10, 0.0, 0.95)
+    part, times_s = making.part_of(frames, np.arange(4) / 10, 0.0, 0.95)
     assert part[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3]
     assert times_s == pytest.approx(np.arange(10) / 10)
 
 
 def test_a_held_picture_has_noise_alone() -> None:
-    held, times_s = benchmark.hold(film()[0][0], 1.0, np.random.default_rng(0))
+    held, times_s = making.hold(film()[0][0], 1.0, np.random.default_rng(0))
     assert len(held) == len(times_s) == 15
     assert 0 < np.abs(held[0].astype(int) - held[1]).mean() < 5
 
 
 def test_excerpts_are_written_read_and_judged(tmp_path: Path) -> None:
     """A black cap over all and strong salt are beyond doubt, so that the shipped model must name both."""
-    covers = [("black cap", False, "100 %", False)]
-    found = list(
-        benchmark.excerpts_of_film(
-            "made", "film", film(), SPEC, np.random.default_rng(2), covers, [("noise", "salt", "strong")]
-        )
-    )
+    rng = np.random.default_rng(2)
+    covers, plan = [("black cap", False, "100 %", False)], [("noise", "salt", "strong")]
+    found = list(making.undisturbed("made", "film", film(), SPEC, rng))
+    found += making.disturbed("made", "first", film(), SPEC, rng, covers, plan)
     assert [each.label for each in found] == ["normal", "normal", "covered", "noise"]
     assert [len(each.starts) for each in found[:3]] == [13, 13, 5]
     assert all(each.chunks.shape[1:] == SPEC.chunk_shape for each in found)
@@ -109,22 +115,29 @@ def test_the_figures_count_windows_and_their_interval_counts_excerpts() -> None:
         probabilities = [0.5] * len(predicted)
         return Judged(film="f", label=label, properties=properties, predicted=predicted, probabilities=probabilities)
 
-    cap = {"material": "black cap", "share": "100 %", "focus": "in focus", "arrival": "coming"}
+    cap = {"group": "first", "material": "black cap", "share": "100 %", "focus": "in focus", "arrival": "coming"}
+    mud = {**cap, "group": "second", "material": "mud"}
     every = [
         judged("normal", ["normal"] * 9 + ["moved"], kind="film", view="whole"),
         judged("covered", ["covered", "normal"], **cap),
         judged("covered", [], **cap),
-        judged("noise", ["noise"] * 4, form="salt", strength="weak"),
+        judged("noise", ["noise"] * 4, group="first", form="salt", strength="weak"),
+        judged("covered", ["covered"] * 3, **mud),
     ]
-    figures = benchmark.compute_figures(every, SPEC.labels)
+    by_group = benchmark.compute_by_group(every, SPEC.labels)
+    figures = by_group["groups"]["first"]
     assert figures["false_alarms"] == pytest.approx(0.1)
     assert figures["balanced_accuracy"] == pytest.approx((0.9 + 0.5 + 1) / 3, abs=1e-4)
     covered = figures["labels"]["covered"]
     assert (covered["excerpts"], covered["windows"], covered["right"]) == (1, 2, 1)
     assert figures["parts"]["covered by material and arrival"]["black cap, coming"] == covered
     assert figures["confusion"]["normal"][SPEC.labels.index("moved")] == 1
-    assert "| noise | 1 | 4 | 100.0 % |" in benchmark.as_text(figures)
-    assert json.loads(json.dumps(figures)) == figures
+    assert by_group["by_group"]["covered by group and arrival"]["first, coming"] == covered
+    assert by_group["by_group"]["covered by group"]["second"]["windows"] == 3
+    assert by_group["groups"]["second"]["labels"]["normal"] == figures["labels"]["normal"]
+    assert by_group["groups"]["second"]["labels"]["noise"]["windows"] == 0
+    assert "| noise | 1 | 4 | 100.0 % |" in benchmark.as_text(by_group)
+    assert json.loads(json.dumps(by_group)) == by_group
 
 
 def test_wilson_interval() -> None:
@@ -135,4 +148,11 @@ def test_wilson_interval() -> None:
 
 def test_a_missing_film_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"b_slice11\.mp4: no such file; --data is the folder"):
-        next(benchmark.excerpts(tmp_path, SPEC))
+        next(making.excerpts(tmp_path, SPEC))
+
+
+def test_no_material_or_form_is_in_two_groups() -> None:
+    materials = [name for group in GROUPS.values() for name in group.materials]
+    assert len(set(materials)) == len(materials)
+    forms = [(label, form) for group in GROUPS.values() for label, (_, names) in group.forms.items() for form in names]
+    assert len(set(forms)) == len(forms)

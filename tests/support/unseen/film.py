@@ -1,0 +1,139 @@
+"""Work on film: blur, light, noise, motion, and rules for the windows that count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+from engines.arrays import F32, F64, U8
+
+Rng = np.random.Generator
+
+STRENGTHS: Final = ("weak", "medium", "strong")
+MARGIN_S: Final = 0.2
+STEP_S: Final = 0.005
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disturbed:
+    """A disturbed film with its times. `counts(start_s, end_s)`: whether a user would name the event in this window."""
+
+    frames: U8
+    times_s: F64
+    counts: Callable[[float, float], bool]
+
+
+Material = Callable[[Rng, int, int], F32]
+Disturb = Callable[[Rng, U8, F64, str, str], Disturbed]
+"""Takes the generator, the film, its times, the form and one of `STRENGTHS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Materials and forms that were fixed at the same time.
+
+    `forms`: by label, the function and its forms. `covers_per_film`: excerpts with a cover of each film.
+    """
+
+    seed: int
+    materials: Mapping[str, Material]
+    forms: Mapping[str, tuple[Disturb, Sequence[str]]]
+    covers_per_film: int
+
+
+def inside(begin_s: float, end_s: float) -> Callable[[float, float], bool]:
+    """Return a rule: the change lies in the window, at least `MARGIN_S` from its ends."""
+    return lambda a, b: a + MARGIN_S <= begin_s and end_s + MARGIN_S <= b
+
+
+def mostly_after(onset_s: float) -> Callable[[float, float], bool]:
+    """Return a rule: at least 56 % of the window comes after the onset. docs/camera-events.md requires half of it."""
+    return lambda a, b: b - max(a, onset_s) >= 0.56 * (b - a) - 1e-6
+
+
+def always(_start_s: float, _end_s: float) -> bool:
+    """Let each window count."""
+    return True
+
+
+def field(rng: Rng, height: int, width: int, cells: float) -> F32:
+    """Return smooth noise (height, width), mean 0, deviation 1, with about `cells` hills across the width."""
+    columns = max(3, round(cells) + 2)
+    grid = rng.normal(size=(max(3, round(columns * height / width)), columns)).astype(np.float32)
+    hills = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray((hills - hills.mean()) / (hills.std() + 1e-6), np.float32)
+
+
+def disc(radius: float) -> F32:
+    """Return the kernel of a lens out of focus: a disc."""
+    reach = int(np.ceil(radius))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    kernel = np.clip(radius + 0.5 - np.hypot(x, y), 0, 1)
+    return np.asarray(kernel / kernel.sum(), np.float32)
+
+
+def to_light(picture: Any) -> F32:
+    """Return linear light, 0 to 1, of grey levels."""
+    return np.asarray((np.asarray(picture, np.float32) / 255) ** 2.2, np.float32)
+
+
+def to_grey(light: Any) -> U8:
+    """Return grey levels of linear light."""
+    return np.asarray(255 * np.clip(light, 0, 1) ** (1 / 2.2), np.float32).round().astype(np.uint8)
+
+
+def colour_between(rng: Rng, low: Sequence[float], high: Sequence[float]) -> F64:
+    """Return a colour between two, whose channels vary together."""
+    mix = np.clip(rng.uniform(0, 1) + rng.normal(0, 0.06, 3), 0, 1)
+    return np.asarray(low) * (1 - mix) + np.asarray(high) * mix
+
+
+def canvas(h: int, w: int, colour: Any) -> U8:
+    """Return a picture for OpenCV's drawing functions, which smooth edges in uint8 alone."""
+    return np.clip(np.ones((h, w, 1)) * colour, 0, 255).astype(np.uint8)
+
+
+def view(frames: U8, size: tuple[float, float], shift: F64, *, roll: F64 | None = None, zoom: F64 | None = None) -> U8:
+    """Show a part (height, width; shares of the picture) about a centre that moves by `shift` (F, 2; x, y), in pixels.
+
+    Only real pixels come into view, as the part is smaller than the picture. `roll`: radians. `zoom`: the factor by
+    which the part is enlarged.
+    """
+    _, h, w, _ = frames.shape
+    height, width = (int(share * side) // 2 * 2 for share, side in zip(size, (h, w), strict=True))
+    out = np.empty((len(frames), height, width, 3), np.uint8)
+    for number, frame in enumerate(frames):
+        angle, factor = (0.0 if roll is None else roll[number]), (1.0 if zoom is None else zoom[number])
+        c, s = np.cos(angle) / factor, np.sin(angle) / factor
+        turn = np.array([[c, -s], [s, c]])
+        start = np.array([w / 2, h / 2]) + shift[number] - turn @ [width / 2, height / 2]
+        out[number] = cv2.warpAffine(
+            frame,
+            np.c_[turn, start],
+            (width, height),
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+    return out
+
+
+def cropped(frames: U8) -> U8:
+    """Show three quarters of the picture without motion, as a control for the crop of `moved` and `shaking`."""
+    return view(frames, (0.75, 0.75), np.zeros((len(frames), 2)))
+
+
+def shaken(frames: U8, times_s: F64, path: F64, step_s: float = STEP_S) -> U8:
+    """Show four fifths of the picture about a centre that follows `path` (n, 2; x, y): pixels, every `step_s`."""
+    _, h, w, _ = frames.shape
+    limit = 0.085 * np.array([w, h])
+    at = np.clip(np.searchsorted(np.arange(len(path)) * step_s, times_s), 0, len(path) - 1)
+    return view(frames, (0.82, 0.82), np.clip(path[at], -limit, limit))
+
+
+def blurred(light: F32, kernel: F32) -> F32:
+    """Return the light (H, W, 3) after a lens with this kernel."""
+    return np.asarray(cv2.filter2D(light, -1, kernel, borderType=cv2.BORDER_REFLECT_101), np.float32)

@@ -1,0 +1,16 @@
+"""The groups of materials and forms, by name, in the order in which they were fixed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from support.unseen.film import Group
+from support.unseen.first_forms import FIRST_FORMS
+from support.unseen.first_materials import FIRST_MATERIALS
+from support.unseen.second_forms import SECOND_FORMS
+from support.unseen.second_materials import SECOND_MATERIALS
+
+GROUPS: Final = {
+    "first": Group(seed=2026, materials=FIRST_MATERIALS, forms=FIRST_FORMS, covers_per_film=6),
+    "second": Group(seed=2027, materials=SECOND_MATERIALS, forms=SECOND_FORMS, covers_per_film=4),
+}
