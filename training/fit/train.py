@@ -25,7 +25,7 @@ from training.data.batches import Batch, TrainingBatches, rank, world_size
 from training.data.pool import prepare_process, starting_processes
 from training.errors import RecipeError, RunError, TrainingError
 from training.fit.bundle_limits import check_exportable, check_graph_size
-from training.fit.processes import CONTINUES, end_of, process_counts, training_processes
+from training.fit.processes import CONTINUES, end_of, keep_freed_memory, process_counts, training_processes
 from training.fit.run_folder import (
     BEST_FILE,
     HISTORY_FILE,
@@ -52,6 +52,7 @@ def train(recipe: Recipe, run: Path) -> dict[str, float]:
     with the same recipe resumes the run; a call with another recipe is refused. Raises `TrainingError`.
     """
     torch.set_num_threads(recipe.threads)
+    keep_freed_memory()
     lightning.seed_everything(recipe.seed, verbose=False)
     with starting_run(recipe, run):
         check_exportable(recipe, recipe.data.label_names())

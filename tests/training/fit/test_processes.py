@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -177,3 +178,29 @@ def test_ctrl_c_ends_a_real_training_with_one_line(films: Path, tmp_path: Path) 
     assert re.fullmatch(rf"training: interrupted; step \d+ of 100000; {CONTINUES}", last), errors
     assert errors.count("interrupted") == 1
     assert "Traceback" not in errors
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33 or later")
+def test_large_blocks_stay_in_the_process() -> None:
+    """A block of 8 MiB is mapped alone by default, so that its release returns it to the operating system."""
+    program = """
+import ctypes, sys
+from training.fit.processes import keep_freed_memory
+
+class Counts(ctypes.Structure):  # struct mallinfo2 of malloc.h
+    _fields_ = [(name, ctypes.c_size_t) for name in
+                ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keep")]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype, libc.malloc.restype = Counts, ctypes.c_void_p
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+before = libc.mallinfo2().hblks
+assert libc.malloc(8 << 20)
+print(libc.mallinfo2().hblks - before)
+"""
+    mapped = {
+        mode: int(subprocess.run([sys.executable, "-c", program, mode], capture_output=True, check=True).stdout)
+        for mode in ("default", "keep")
+    }
+    assert mapped == {"default": 1, "keep": 0}
