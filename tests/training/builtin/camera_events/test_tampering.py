@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import av
+import cv2
 import numpy as np
 import pytest
 
-from training.builtin.camera_events.benchmark import cut
+from training.builtin.camera_events.benchmark import cut, write_excerpt
 from training.builtin.camera_events.tampering import STRENGTHS, Excerpt, covered
 
 SHARES = {"weak": 0.7, "medium": 0.85, "strong": 1.0}
@@ -49,3 +53,17 @@ def test_a_cut_shows_another_film_in_the_second_half() -> None:
     assert not (result.excerpt.frames[10:] == original.frames[10:]).all(axis=(1, 2, 3)).any()
     assert result.rule(0.4, 2.0)
     assert not result.rule(1.0, 2.6), "the cut is at the window's edge"
+
+
+def test_the_same_excerpt_gives_the_same_film_in_each_run(tmp_path: Path) -> None:
+    """A figure must not depend on chance in the encoder."""
+    rng = np.random.default_rng(4)
+    scene = cv2.resize(rng.integers(0, 256, (18, 24, 3), dtype=np.uint8), (192, 144), interpolation=cv2.INTER_CUBIC)
+    frames = np.stack([np.roll(scene, 3 * i, axis=1) for i in range(20)])
+    excerpt = Excerpt(frames=frames, times_s=np.arange(20) / 10)
+    films = set()
+    for _ in range(10):
+        write_excerpt(tmp_path / "film.mkv", excerpt, 23)
+        with av.open(str(tmp_path / "film.mkv")) as container:
+            films.add(b"".join(bytes(packet) for packet in container.demux(video=0)))
+    assert len(films) == 1
