@@ -13,7 +13,7 @@ from training.builtin.camera_events import LABELS
 from training.builtin.camera_events.figures import CasePrediction, is_counted
 from training.errors import DataError
 
-MAX_FALSE_ALARMS: Final = 0.005
+MAX_FALSE_ALARMS: Final = 0.01
 """The share of undisturbed windows of the tuning half that may be wrong."""
 _STEP: Final = 0.25
 _LIMIT: Final = 2.0

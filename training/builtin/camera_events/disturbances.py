@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engines.arrays import F64, U8
-from training.builtin.camera_events.scenes import Rng, fractal_noise, repeated_pattern, texture
+from engines.arrays import F32, F64, U8
+from training.builtin.camera_events.covers import LensCover
+from training.builtin.camera_events.scenes import Rng, fractal_noise
 
 
 @dataclass(slots=True, kw_only=True)
@@ -166,15 +166,18 @@ def _shake(rng: Rng, track: CameraTrack, times: F64) -> None:
 
 
 def _flash(rng: Rng, times: F64) -> F64:
-    """Draw the logarithm of brightness of a switched light, a flickering light, or lightning."""
+    """Draw the logarithm of brightness of a light that is switched, flickers or turns, or of lightning."""
     size = rng.choice([-1.0, 1.0]) * np.exp(rng.uniform(np.log(0.3), np.log(1.7)))
-    kind = rng.choice(["switch", "flicker", "strobe", "bursts"], p=[0.45, 0.25, 0.15, 0.15])
+    kind = rng.choice(["switch", "flicker", "strobe", "bursts", "beacon"], p=[0.4, 0.22, 0.13, 0.13, 0.12])
     if kind == "switch":
         return np.asarray(size * _ramp(times, float(rng.uniform(0.2, 1.7)), float(rng.choice([0.01, 0.1, 0.25]))))
     if kind == "flicker":
         return np.asarray(0.5 * size * np.sign(np.sin(2 * np.pi * (rng.uniform(0.7, 5) * times + rng.random()))))
     if kind == "strobe":
         return np.asarray(size * rng.uniform(0, 1, len(times)) * (rng.random(len(times)) < 0.7))
+    if kind == "beacon":  # a lamp that turns
+        phase = 2 * np.pi * (rng.uniform(0.7, 3) * times + rng.random())
+        return np.asarray(abs(size) * np.clip(np.sin(phase), 0, None) ** rng.uniform(1, 6))
     level = np.zeros_like(times)
     for start in rng.uniform(0, 2, rng.integers(1, 6)):
         level += ((times >= start) & (times < start + rng.uniform(0.05, 0.3))) * abs(size)
@@ -189,39 +192,14 @@ class TrackRenderer:
     height: int
     width: int
     model_width: int
-    _cover: U8 = field(init=False)
-    _edge: npt.NDArray[np.float32] = field(init=False)
-    _softness: float = field(init=False)
-    _light: npt.NDArray[np.float32] = field(init=False)
+    _cover: LensCover | None = None
+    _light: F32 | None = None
     _grain: str = field(init=False)
-    _drift: float = field(init=False)
-    _brightening: float = field(init=False)
+    _normal: F32 | None = None
 
     def __post_init__(self) -> None:
-        rng, height, width = self.rng, self.height, self.width
-        self._cover = _draw_cover(rng, height, width)
-        self._brightening = float(rng.uniform(-0.3, 0.3)) if rng.random() < 0.4 else 0.0
-        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-        angle = rng.uniform(0, 2 * np.pi)
-        front = (
-            x * np.cos(angle)
-            + y * np.sin(angle)
-            + rng.uniform(0, 0.6) * (fractal_noise(rng, height, width, roughness=0.3)[..., 0] - 0.5)
-        )
-        # Ranks, so that `edge < c` covers the share c of the frame, whatever the shape of `front`.
-        ranks = np.argsort(np.argsort(front[::4, ::4], axis=None)).reshape(front[::4, ::4].shape) / front[::4, ::4].size
-        self._edge = cv2.resize(ranks.astype(np.float32), (width, height))
-        self._softness = float(rng.uniform(0.03, 0.12))
-        light = fractal_noise(rng, height, width, roughness=0.3)
-        self._light = 1 - (rng.uniform(0.1, 0.7) * light if rng.random() < 0.6 else np.zeros_like(light))
-        self._grain = str(
-            rng.choice(
-                ["white", "coarse", "colour", "rows", "sparks", "snow", "mixed"],
-                p=[0.25, 0.2, 0.12, 0.08, 0.1, 0.12, 0.13],
-            )
-        )
-        # Far less than a shaking camera: else a moving texture would be a sign of a cover.
-        self._drift = float(rng.uniform(0, 0.012) * width) if rng.random() < 0.4 else 0.0
+        kinds = ["white", "coarse", "colour", "rows", "sparks", "snow", "mixed"]
+        self._grain = str(self.rng.choice(kinds, p=[0.25, 0.2, 0.12, 0.08, 0.1, 0.12, 0.13]))
 
     def view(self, world: U8, track: CameraTrack, i: int, velocity: float) -> U8:
         """Render the camera's view (height, width, 3) of the larger image `world`. `velocity` in widths per frame."""
@@ -236,6 +214,8 @@ class TrackRenderer:
                 [sin, cos, cy - sin * width / 2 - cos * height / 2],
             ]
         )
+        if np.array_equal(matrix, np.eye(2, 3)) and world.shape[:2] == (height, width):
+            return world  # an undisturbed view of a frame; the copy would be exact, but is a seventh of all work
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         frame = cv2.warpAffine(world, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT)
         streak = int(velocity * width)
@@ -251,22 +231,45 @@ class TrackRenderer:
     def disturb(self, frame: U8, track: CameraTrack, i: int) -> U8:
         """Apply light, cover, defocus and noise, in this order, as in a camera."""
         if abs(track.gain[i]) > 1e-3 or abs(track.exposure[i]) > 1e-3:
+            if self._light is None:
+                self._light = self._draw_light()
             gain = np.exp(np.float32(track.gain[i]) * self._light + np.float32(track.exposure[i]))
-            frame = np.clip(frame * gain, 0, 255).astype(np.uint8)
+            frame = np.asarray(cv2.multiply(frame, gain, dtype=cv2.CV_8U), np.uint8)
         if track.cover[i] > 0.01:
-            # A share of 1 leaves no pixel of the scene: the edge is soft over `_softness` of the ranks.
-            reach = track.cover[i] * (1 + 1.08 * self._softness)
-            alpha = np.clip((np.float32(reach) - self._edge) / self._softness, 0, 1)[..., None]
-            gain = np.exp(self._brightening * np.sin(i / 8) + track.exposure[i])
-            moved = np.roll(self._cover, int(self._drift * np.sin(i / 3)), axis=1) * np.float32(gain)
-            frame = np.clip(frame + (moved - frame) * alpha, 0, 255).astype(np.uint8)
+            if self._cover is None:
+                self._cover = LensCover.drawn(self.rng, self.height, self.width)
+            frame = self._cover.over(frame, float(track.cover[i]), number=i, exposure=float(track.exposure[i]))
         if track.blur[i] > 2e-4:
             frame = _defocus(frame, float(track.blur[i] * self.width))
         if track.noise[i] > 0.1:
-            frame = np.clip(frame + self._noise(float(track.noise[i])), 0, 255).astype(np.uint8)
+            noise = self._noise(float(track.noise[i]))
+            rgb = cv2.merge([noise] * 3) if noise.shape[2] == 1 else noise
+            frame = np.asarray(cv2.add(frame, rgb, dtype=cv2.CV_8U), np.uint8)
         return frame
 
-    def _noise(self, sigma: float) -> npt.NDArray[np.float32]:
+    def _draw_light(self) -> F32:
+        """Draw how strongly a change of the light reaches each pixel and channel, (height, width, 3) in 0..1."""
+        rng, shape = self.rng, (self.height, self.width, 3)
+        light = np.ones((-(-self.height // 4), -(-self.width // 4), 3), np.float32)
+        if rng.random() < 0.6:
+            light -= rng.uniform(0.1, 0.7) * fractal_noise(rng, *light.shape[:2], roughness=0.3)
+        if rng.random() < 0.25:  # a coloured lamp: a traffic light, a screen, a beacon
+            colour = rng.uniform(0, 1, 3)
+            light *= np.float32(colour / colour.max())
+        return np.asarray(cv2.resize(light, shape[1::-1]), np.float32)
+
+    def _white(self, channels: int) -> F32:
+        """Return normal noise (height, width, channels): a part of one drawing, from a random place on.
+
+        Drawing as many numbers anew for each frame costs as much as all other steps together.
+        """
+        count = self.height * self.width * channels
+        if self._normal is None or self._normal.size < 2 * count:
+            self._normal = self.rng.standard_normal(2 * count, dtype=np.float32)
+        start = int(self.rng.integers(self._normal.size - count))
+        return self._normal[start : start + count].reshape(self.height, self.width, channels)
+
+    def _noise(self, sigma: float) -> F32:
         """Draw noise (height, width, 3 or 1) whose deviation is about `sigma` after scaling to the model's width."""
         rng, height, width = self.rng, self.height, self.width
         # Averaging k x k pixels divides white noise by k, so the camera's noise is k times stronger, up to a limit.
@@ -281,46 +284,14 @@ class TrackRenderer:
             small = rng.standard_normal((int(height / k), int(width / k)), dtype=np.float32)
             return np.asarray(cv2.resize(small, (width, height))[..., None] * min(fine * 0.9, 90.0))
         if grain == "colour":
-            return rng.standard_normal((height, width, 3), dtype=np.float32) * min(fine * 1.4, 120.0)
+            return self._white(3) * np.float32(min(fine * 1.4, 120.0))
         if grain == "rows":
             rows = rng.standard_normal((height, 1, 1), dtype=np.float32) * min(fine, 60.0) * 0.8
-            return rows + rng.standard_normal((height, width, 1), dtype=np.float32) * fine * 0.5
+            return rows + self._white(1) * np.float32(fine * 0.5)
         if grain == "sparks":
             hit = rng.random((height, width, 1)) < min(fine / 300, 0.4)
             return np.where(hit, rng.choice([-220.0, 220.0], hit.shape), 0).astype(np.float32)
-        return rng.standard_normal((height, width, 1), dtype=np.float32) * fine
-
-
-def _draw_cover(rng: Rng, height: int, width: int) -> U8:
-    """Draw a cover on the lens: a cap, paper, plastic, cloth, a print, a hand or a smear; (height, width, 3)."""
-    cover: npt.NDArray[Any]
-    kinds = ["black", "flat", "plain", "cloth", "pattern", "hand", "smear"]
-    kind = rng.choice(kinds, p=[0.17, 0.17, 0.1, 0.22, 0.16, 0.1, 0.08])
-    if kind == "black":
-        cover = np.full((height, width, 3), rng.uniform(0, 25), np.float32)
-    elif kind == "flat":  # paper, tape, plastic: white, grey or coloured
-        tone = rng.uniform(30, 250) * (1 + rng.choice([0.02, 0.3]) * rng.normal(0, 0.5, 3))
-        cover = np.full((height, width, 3), np.clip(tone, 0, 255), np.float32)
-    elif kind == "plain":
-        cover = np.full((height, width, 3), rng.uniform(10, 230, 3), np.float32)
-        cover = cover * (0.85 + 0.3 * fractal_noise(rng, height, width, roughness=0.2))
-    elif kind == "hand":
-        cover = np.array([215, 130, 105]) * rng.uniform(0.15, 1.0) * fractal_noise(rng, height, width, roughness=0.3)
-    else:
-        cover = np.clip((repeated_pattern if kind == "pattern" else texture)(rng, height, width), 0, 255)
-        if kind == "smear":
-            cover = cover * 0.3 + rng.uniform(60, 230, 3) * 0.7
-        # A cover on the lens is far out of focus. Cloth that hangs before the camera may be sharp.
-        blurs = [0.0015, 0.004, 0.012, 0.03] if kind == "pattern" else [0.004, 0.012, 0.03, 0.08]
-        cover = cv2.GaussianBlur(cover, (0, 0), float(rng.choice(blurs)) * width)
-    if rng.random() < 0.6:  # light that falls on it from one side, or passes at its edge
-        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-        angle = rng.uniform(0, 2 * np.pi)
-        side = (x * np.cos(angle) + y * np.sin(angle))[..., None]
-        cover = cover * (1 + rng.uniform(0.1, 0.7) * side)
-        if rng.random() < 0.3:
-            cover = cover + rng.uniform(5, 90) * np.exp((side - 1.2) * rng.uniform(3, 9))
-    return np.asarray(np.clip(cover, 0, 255), np.uint8)
+        return self._white(1) * np.float32(fine)
 
 
 def _defocus(frame: U8, sigma: float) -> U8:

@@ -19,12 +19,12 @@ from training.builtin.camera_events.scenes import MIN_STRUCTURE, Rng, structure
 
 KINDS = {
     "normal": 0.28,
-    "covered": 0.28,
+    "covered": 0.26,
     "moved": 0.15,
-    "shaking": 0.12,
-    "defocused": 0.05,
-    "flashing": 0.06,
-    "noise": 0.06,
+    "shaking": 0.11,
+    "defocused": 0.06,
+    "flashing": 0.07,
+    "noise": 0.07,
 }
 """Labels and their shares. A label that a network learns less well from the rendered clips alone has a larger share."""
 MAX_ZOOM = 1.5
@@ -55,7 +55,7 @@ def fresh_window(rng: Rng, frames: U8, states: F32, other: U8, *, fps: float) ->
         if zoom == 1 or structure(views[0]) >= MIN_STRUCTURE <= structure(views[-1]):
             break
     images = [renderer.disturb(view, path, i) for i, view in enumerate(views)]
-    if rng.random() < 0.4:  # weak noise does not survive a coarse codec at this size
+    if rng.random() < 0.3:  # weak noise does not survive a coarse codec at this size
         decoded = through_codec(rng, images, fps, worst_crf=24 if track.noise.max() > 2.7 else 33, reduced=0)
         reformat = VideoReformatter()
         scaled = (reformat.reformat(frame, width=width, height=height, format="rgb24") for frame in decoded)
@@ -73,7 +73,8 @@ def _draw(rng: Rng, kind: str, frames: int, fps: float, aspect: float) -> tuple[
         zoom = float(rng.uniform(1.0, MAX_ZOOM)) if kind in ("moved", "shaking") or rng.random() < 0.6 else 1.0
         track = draw_track(rng, kind, rng.uniform(0, 0.4) + np.arange(frames) / fps)
         if kind == "covered" and track.cover.max() >= 1 and rng.random() < PARTIAL_COVERS:
-            track.cover *= rng.uniform(0.62, 0.95)
+            # A cover of two thirds is the hardest to tell from a wall, so there are many.
+            track.cover *= rng.uniform(0.61, 0.95 if rng.random() < 0.5 else 0.75)
         track.x -= (track.x.max() + track.x.min()) / 2
         track.y -= (track.y.max() + track.y.min()) / 2
         room = zoom - 1 + 0.02  # in frame widths; a reflection of 1 % at the edge cannot be seen

@@ -206,6 +206,8 @@ def draw_sprites(rng: Rng, height: int, width: int) -> list[MovingSprite]:
         relative = float(np.exp(rng.uniform(np.log(0.05), np.log(1.5 if count <= 4 else 0.4))))
         size = int(np.clip(relative * height, 6, 1.6 * height))
         speed = relative * rng.exponential(0.35) * rng.choice([-1, 1])
+        if kind.startswith("car") and rng.random() < 0.5:  # traffic crosses the frame in a second or two
+            speed = rng.uniform(0.2, 1.4) * rng.choice([-1, 1])
         moving = rng.random() < 0.85
         sprites.append(
             MovingSprite(

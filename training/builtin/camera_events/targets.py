@@ -66,19 +66,21 @@ def augment(rng: np.random.Generator, frames: U8, states: F32) -> tuple[U8, F32]
     states = states.copy()
     levels = np.arange(256, dtype=np.float32) / 255
     tone = levels ** np.exp(rng.normal(0, 0.25)) * rng.uniform(0.75, 1.2) + rng.normal(0, 0.03)
-    toned = cv2.LUT(frames.reshape(-1, frames.shape[-1]), np.clip(tone * 255, 0, 255).astype(np.uint8))
-    frames = np.asarray(toned, np.uint8).reshape(frames.shape)
+    # All frames below each other are one image for OpenCV, which copies pixels much faster than NumPy.
+    image = frames.reshape(-1, *frames.shape[2:])
+    image = np.asarray(cv2.LUT(image, np.clip(tone * 255, 0, 255).astype(np.uint8)), np.uint8)
     if rng.random() < 0.5:
-        frames, states[:, 0] = frames[:, :, ::-1], -states[:, 0]
+        image, states[:, 0] = np.asarray(cv2.flip(image, 1), np.uint8), -states[:, 0]
+    if rng.random() < 0.3:
+        planes = cv2.split(image)
+        image = np.asarray(cv2.merge([planes[channel] for channel in rng.permutation(3)]), np.uint8)
+    if rng.random() < 0.1:
+        image = np.asarray(cv2.merge([cv2.transform(image, np.full((1, 3), 1 / 3))] * 3), np.uint8)
+    frames = image.reshape(frames.shape)
     if rng.random() < 0.15:
         frames, states[:, 1] = frames[:, ::-1], -states[:, 1]
     if rng.random() < 0.3:
         frames, states = frames[::-1], states[::-1]
-    if rng.random() < 0.3:
-        frames = frames[..., rng.permutation(3)]
-    if rng.random() < 0.1:
-        grey = frames.mean(axis=-1, keepdims=True, dtype=np.float32).astype(np.uint8)
-        frames = np.broadcast_to(grey, frames.shape)
     return frames, states
 
 

@@ -41,17 +41,19 @@ def test_frames_show_what_the_track_says() -> None:
     covered = np.abs(render(cover=0.5) - scene).mean(axis=2) > 20
     assert 0.3 < covered.mean() < 0.7
     assert np.abs(render(noise=20) - render(noise=20)).mean() > 10
-    assert render(gain=-1.0).mean() < 0.7 * scene.mean()
+    assert render(gain=-1.0).mean() < 0.8 * scene.mean()
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_a_whole_cover_leaves_nothing_of_the_scene(seed: int) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), dtype=np.uint8)
-    frames = []
-    for scene in pixels:
+def test_a_coloured_light_that_turns_is_a_flash() -> None:
+    """Each channel gets its own share of the light's pulses."""
+    scene = np.full((96, 128, 3), 60, np.uint8)
+    ratios = []
+    for seed in range(40):
         renderer = TrackRenderer(rng=np.random.default_rng(seed), height=96, width=128, model_width=128)
-        frames.append(renderer.disturb(scene, camera_track(cover=1.0), 0))
-    assert np.array_equal(frames[0], frames[1])
+        lit = renderer.disturb(scene, camera_track(gain=1.0), 0).mean(axis=(0, 1)) / 60
+        assert 1 <= lit.min() <= lit.max() <= 2.8
+        ratios.append(np.log(lit.max()) / max(np.log(lit.min()), 0.01))
+    assert 4 <= sum(ratio > 1.2 for ratio in ratios) <= 18
 
 
 def test_view_follows_the_cameras_direction() -> None:
