@@ -12,7 +12,7 @@ from engines.printable import printable
 DOCUMENTATION: Final = "docs/configuration.md"
 RULES: Final = "{on: 0.8, off: 0.5}"
 RULES_OF: Final = {"covered": "{on: 0.5, off: 0.3}"}
-"""Of labels with other rules: a black picture gives camera-events a probability of `covered` of 0.7 to 0.9."""
+"""Of labels with other rules: a black picture gives camera-events a probability of `covered` of 0.5 to 0.8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,15 @@ from engines.arrays import F32, F64, U8
 Rng = np.random.Generator
 
 STRENGTHS: Final = ("weak", "medium", "strong")
+# How strong a form is, by strength. Both groups use the same.
+TURNS: Final = dict(zip(STRENGTHS, (0.08, 0.15, 0.25), strict=True))
+"""How far the camera turns, in widths of the picture."""
+SWINGS: Final = dict(zip(STRENGTHS, (0.01, 0.018, 0.03), strict=True))
+"""The RMS of a shaking camera, in widths of the picture."""
+RADII: Final = dict(zip(STRENGTHS, (0.0225, 0.035, 0.06), strict=True))
+"""The radius of the blur's disc, in widths of the picture."""
+FACTORS: Final = dict(zip(STRENGTHS, (2.5, 4.0, 8.0), strict=True))
+"""The factor by which light changes."""
 MARGIN_S: Final = 0.2
 STEP_S: Final = 0.005
 

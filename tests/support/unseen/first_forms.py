@@ -8,8 +8,12 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from support.unseen.film import (
+    FACTORS,
+    RADII,
     STEP_S,
     STRENGTHS,
+    SWINGS,
+    TURNS,
     Disturb,
     Disturbed,
     Rng,
@@ -30,7 +34,7 @@ from engines.arrays import F64, U8
 def moved(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Disturbed:
     """Turn the camera by 8, 15 or 25 % of the width; roll by 8, 13 or 20 degrees; zoom 1.2, 1.4 or 1.8 times."""
     level = STRENGTHS.index(strength)
-    share = (0.08, 0.15, 0.25)[level]
+    share = TURNS[strength]
     _, h, w, _ = frames.shape
     sign = float(rng.choice([-1, 1]))
     begin = float(rng.uniform(0.35, 0.5)) if form == "drift" else float(rng.uniform(0.5, 0.9))
@@ -65,7 +69,7 @@ def moved(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Distu
 
 def shaking(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Disturbed:
     """Shake the camera, by an RMS of 1, 1.8 or 3 % of the width in the stronger direction."""
-    rms = (0.01, 0.018, 0.03)[STRENGTHS.index(strength)]
+    rms = SWINGS[strength]
     w = frames.shape[2]
     fine = np.arange(0, times_s[-1] + 0.01, STEP_S)
     path = np.zeros((len(fine), 3))
@@ -98,7 +102,7 @@ def _smooth(path: F64, size: int) -> F64:
 
 def defocused(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Disturbed:
     """Blur with a disc of 4.5, 7 or 12 % of the width in linear light: steady, hunting, coming, greasy or misted."""
-    radius = (0.0225, 0.035, 0.06)[STRENGTHS.index(strength)] * frames.shape[2]
+    radius = RADII[strength] * frames.shape[2]
     _, h, w, _ = frames.shape
     onset = float(rng.uniform(0.3, 0.6)) if form == "coming" else 0.0
     period, phase = rng.uniform(0.8, 1.5), rng.uniform(0, 6)
@@ -130,7 +134,7 @@ def defocused(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> D
 
 def flashing(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Disturbed:
     """Change the light by a factor of 2.5, 4 or 8, in linear light."""
-    factor = (2.5, 4.0, 8.0)[STRENGTHS.index(strength)]
+    factor = FACTORS[strength]
     _, h, w, _ = frames.shape
     y, x = np.indices((h, w), np.float32)
     begin, counts = float(rng.uniform(0.5, 1.1)), always

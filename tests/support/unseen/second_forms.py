@@ -8,8 +8,12 @@ from typing import Final
 import cv2
 import numpy as np
 from support.unseen.film import (
+    FACTORS,
+    RADII,
     STEP_S,
     STRENGTHS,
+    SWINGS,
+    TURNS,
     Disturb,
     Disturbed,
     Rng,
@@ -30,7 +34,7 @@ from engines.arrays import F32, F64, U8
 
 def moved(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Disturbed:
     """Turn the camera by 8, 15 or 25 % of the width: with backlash, or aslant in steps."""
-    share = (0.08, 0.15, 0.25)[STRENGTHS.index(strength)]
+    share = TURNS[strength]
     _, h, w, _ = frames.shape
     sign, begin = float(rng.choice([-1, 1])), float(rng.uniform(0.4, 0.7))
     if form == "backlash":  # a motor turns too far, stops, and falls back
@@ -52,7 +56,7 @@ def moved(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Distu
 
 def shaking(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Disturbed:
     """Shake the camera by steps on its floor (an RMS of 1, 1.8 or 3 % of the width), or a loudspeaker's bass (2/3)."""
-    rms = (0.01, 0.018, 0.03)[STRENGTHS.index(strength)] * frames.shape[2]
+    rms = SWINGS[strength] * frames.shape[2]
     step_s = STEP_S / 2
     fine = np.arange(0, times_s[-1] + 0.05, step_s)
     at = np.arange(-rng.uniform(0, 0.5), fine[-1], rng.uniform(0.42, 0.55))
@@ -73,7 +77,7 @@ def shaking(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Dis
 def defocused(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Disturbed:
     """Blur with a disc of 4.5, 7 or 12 % of the width: growing fog, or a focus on drops of rain."""
     _, h, w, _ = frames.shape
-    radius = (0.0225, 0.035, 0.06)[STRENGTHS.index(strength)] * w
+    radius = RADII[strength] * w
     begin, takes = float(rng.uniform(0.1, 0.3)), float(rng.uniform(0.3, 0.5))
     y, x = np.indices((h, w), np.float32)
     far = np.hypot((x / w - rng.uniform(0.4, 0.6)) * 1.3, y / h - rng.uniform(0.4, 0.6)) + 0.04 * field(rng, h, w, 6)
@@ -109,7 +113,7 @@ def _with_drop(light: F32, near: F32, centre: F64, size: float, sharp: float) ->
 
 def flashing(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Disturbed:
     """Change the light by a factor of 2.5, 4 or 8, in linear light: a television's, or a blue light on the walls."""
-    factor = (2.5, 4.0, 8.0)[STRENGTHS.index(strength)]
+    factor = FACTORS[strength]
     _, h, w, _ = frames.shape
     x = np.arange(w, dtype=np.float32)
     cuts = np.cumsum(rng.uniform(0.15, 0.6, 40)) - 0.4

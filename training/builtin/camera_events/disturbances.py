@@ -192,10 +192,10 @@ class TrackRenderer:
     height: int
     width: int
     model_width: int
-    _cover: LensCover | None = None
-    _light: F32 | None = None
+    _cover: LensCover | None = field(default=None, init=False)
+    _light: F32 | None = field(default=None, init=False)
     _grain: str = field(init=False)
-    _normal: F32 | None = None
+    _normal: F32 | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         kinds = ["white", "coarse", "colour", "rows", "sparks", "snow", "mixed"]
