@@ -1,6 +1,6 @@
 # The service on a CPU (OpenVINO). Build it in a clone of the repository:
 #   docker build --tag streamclf .
-# docs/containers.md says how to run it, and what was checked without Docker.
+# docs/containers.md says how to run it. docs/development/containers.md lists what was checked without Docker.
 ARG BASE=python:3.12-slim-bookworm
 
 FROM ${BASE} AS build
