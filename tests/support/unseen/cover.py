@@ -14,16 +14,12 @@ from engines.arrays import F32, F64, U8
 SHARES: Final = {"65-80 %": (0.65, 0.8), "85-95 %": (0.85, 0.95), "100 %": (1.0, 1.0)}
 """Ranges for the share of the picture that a cover hides."""
 MATERIALS: Final = {name: draw for group in GROUPS.values() for name, draw in group.materials.items()}
-CLEAR: Final = {"bubble wrap": 0.1, "frosted plastic": 0.06, "plastic bag": 0.12, "frost": 0.08}
-"""The share of the scene's light that materials let through, scattered."""
-LUMPS: Final = ("mud", "frost", "snow")
-"""Materials that lie in lumps with a ragged edge. They grow, and do not slide in as one piece."""
 
 
 def draw_material(material: str, height: int, width: int, rng: Rng, *, in_focus: bool) -> F32:
     """Return one of `MATERIALS`, lit from a side: (height, width, 3) float32, 0 to 255."""
     h, w = 2 * height, 2 * width
-    picture = MATERIALS[material](rng, h, w)
+    picture = MATERIALS[material].draw(rng, h, w)
     turn = cv2.getRotationMatrix2D((w / 2, h / 2), float(rng.uniform(-18, 18)), float(rng.uniform(1, 1.3)))
     picture = cv2.warpAffine(picture, turn, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
@@ -44,13 +40,13 @@ def cover(rng: Rng, frames: U8, times_s: F64, material: str, *, in_focus: bool, 
     _, height, width, _ = frames.shape
     picture = draw_material(material, height, width, rng, in_focus=in_focus)
     hidden = float(rng.uniform(*SHARES[share]))
-    order, toward = _order(rng, height, width, material)
+    order, toward = _order(rng, height, width, MATERIALS[material].edge)
     ranked = np.sort(order, axis=None)
     soft = 1.2 if in_focus else float(rng.uniform(0.06, 0.16)) * width
     onset, takes = (float(rng.uniform(0.5, 0.8)), float(rng.uniform(0.15, 0.6))) if coming else (-1.0, 0.5)
     grain, settle, sway = rng.uniform(0.8, 4), rng.uniform(0.3, 1.0), rng.uniform(0, 0.03)
     adapted = float(np.clip((105 / max(picture.mean(), 1)) ** 0.4, 0.75, 2.0))
-    clear = CLEAR.get(material, 0.0)
+    clear = MATERIALS[material].clear
     out = np.empty_like(frames)
 
     def edge(part: float) -> float:
@@ -79,13 +75,13 @@ def cover(rng: Rng, frames: U8, times_s: F64, material: str, *, in_focus: bool, 
     return Disturbed(frames=out, times_s=times_s, counts=mostly_after(onset + takes) if coming else always)
 
 
-def _order(rng: Rng, height: int, width: int, material: str) -> tuple[F32, Any]:
+def _order(rng: Rng, height: int, width: int, edge: str) -> tuple[F32, Any]:
     """Return the order in pixels in which the picture is covered, and the direction (2,) in which the cover slides.
 
     A cover comes from a side or a corner, from two sides, or from about the middle. Its edge is straight or irregular.
     """
     y, x = np.indices((height, width), np.float32)
-    kind = "middle" if material == "spray paint" else str(rng.choice(["side", "side", "two sides", "middle"]))
+    kind = "middle" if edge == "spray" else str(rng.choice(["side", "side", "two sides", "middle"]))
     toward = None
     if kind == "side":
         angle = int(rng.integers(8)) * np.pi / 4 + rng.uniform(-0.15, 0.15)
@@ -98,9 +94,9 @@ def _order(rng: Rng, height: int, width: int, material: str) -> tuple[F32, Any]:
         power = rng.uniform(1.6, 5)
         dx, dy = (x / width - rng.uniform(0.4, 0.6)) * 2, (y / height - rng.uniform(0.4, 0.6)) * 2
         order = (np.abs(dx) ** power + np.abs(dy) ** power) ** (1 / power) * height / 2
-    if material == "spray paint":
+    if edge == "spray":
         order = order + 0.1 * height * field(rng, height, width, 7) + 0.04 * height * rng.normal(size=order.shape)
-    elif material in LUMPS:
+    elif edge == "lumps":
         order = order + 0.12 * height * field(rng, height, width, 6) + 0.06 * height * field(rng, height, width, 25)
         toward = None
     elif rng.random() < 0.5:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from engines.arrays import F32, F64, U8
 Rng = np.random.Generator
 
 STRENGTHS: Final = ("weak", "medium", "strong")
-# How strong a form is, by strength. Both groups use the same.
+# How strong a form is, by strength. All groups use the same.
 TURNS: Final = dict(zip(STRENGTHS, (0.08, 0.15, 0.25), strict=True))
 """How far the camera turns, in widths of the picture."""
 SWINGS: Final = dict(zip(STRENGTHS, (0.01, 0.018, 0.03), strict=True))
@@ -36,7 +36,19 @@ class Disturbed:
     counts: Callable[[float, float], bool]
 
 
-Material = Callable[[Rng, int, int], F32]
+@dataclass(frozen=True, slots=True)
+class Material:
+    """A cover's material. `draw(rng, h, w)` returns (h, w, 3) in grey levels.
+
+    `clear`: the share of the scene's light that it lets through, scattered. `edge`: a piece may slide in with its edge;
+    lumps and spray have a ragged edge and grow.
+    """
+
+    draw: Callable[[Rng, int, int], F32]
+    clear: float = 0.0
+    edge: Literal["piece", "lumps", "spray"] = "piece"
+
+
 Disturb = Callable[[Rng, U8, F64, str, str], Disturbed]
 """Takes the generator, the film, its times, the form and one of `STRENGTHS`."""
 
@@ -67,6 +79,15 @@ def mostly_after(onset_s: float) -> Callable[[float, float], bool]:
 def always(_start_s: float, _end_s: float) -> bool:
     """Let each window count."""
     return True
+
+
+def change_each(frames: U8, times_s: F64, change: Callable[[U8, float], Any], *, onset_s: float = 0.0) -> U8:
+    """Return the film with `change(frame, time_s)` in place of each frame from the onset on."""
+    out = frames.copy()
+    for number, time_s in enumerate(times_s):
+        if time_s >= onset_s:
+            out[number] = np.clip(change(frames[number], float(time_s)), 0, 255)
+    return out
 
 
 def field(rng: Rng, height: int, width: int, cells: float) -> F32:

@@ -9,8 +9,11 @@ from support.unseen.first_forms import FIRST_FORMS
 from support.unseen.first_materials import FIRST_MATERIALS
 from support.unseen.second_forms import SECOND_FORMS
 from support.unseen.second_materials import SECOND_MATERIALS
+from support.unseen.third_forms import THIRD_FORMS
+from support.unseen.third_materials import THIRD_MATERIALS
 
 GROUPS: Final = {
     "first": Group(seed=2026, materials=FIRST_MATERIALS, forms=FIRST_FORMS, covers_per_film=6),
     "second": Group(seed=2027, materials=SECOND_MATERIALS, forms=SECOND_FORMS, covers_per_film=4),
+    "third": Group(seed=2028, materials=THIRD_MATERIALS, forms=THIRD_FORMS, covers_per_film=3),
 }

@@ -194,15 +194,15 @@ def _leaf(rng: Rng, h: int, w: int) -> F32:
 
 
 SECOND_MATERIALS: Final[dict[str, Material]] = {
-    "aluminium foil": _foil,
-    "knitted glove": _glove,
-    "plastic bag": _bag,
-    "mud": _mud,
-    "frost": _frost,
-    "rag": _rag,
-    "parcel tape": _tape,
-    "sponge": _sponge,
-    "umbrella": _umbrella,
-    "snow": _snow,
-    "single leaf": _leaf,
+    "aluminium foil": Material(_foil),
+    "knitted glove": Material(_glove),
+    "plastic bag": Material(_bag, clear=0.12),
+    "mud": Material(_mud, edge="lumps"),
+    "frost": Material(_frost, clear=0.08, edge="lumps"),
+    "rag": Material(_rag),
+    "parcel tape": Material(_tape),
+    "sponge": Material(_sponge),
+    "umbrella": Material(_umbrella),
+    "snow": Material(_snow, edge="lumps"),
+    "single leaf": Material(_leaf),
 }

@@ -1,6 +1,7 @@
 """The pieces of the benchmark `unseen_camera`, on tiny film that is made here."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -116,13 +117,14 @@ def test_the_figures_count_windows_and_their_interval_counts_excerpts() -> None:
         return Judged(film="f", label=label, properties=properties, predicted=predicted, probabilities=probabilities)
 
     cap = {"group": "first", "material": "black cap", "share": "100 %", "focus": "in focus", "arrival": "coming"}
-    mud = {**cap, "group": "second", "material": "mud"}
+    mud, fur = {**cap, "group": "second", "material": "mud"}, {**cap, "group": "third", "material": "fur"}
     every = [
         judged("normal", ["normal"] * 9 + ["moved"], kind="film", view="whole"),
         judged("covered", ["covered", "normal"], **cap),
         judged("covered", [], **cap),
         judged("noise", ["noise"] * 4, group="first", form="salt", strength="weak"),
         judged("covered", ["covered"] * 3, **mud),
+        judged("covered", ["covered", "moved", "moved", "noise"], **fur),
     ]
     by_group = benchmark.compute_by_group(every, SPEC.labels)
     figures = by_group["groups"]["first"]
@@ -134,8 +136,11 @@ def test_the_figures_count_windows_and_their_interval_counts_excerpts() -> None:
     assert figures["confusion"]["normal"][SPEC.labels.index("moved")] == 1
     assert by_group["by_group"]["covered by group and arrival"]["first, coming"] == covered
     assert by_group["by_group"]["covered by group"]["second"]["windows"] == 3
-    assert by_group["groups"]["second"]["labels"]["normal"] == figures["labels"]["normal"]
-    assert by_group["groups"]["second"]["labels"]["noise"]["windows"] == 0
+    assert by_group["by_group"]["covered by group"]["third"]["recall"] == 0.25
+    assert list(by_group["groups"]) == ["first", "second", "third"]
+    for name in ("second", "third"):
+        assert by_group["groups"][name]["labels"]["normal"] == figures["labels"]["normal"]
+        assert by_group["groups"][name]["labels"]["noise"]["windows"] == 0
     assert "| noise | 1 | 4 | 100.0 % |" in benchmark.as_text(by_group)
     assert json.loads(json.dumps(by_group)) == by_group
 
@@ -156,3 +161,20 @@ def test_no_material_or_form_is_in_two_groups() -> None:
     assert len(set(materials)) == len(materials)
     forms = [(label, form) for group in GROUPS.values() for label, (_, names) in group.forms.items() for form in names]
     assert len(set(forms)) == len(forms)
+
+
+def test_each_group_has_its_own_seed_and_all_labels_of_disturbances() -> None:
+    assert len({group.seed for group in GROUPS.values()}) == len(GROUPS)
+    for group in GROUPS.values():
+        assert {*group.forms, "normal", "covered"} == set(SPEC.labels)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_plan_gives_each_film_its_covers_and_one_form_of_each_label(name: str) -> None:
+    group = GROUPS[name]
+    covers, others = making._plan(group, 59)
+    assert {len(each) for each in covers} == {group.covers_per_film}
+    counts = Counter(material for each in covers for material, *_ in each)
+    assert set(counts) == set(group.materials)
+    assert max(counts.values()) < 2 * min(counts.values())
+    assert [[label for label, *_ in each] for each in others] == [list(group.forms)] * 59
