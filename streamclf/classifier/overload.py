@@ -156,7 +156,7 @@ class LoadShedder:
         if is_over:
             log.info("the overload is over: every stream is served again, with its own hop")
             return
-        parts = [f"{paused} of {streams} streams rest in turn"] if paused else []
+        parts = [f"{paused} of {streams} streams wait in turn"] if paused else []
         if level:
             parts.append(f"streams with `adaptive` predict {2**level} times less often")
         need = f"{needed:.1f} times what this machine has" if needed > 1 else "more than this machine has at present"

@@ -431,7 +431,7 @@ def test_the_log_tells_an_overload_in_words(caplog: pytest.LogCaptureFixture) ->
     rig.run(100.0)
     lines = [record.getMessage() for record in caplog.records]
     assert re.fullmatch(
-        r"overload: \d of 8 streams rest in turn: the classifier needs [12]\.\d times what this machine has", lines[0]
+        r"overload: \d of 8 streams wait in turn: the classifier needs [12]\.\d times what this machine has", lines[0]
     )
     assert len(lines) <= 4, "at most one line a minute while it lasts"
     rig.engine.encode_s /= 10
