@@ -83,7 +83,7 @@ class ModelStream:
             if not images:
                 return []
             if self._is_live not in (None, rate is None):
-                raise UsageError("this stream began with the other one of fps and pts_s; reset it first")
+                raise UsageError("fps and pts_s: this stream began with the other one; give that one, or reset() first")
             self._is_live = rate is None
             _copy_last(images, times_ns)
             try:

@@ -99,7 +99,7 @@ def local_copy(name: str) -> Iterator[Path]:
                 while block := source.read(_COPY_BYTES):
                     copy.write(block)
         except OSError as error:
-            raise SourceError(f"{redact(name)}: {_reason(error)}") from None
+            raise SourceError(f"{redact(name)}: {_reason(error)}; check the address and the credentials") from None
         yield path
 
 

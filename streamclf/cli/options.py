@@ -45,7 +45,7 @@ FromStart = Annotated[
 ]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"] | None,
-    typer.Option(help="Least level of the log lines; default: $STREAMCLF_LOG, else info.", show_default=False),
+    typer.Option(help="Lowest level of the log lines; default: $STREAMCLF_LOG, else info.", show_default=False),
 ]
 LogFormat = Annotated[
     Literal["text", "json"] | None,

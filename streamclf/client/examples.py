@@ -39,7 +39,9 @@ def save_example(
             if result is not None:
                 return _checked(result)
             time.sleep(POLL_S)
-    raise BusError(f"{request.stream}: the example was not saved within {deadline_s:g} s")
+    raise BusError(
+        f"{request.stream}: the example was not saved within {deadline_s:g} s; check that the stream is live"
+    )
 
 
 def _ask(socket: zmq.Socket[bytes], body: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def _checked(result: Any) -> ExampleResult:
     try:
         found = parse_example_result(orjson.dumps(result))
     except EventError as error:
-        raise BusError(f"the service answered with something else than a result: {error}") from None
+        raise BusError(f"the service's answer is not a result ({error}); install the same version here") from None
     if found.error is not None:
         raise ClipError(found.error)
     return found

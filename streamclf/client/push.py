@@ -109,7 +109,7 @@ class PushSink:
             if self._refused:
                 raise SourceError(self._refused)
             if self._closing:
-                raise SourceError(f"push {self._address}: closed")
+                raise SourceError(f"push {self._address}: the sink is closed; open another one with streamclf.push")
             self._waiting.append((time.monotonic_ns() if pts_ns is None else pts_ns, copy))
             if len(self._waiting) > self._queue_length:
                 self._waiting.popleft()

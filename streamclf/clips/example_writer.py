@@ -158,11 +158,13 @@ class ExampleWriter:
         try:
             root.mkdir(exist_ok=True)  # without a parent, its disk may not be mounted
         except OSError as error:
-            raise ClipError(f"{root}: {error.strerror}") from error
+            raise ClipError(f"{root}: {error.strerror}; check examples.folder and its permissions") from error
         folder = ClipFolder(root)
         free, reserved = folder.disk_bytes()[1], reserve_bytes(folder)
         if free < reserved:
-            raise ClipError(f"{root}: {free / 1e6:.0f} MB free; examples leave {reserved / 1e6:.0f} MB to the journal")
+            raise ClipError(
+                f"{root}: {free / 1e6:.0f} MB free; examples leave {reserved / 1e6:.0f} MB to the journal: free space"
+            )
         used = folder_bytes(root)
         if used >= self._config.keep_size:
             raise ClipError(
@@ -192,7 +194,7 @@ class ExampleWriter:
         try:
             parent.mkdir(exist_ok=True)
         except OSError as error:
-            raise ClipError(f"{printable(str(parent))}: {error.strerror}") from error
+            raise ClipError(f"{printable(str(parent))}: {error.strerror}; check its permissions") from error
         if parent.is_symlink():
             raise ClipError(f"{printable(str(parent))}: a link; examples follow none inside their folder")
         return parent if request.label is None else make_label_folder(parent, request.label)

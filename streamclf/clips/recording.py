@@ -163,12 +163,13 @@ class Recording:
         try:
             self._folder.mkdir(exist_ok=True)  # without a parent, its disk may not be mounted
         except OSError as error:
-            raise ClipError(f"{self._folder}: {error.strerror}") from error
+            raise ClipError(f"{self._folder}: {error.strerror}; check clips.folder and its permissions") from error
         folder = ClipFolder(self._folder)
         free, reserved = folder.disk_bytes()[1], reserve_bytes(folder)
         if free < reserved:
             raise ClipError(
-                f"{self._folder}: {free / 1e6:.0f} MB free; clips leave {reserved / 1e6:.0f} MB to the journal"
+                f"{self._folder}: {free / 1e6:.0f} MB free; clips leave {reserved / 1e6:.0f} MB to the journal: free "
+                "space, or lower clips.keep_size"
             )
 
     def _free_name(self, began: datetime, action: ActionKey) -> tuple[ClipName, Path]:
@@ -183,7 +184,9 @@ class Recording:
                 if not path.exists() and not part_path(path).exists():
                     return name, path
             except OSError as error:
-                raise ClipError(f"{error.filename}: {error.strerror}") from error
+                raise ClipError(
+                    f"{error.filename}: {error.strerror}; check clips.folder and its permissions"
+                ) from error
         raise ClipError(f"{self._folder / self._stream}: {MAX_NAMES} clips have the same name")
 
     def _write_new(self, now_s: float) -> None:

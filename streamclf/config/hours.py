@@ -60,7 +60,7 @@ def zone_of(name: str | None) -> ZoneInfo | None:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError(
-            f"{name!r}: not known on this machine; a name like Europe/Berlin (where none is known: pip install tzdata)"
+            f"{name!r}: not known on this machine; give a name like Europe/Berlin (or pip install tzdata)"
         ) from None
 
 
@@ -70,11 +70,11 @@ def parse_hours(text: str) -> Hours:
     words = text.casefold().split()
     times = words.pop() if words and ":" in words[-1] else "00:00-24:00"
     if len(words) > 1 or not text.strip():
-        raise ValueError(f"{text!r}: days, hours or both, {_REMEDY}")
+        raise ValueError(f"{text!r}: give days, hours or both, {_REMEDY}")
     days = _parse_days(words[0], text) if words else _EVERY_DAY
     match = _HOURS.fullmatch(times)
     if match is None:
-        raise ValueError(f"{text!r}: hours {times!r}; {_REMEDY}")
+        raise ValueError(f"{text!r}: {times!r} are no hours; give them {_REMEDY}")
     begin, end = _minute(match[1], match[2], text), _minute(match[3], match[4], text)
     if begin == end or begin == _DAY_MIN:  # noqa: SIM109 - two mistakes with one remedy
         raise ValueError(f"{text!r}: no time lies in between; for a whole day write 00:00-24:00")
@@ -86,7 +86,7 @@ def _parse_days(word: str, text: str) -> frozenset[int]:
     for part in word.split(","):
         first, dash, last = part.partition("-")
         if first not in DAYS or (dash and last not in DAYS):
-            raise ValueError(f"{text!r}: day {part!r}; {', '.join(DAYS)}, or a range like mon-fri")
+            raise ValueError(f"{text!r}: day {part!r}: must be one of {', '.join(DAYS)}, or a range like mon-fri")
         begin = DAYS.index(first)
         count = (DAYS.index(last) - begin) % 7 if dash else 0
         days.update((begin + day) % 7 for day in range(count + 1))
@@ -96,5 +96,5 @@ def _parse_days(word: str, text: str) -> frozenset[int]:
 def _minute(hour: str, minute: str, text: str) -> int:
     total = 60 * int(hour) + int(minute)
     if int(minute) > 59 or total > _DAY_MIN:
-        raise ValueError(f"{text!r}: time {hour}:{minute}; 00:00 to 24:00")
+        raise ValueError(f"{text!r}: time {hour}:{minute}: must be 00:00 to 24:00")
     return total

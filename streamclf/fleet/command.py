@@ -99,7 +99,10 @@ def _call(ray: Any, method: str, *arguments: Any) -> Any:
     end_s = time.monotonic() + CALL_S
     while isinstance(result := _try_call(ray, method, *arguments), _Away):
         if time.monotonic() > end_s:
-            raise FleetError(f"the controller does not answer within {CALL_S:g} s: {result.reason}")
+            raise FleetError(
+                f"the controller does not answer within {CALL_S:g} s: {result.reason}; `ray status` shows whether the "
+                "head is up"
+            )
         time.sleep(0.5)
     return result
 

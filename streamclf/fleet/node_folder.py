@@ -47,7 +47,7 @@ class NodeFolder:
             time.sleep(0.1)
         claimed = claimed or self._claim(parent, names)
         if claimed is None:
-            raise UsageError(f"{parent}: {MAX_NODES} nodes of this machine use it already")
+            raise UsageError(f"{parent}: {MAX_NODES} nodes of this machine use it already; stop some of them")
         self.name, self.lock_fd = claimed
         self.path = parent / self.name
         self.config = self.path / "node.yaml"

@@ -317,7 +317,7 @@ class Hub:
     def _end_abandoned_actions(self) -> None:
         ends = self._open_actions.end_abandoned(self._links.active_producers(), self._may_publish)
         if ends:
-            log.warning("ended %d actions whose producer is gone", len(ends))
+            log.warning("ended %d actions, because the process that reported them has ended", len(ends))
             self._commit([record for end in ends if (record := self._make_record(end, {}))], {})
         self._links.forget_silent()
 

@@ -59,7 +59,7 @@ def run_status(
     deadline_s = time.monotonic() + timeout_s
     with subscribe(endpoint, streams=streams) as events:
         snapshot = events.snapshot(timeout_s)
-        heartbeat, received = _first_heartbeat(events, deadline_s)
+        heartbeat, received = _first_heartbeat(events, timeout_s)
         refuse_unknown_streams(streams, heartbeat)
         recent = _recent_events(endpoint, streams, snapshot, deadline_s)
         if as_json:
@@ -85,16 +85,19 @@ def run_status(
     return 0
 
 
-def _first_heartbeat(events: Subscription, deadline_s: float) -> tuple[Heartbeat, list[Received]]:
+def _first_heartbeat(events: Subscription, timeout_s: float) -> tuple[Heartbeat, list[Received]]:
     """Wait for a heartbeat, which holds the service's time and counts; also return the events before it."""
     received: list[Received] = []
+    deadline_s = time.monotonic() + timeout_s
     while (remaining_s := deadline_s - time.monotonic()) > 0:
         event = events.receive(remaining_s)
         if isinstance(event, Heartbeat):
             return event, received
         if event is not None:
             received.append(event)
-    raise BusError(f"{events.endpoint}: no heartbeat in time; is the service running? Give a longer --timeout")
+    raise BusError(
+        f"{events.endpoint}: no heartbeat within {timeout_s:g} s; is the service running? Give a longer --timeout"
+    )
 
 
 def _is_newer(event: Received, position: Position) -> bool:

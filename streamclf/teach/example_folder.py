@@ -115,7 +115,9 @@ def find_clips(root: Path) -> FoundClips:
             f"{path_text(root)}: {len(found.clips)} clips; at most {MAX_CLIPS}: leave some out, or train a model"
         )
     if len(found.counts()) > MAX_LABELS:
-        raise UsageError(f"{path_text(root)}: {len(found.counts())} labels; at most {MAX_LABELS}")
+        raise UsageError(
+            f"{path_text(root)}: {len(found.counts())} labels; at most {MAX_LABELS}: leave some out, or train a model"
+        )
     return found
 
 
@@ -186,7 +188,9 @@ def _as_label(root: Path, text: str) -> str:
     if not label or any("\ud800" <= char <= "\udfff" for char in label):
         raise UsageError(f"{path_text(root)}: the name {printable(text)!r} cannot be a label; rename it in UTF-8")
     if len(label) > MAX_LABEL_CHARS:
-        raise UsageError(f"{path_text(root)}: the label {printable(label):.40}… has over {MAX_LABEL_CHARS} characters")
+        raise UsageError(
+            f"{path_text(root)}: the label {printable(label):.40}… has over {MAX_LABEL_CHARS} characters; shorten it"
+        )
     return label
 
 
@@ -245,7 +249,7 @@ def _read_marks(root: Path, found: FoundClips) -> dict[Path, list[LabelledClip]]
                 continue
             marked.setdefault(film, []).append(clip)
     except csv.Error as error:
-        raise UsageError(f"{path_text(path)}, line {rows.line_num}: not a CSV list ({error})") from error
+        raise UsageError(f"{path_text(path)}, line {rows.line_num}: not a CSV list ({error}); check it") from error
     for film, clips in marked.items():
         _check_overlaps(film, clips)
     return marked

@@ -150,7 +150,9 @@ def read_volumes(path: Path, split: str, *, crop: tuple[int, int, int] | None) -
         raise DataError(f"{path}: {split}_labels is {labels.dtype} {labels.shape}; expected one class for each volume")
     if crop is not None:
         if any(wanted > available for wanted, available in zip(crop, images.shape[1:], strict=True)):
-            raise DataError(f"data.keep={list(crop)}: volumes in {path} have {list(images.shape[1:])} voxels")
+            raise DataError(
+                f"data.keep={list(crop)}: volumes in {path} have only {list(images.shape[1:])} voxels; lower it"
+            )
         images = images[:, : crop[0], : crop[1], : crop[2]]
     return images, labels[:, 0].astype(np.int64)
 

@@ -305,7 +305,10 @@ def _read_volume_clips(reader: ClipReader, data: Path, split: str | None) -> Ite
     name = split_name(split or "test")
     volumes, classes = read_volumes(data, name, crop=reader.volume_crop)
     if len(classes) and classes.max() >= len(reader.labels):
-        raise DataError(f"{data}: has class {classes.max()}, {reader.name} has only {len(reader.labels)} classes")
+        raise DataError(
+            f"{data}: has class {classes.max()}, {reader.name} has only {len(reader.labels)} classes; give data of the "
+            "same classes"
+        )
     clips: Clips = VolumeClips(volumes, classes, split=split or "test", size=(reader.shape.height, reader.shape.width))
     for index, clip_name in enumerate(clips.names):
         yield clip_name, (int(classes[index]),), clips.frames(index)

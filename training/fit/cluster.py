@@ -38,7 +38,10 @@ def train_on_cluster(
         ray.init(address=address, log_to_driver=True, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise RunError(f"--cluster {address}: no Ray cluster ({reason:.200})") from error
+        raise RunError(
+            f"--cluster {address}: no Ray cluster ({reason:.200}); start one with `ray start --head`, and give its "
+            "HOST:6379"
+        ) from error
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call, unused-ignore]
         free = resources.get("GPU" if gpu else "CPU", 0)

@@ -72,7 +72,7 @@ def read_json(path: Path) -> dict[str, Any]:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_JSON_BYTES:
-                raise FolderError(f"{path}: {size} bytes, at most {MAX_JSON_BYTES}")
+                raise FolderError(f"{path}: {size} bytes, at most {MAX_JSON_BYTES}; download the folder again")
             tree = json.loads(file.read(MAX_JSON_BYTES).decode("utf-8"))
     except NotRegularFileError:
         raise FolderError(f"{path}: not a file; download the folder again") from None

@@ -18,9 +18,10 @@ def check_window(folder: Path, shape: Shape) -> None:
     if pixels > MAX_WINDOW_BYTES:
         raise FolderError(
             f"{folder}: {shape.window} frames of {shape.height} x {shape.width} pixels: {pixels / 1e9:.1f} GB in one "
-            f"window, at most {MAX_WINDOW_BYTES / 1e9:.1f} GB"
+            f"window, at most {MAX_WINDOW_BYTES / 1e9:.1f} GB; choose a model with fewer frames or smaller ones"
         )
     if shape.frames_per_chunk > 64 or shape.chunks > 1024:
         raise FolderError(
-            f"{shape.chunks} chunks of {shape.frames_per_chunk} frames: a bundle has at most 1024 chunks of 64 frames"
+            f"{folder}: {shape.chunks} chunks of {shape.frames_per_chunk} frames: at most 1024 chunks of 64 "
+            "frames; choose a model with fewer frames"
         )

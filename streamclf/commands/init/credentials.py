@@ -73,4 +73,6 @@ def _plain(encoded: str) -> str:
     try:
         return unquote_to_bytes(encoded).decode("utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"the password is not percent-encoded UTF-8 ({len(unquote(encoded))} characters)") from None
+        raise UsageError(
+            f"the password ({len(unquote(encoded))} characters) is not percent-encoded UTF-8; write % itself as %25"
+        ) from None

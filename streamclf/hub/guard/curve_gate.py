@@ -99,20 +99,24 @@ class AllowList:
 
     def _load(self, state: str | list[tuple[object, ...]]) -> dict[bytes, str]:
         if isinstance(state, str):
-            log.error("allow-list: %s; nobody may connect until then", state)
+            log.error("publish.allow: %s; nobody may connect until then", state)
             return {}
         if len(state) > MAX_ALLOWED:
-            log.error("allow-list: %s holds %d keys; only the first %d count", self._directory, len(state), MAX_ALLOWED)
+            log.error(
+                "publish.allow: %s holds %d keys; only the first %d count", self._directory, len(state), MAX_ALLOWED
+            )
         names: dict[bytes, str] = {}
         for name, *_ in state[:MAX_ALLOWED]:
             path = self._directory / str(name)
             try:
                 certificate = load_certificate(path)
             except UsageError as error:
-                log.error("allow-list: %s", error)
+                log.error("publish.allow: %s", error)
                 continue
             if certificate.secret is not None:
-                log.error("allow-list: %s holds a secret key, which only its user should have; make a new pair", path)
+                log.error(
+                    "publish.allow: %s holds a secret key, which only its user should have; make a new pair", path
+                )
             names[certificate.public] = path.stem
         return names
 
@@ -190,7 +194,7 @@ class CurveGate:
         if len(self._reports) > _MAX_REPORTED:
             del self._reports[next(iter(self._reports))]
         log.warning(
-            "refused a client at %s (%d refusals so far): its public key %s is not on the allow-list",
+            "refused a client at %s (%d refusals so far): its public key %s is not in the directory publish.allow",
             address.decode("ascii", "replace"),
             self.refused,
             public.decode("ascii", "replace"),

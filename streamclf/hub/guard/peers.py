@@ -69,7 +69,7 @@ class Peers:
         peer.messages += 1
         peer.bytes_read += FRAME_BYTES + len(frame) if size is None else size
         if self._permits and not self._permits(peer.user):
-            self.disconnect(peer, "its key is not on the allow-list")
+            self.disconnect(peer, "its key is not in the directory publish.allow")
             return None
         return peer
 
@@ -99,7 +99,7 @@ class Peers:
         """Disconnect the peers whose keys have been removed from the allow-list."""
         if self._permits:
             for peer in [peer for peer in self._peers.values() if not self._permits(peer.user)]:
-                self.disconnect(peer, "its key was removed from the allow-list")
+                self.disconnect(peer, "its key was removed from the directory publish.allow")
 
     def disconnect(self, peer: Peer, why: str) -> None:
         """Disconnect a peer; a proper client reconnects by itself and catches up."""

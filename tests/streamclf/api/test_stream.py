@@ -97,7 +97,7 @@ def test_reset_begins_again(model: streamclf.Model) -> None:
     assert stream.push(moving(7), 10) == [], "the frames before do not count"
     (window,) = stream.push(moving(1), 10)
     assert (window.start_s, window.end_s) == (0.0, 0.8)
-    with pytest.raises(UsageError, match="began with the other one"):
+    with pytest.raises(UsageError, match="began with the other one; give that one"):
         stream.push(moving(1), pts_s=2.0)
     stream.reset()
     assert stream.push(moving(1), pts_s=2.0) == []

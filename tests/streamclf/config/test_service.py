@@ -108,7 +108,7 @@ def test_a_whole_url_from_the_environment_is_not_quoted(tmp_path: Path) -> None:
         ),
         (
             "streams: {door: {camera: 0}}\nactions: {wave: {active: [mon-fry 08:00-18:00]}}",
-            r"actions\.wave\.active.*: 'mon-fry 08:00-18:00': day 'mon-fry'; mon, tue, wed",
+            r"actions\.wave\.active.*: 'mon-fry 08:00-18:00': day 'mon-fry': must be one of mon, tue, wed",
         ),
         ("streams: {door: {camera: 0}}\nunknown_below: 40", r"unknown_below=40: .*less than or equal to 1"),
         ("streams: {door: {camera: 0}}\ntimezone: Mars/Olympus", r"timezone=Mars/Olympus: .*like Europe/Berlin"),

@@ -127,7 +127,7 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_TOKENIZER_BYTES:
-                raise FolderError(f"{path}: {size} bytes, at most {MAX_TOKENIZER_BYTES}")
+                raise FolderError(f"{path}: {size} bytes, at most {MAX_TOKENIZER_BYTES}; download it again")
             text = file.read(MAX_TOKENIZER_BYTES).decode("utf-8")
     except NotRegularFileError:
         raise FolderError(f"{path}: not a file; download it again") from None

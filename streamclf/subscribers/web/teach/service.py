@@ -213,7 +213,7 @@ class TeachService:
         self._check_version(project, version)
         report = examples.models / version / "report.html"
         if not report.is_file():
-            raise UsageError(f"{version}: has no report")
+            raise UsageError(f"{version}: has no report; train again to get one")
         return report
 
     def _remove(self, version: str) -> Applied:

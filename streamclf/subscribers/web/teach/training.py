@@ -123,7 +123,7 @@ class TeachRunner:
         """End the training; nothing of it stays. Raises `UsageError` if none goes on."""
         with self._lock:
             if not self.is_running or self._process is None:
-                raise UsageError("no training goes on")
+                raise UsageError("no training is running, so there is nothing to cancel")
             self._cancelled = True
             process = self._process
         _signal(process, signal.SIGINT)
