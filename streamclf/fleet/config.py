@@ -80,7 +80,7 @@ class FleetConfig(Section):
     )
     cpu_share: float = Field(0.85, gt=0, le=1, description="Share of a node's processors that streams may take.")
     gpu_share: float = Field(1.0, gt=0, le=1, description="Share of a node's GPUs that the service may take.")
-    drain: tuple[NodeName, ...] = Field((), max_length=1024, description="Nodes that give all their streams away.")
+    drain: tuple[NodeName, ...] = Field((), max_length=1024, description="Nodes whose streams move to other nodes.")
     costs: CostConfig = Field(CostConfig(), description="The cost of a stream that does not set `cpus`.")
     rollout: RolloutConfig = Field(RolloutConfig(), description="When a rolling update halts.")
 
