@@ -76,3 +76,8 @@ class OutputError(StreamclfError):
 
 class BenchError(StreamclfError):
     """A measurement that could not be made; the message names the cause."""
+
+
+def plain_fault(message: str) -> str:
+    """Return what pydantic says of a value, `message`, in the words of this project's errors."""
+    return message.removeprefix("Value error, ").replace("Input should be", "must be", 1)

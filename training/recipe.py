@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from engines.bundle import Activation
 from streamclf.config.yaml_text import YamlTextError, parse_yaml
-from streamclf.errors import UsageError
+from streamclf.errors import UsageError, plain_fault
 from streamclf.net.trusted_files import read_small_text
 from streamclf.sources import Resize
 from training.data.augment import AugmentRecipe
@@ -315,7 +315,7 @@ def _hint(item: Mapping[str, Any]) -> str:
         return f"kind {kind} was renamed to {renamed}" if renamed else str(item["msg"])
     value = item["input"]
     renamed = RENAMED_VALUES.get((str(item["loc"][-1]), value)) if isinstance(value, str) and item["loc"] else None
-    return f"renamed to {renamed}" if renamed else str(item["msg"]).removeprefix("Value error, ")
+    return f"renamed to {renamed}" if renamed else plain_fault(str(item["msg"]))
 
 
 def _key(tree: dict[str, Any], location: Sequence[int | str]) -> str:

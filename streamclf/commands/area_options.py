@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from streamclf.config.picture_area import PictureArea
 from streamclf.config.picture_area_keys import PictureAreaKeys
-from streamclf.errors import UsageError
+from streamclf.errors import UsageError, plain_fault
 
 
 def parse_area(*, region: str | None, masks: Sequence[str] | None, rotate: int, flip: str | None) -> PictureArea:
@@ -27,7 +27,7 @@ def parse_area(*, region: str | None, masks: Sequence[str] | None, rotate: int, 
         first = error.errors()[0]
         option = f"--{first['loc'][0]}" if first["loc"] else "--mask"
         value = f" {keys[str(first['loc'][0])]}" if first["loc"] in (("rotate",), ("flip",)) else ""
-        raise UsageError(f"{option}{value}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise UsageError(f"{option}{value}: {plain_fault(first['msg'])}") from None
 
 
 def _shape(text: str) -> list[float] | list[list[float]]:

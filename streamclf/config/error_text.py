@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from streamclf.config.outlets import ONE, SEVERAL
 from streamclf.config.yaml_text import Place
+from streamclf.errors import plain_fault
 from streamclf.net.names import STREAM_NAME_RULE
 
 _HIDDEN_KEYS: Final = frozenset(
@@ -53,7 +54,7 @@ def _describe(
     hide_values: Callable[[str, Place], str],
 ) -> str:
     place: Place = tuple(part for part in item["loc"] if part not in _NOT_KEYS)
-    message = item["msg"].removeprefix("Value error, ")
+    message = plain_fault(item["msg"])
     if item["type"] == "extra_forbidden":
         known = known_keys(place)
         where = ".".join(_shown_places(place[:-1], lines))
@@ -63,6 +64,8 @@ def _describe(
         text = f"unknown key{line}; known here: {', '.join(known)}{meant}"
         return f"{'.'.join(filter(None, (where, shown)))}: {text}".lstrip(": ")
     where = ".".join(_shown_places(place, lines))
+    if item["type"] == "missing":
+        message = "missing; add this key"
     if item["type"] == "string_type" and isinstance(item.get("input"), int | float):
         message = "a number, not a text; put it into quotes"
     if item["type"] == "string_pattern_mismatch":

@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from streamclf.config.outlet_options import LogConfig, MetricsConfig, MqttConfig, OutletConfig, WebConfig, WebhookConfig
 from streamclf.config.picture_keys import PictureKeys
 from streamclf.config.section import Section
-from streamclf.errors import UsageError
+from streamclf.errors import UsageError, plain_fault
 
 MAX_OUTLETS: Final = 8
 """Largest number of outlets of one kind."""
@@ -119,5 +119,5 @@ def outlet_options(section: type[SectionT], **values: object) -> SectionT:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
+        message = plain_fault(first["msg"])
         raise UsageError(f"{place}: {message}" if place else message) from None

@@ -37,7 +37,7 @@ def match_size(text: str) -> int | None:
 def _to_seconds(value: object) -> float:
     seconds = match_duration(value) if isinstance(value, str) else None
     if seconds is None:
-        raise ValueError(f"{value!r}: a number and s, m, h, d or w, like 7d")
+        raise ValueError(f"{value!r}: must be a number and s, m, h, d or w, like 7d")
     if seconds > MAX_DURATION_S:
         raise ValueError(f"{value!r}: at most {MAX_DURATION_S // 86400}d (100 years)")
     return seconds
@@ -46,7 +46,7 @@ def _to_seconds(value: object) -> float:
 def _to_bytes(value: object) -> int:
     size = match_size(value) if isinstance(value, str) else None
     if size is None or size < _MIN_SIZE_BYTES:
-        raise ValueError(f"{value!r}: a number and MB, GB or TB, like 10GB; at least 1MB")
+        raise ValueError(f"{value!r}: must be a number and MB, GB or TB, like 10GB; at least 1MB")
     if size > MAX_SIZE_BYTES:
         raise ValueError(f"{value!r}: at most {MAX_SIZE_BYTES // 10**12}TB")
     return size

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from streamclf.commands.init.credentials import Credentials
 from streamclf.config.placeholders import Substitution
 from streamclf.config.source import SourceConfig
-from streamclf.errors import UsageError
+from streamclf.errors import UsageError, plain_fault
 from streamclf.net.names import MAX_NAME_CHARS, MAX_STREAMS, STREAM_NAME_RULE, valid_stream_name
 from streamclf.redact import register_url
 
@@ -36,7 +36,7 @@ class NewStream:
             source = SourceConfig.model_validate(Substitution(environ).apply(dict(self.keys), (self.name,)))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            raise UsageError(f"{self.name}: {first['msg'].removeprefix('Value error, ')}") from None
+            raise UsageError(f"{self.name}: {plain_fault(first['msg'])}") from None
         if source.is_file and not source.is_file_url:
             return source.model_copy(update={"url": str(folder / source.file_path)})
         return source

@@ -71,7 +71,7 @@ class Document:
         width = max(map(len, map(_value, self.labels)), default=0)
         return [
             "# A label is reported as an action: it starts when its probability stays at or above `on`, and ends below",
-            "# `off`. Outlets hand on actions. Remove the labels that do not matter to you.",
+            "# `off`. Outlets send actions to other systems. Remove the labels that you do not need.",
             "actions:",
             *(f"  {_value(label) + ':':<{width + 1}} {RULES_OF.get(label, RULES)}" for label in self.labels),
             "",

@@ -259,7 +259,9 @@ def _parse_moment(text: str, option: str) -> str:
         try:
             moment = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
         except (ValueError, OverflowError):
-            raise UsageError(f"{option}={text!r}: an age like 90s, 1h, 7d, or a time like 2026-01-31T12:00") from None
+            raise UsageError(
+                f"{option}={text!r}: must be an age like 90s, 1h, 7d, or a time like 2026-01-31T12:00"
+            ) from None
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06d}Z"
 
 

@@ -42,7 +42,7 @@ def test_options_are_the_keys_of_a_stream() -> None:
         ({"masks": ["0,0,1,1"]}, "--mask: mask covers the whole picture"),
         ({"masks": ["0,0,1,1,1"]}, "--mask 0,0,1,1,1: 5 numbers; give four for a rectangle"),
         ({"masks": ["0,0,1,1,1,0,0,1"]}, "--mask: number 1: the polygon's edges 1 and 3 cross"),
-        ({"rotate": 45}, "--rotate 45: Input should be 0, 90, 180 or 270"),
+        ({"rotate": 45}, "--rotate 45: must be 0, 90, 180 or 270"),
     ],
 )
 def test_a_fault_names_the_option(options: dict[str, object], expected: str) -> None:

@@ -39,7 +39,7 @@ def test_a_stream_overrides_the_defaults_and_actions_merge_by_label_and_key(tmp_
     ("defaults", "message"),
     [
         ("{read_timeout: 3}", r"^\S+ defaults\.read_timeout: unknown key; known here: push_secret, transport"),
-        ("{read_timeout_s: 0}", r"^\S+ defaults\.read_timeout_s=0: Input should be greater than 0$"),
+        ("{read_timeout_s: 0}", r"^\S+ defaults\.read_timeout_s=0: must be greater than 0$"),
         ("{url: a.mp4}", r"defaults: url belongs to one stream; give it there"),
         ("{actions: {covered: {onn: 1}}}", r"defaults\.actions\.covered\.onn: unknown key; known here: on, off"),
         ("[1]", r"defaults: must be a section of keys"),

@@ -60,20 +60,20 @@ def test_the_options_of_a_job_are_the_same_after_json(tmp_path: Path) -> None:
         ("  wab: {}", r"outlets\.wab: unknown key; known here: log, mqtt, webhook, metrics, web"),
         ("  webhook: {ulr: 'http://h/'}", r"outlets\.webhook\.ulr: unknown key; known here: name, streams, .*url"),
         ("  log: [{file: a.db, fille: 1}]", r"outlets\.log\.0\.fille: unknown key; known here"),
-        ("  log: {}", r"outlets\.log\.file: Field required"),
+        ("  log: {}", r"outlets\.log\.file: missing; add this key"),
         ("  log: {file: a.txt}", r"outlets\.log: .*ends in \.txt; give a name that ends in \.db or \.jsonl"),
         (
             "  log: {file: a.jsonl, rotate: 600KB, keep_size: 1MB}",
             r"keep_size must be at least twice the size in rotate",
         ),
-        ("  log: {file: a.db, keep_size: 5}", r"log\.keep_size=5: 5: a number and MB, GB or TB"),
+        ("  log: {file: a.db, keep_size: 5}", r"log\.keep_size=5: 5: must be a number and MB, GB or TB"),
         ("  log: {file: a.db, rotate: 1d}", r"a SQLite log is one file"),
         (
             "  log: {file: a.db, types: [actions]}",
-            r"outlets\.log\.types\.0: Input should be 'prediction', 'action', 'status' or 'clip'$",
+            r"outlets\.log\.types\.0: must be 'prediction', 'action', 'status' or 'clip'$",
         ),
         ("  log: {file: a.db, types: []}", r"outlets\.log\.types: give at least one, or leave it out"),
-        ("  metrics: {port: 99999}", r"outlets\.metrics\.port=99999: Input should be less than"),
+        ("  metrics: {port: 99999}", r"outlets\.metrics\.port=99999: must be less than"),
         ("  metrics: {token: short}", r"outlets\.metrics\.token: 16 to 4096 ASCII characters"),
         ("  webhook: {url: 'ftp://Hidden9@h/'}", r"outlets\.webhook\.url: the webhook's URL: no http or https"),
         ("  mqtt: {broker: 'http://u:Hidden9@h'}", r"outlets\.mqtt\.broker: the broker's URL: the scheme is not mqtt"),
@@ -101,7 +101,7 @@ def test_secrets_come_from_the_environment_and_are_masked(tmp_path: Path) -> Non
 
 def test_a_command_has_the_same_options_and_errors() -> None:
     assert outlet_options(LogConfig, file="a.db", types=None, rotate=[]) == LogConfig(file=Path("a.db"))
-    with pytest.raises(UsageError, match="stalled_after: Input should be greater than or equal to 1"):
+    with pytest.raises(UsageError, match="stalled_after: must be greater than or equal to 1"):
         outlet_options(MetricsConfig, stalled_after=0)
 
 

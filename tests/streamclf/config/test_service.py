@@ -53,7 +53,7 @@ def test_a_whole_url_from_the_environment_is_not_quoted(tmp_path: Path) -> None:
         ("streams: {door: {camera: 0, fbs: 3}}", r"streams\.door\.fbs: unknown key; known here: camera, url"),
         ("streams: {door: {camera: 0, fbs: 3}}", r"; did you mean fps\?"),
         ("streems: {}", r"streems: unknown key; known here: model, models, engine, defaults, streams"),
-        ("model: x", r"streams: Field required"),
+        ("model: x", r"streams: missing; add this key"),
         ("streams: {door: {}}", r"streams\.door: give one of camera, url, images, push"),
         ("streams: {door: {camera: 0, url: a.mp4}}", r"streams\.door: give one of camera, url, images, push"),
         ("streams: {door: {camera: 1000}}", r"camera=1000: 0 to 99"),

@@ -39,9 +39,9 @@ def test_a_key_of_the_configuration_holds_a_number() -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "message"),
     [
-        (Duration, "forever", "'forever': a number and s, m, h, d or w, like 7d"),
-        (Duration, 7, "7: a number and s, m, h, d or w, like 7d"),
-        (Size, "10", "'10': a number and MB, GB or TB, like 10GB; at least 1MB"),
+        (Duration, "forever", "'forever': must be a number and s, m, h, d or w, like 7d"),
+        (Duration, 7, "7: must be a number and s, m, h, d or w, like 7d"),
+        (Size, "10", "'10': must be a number and MB, GB or TB, like 10GB; at least 1MB"),
         (Size, "999KB", "at least 1MB"),
         (Duration, "1000000d", "'1000000d': at most 36600d"),
         (Duration, "20000w", "at most 36600d"),

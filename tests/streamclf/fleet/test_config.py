@@ -57,7 +57,7 @@ def test_variables_are_replaced_where_the_command_runs(tmp_path):
         ("streams: {}\n", "needs streams:"),
         ("fleet: {placment: pack}\n" + STREAMS, "fleet.placment: unknown key"),
         ("fleet: {placment: pack}\n" + STREAMS, "did you mean placement?"),
-        ("fleet: {lease_s: 1}\n" + STREAMS, "fleet.lease_s=1: Input should be greater than or equal to 3"),
+        ("fleet: {lease_s: 1}\n" + STREAMS, "fleet.lease_s=1: must be greater than or equal to 3"),
         ("fleet: {directory: here}\n" + STREAMS, "'here': like tcp://127.0.0.1:5550"),
         ("fleet: {directory: 'tcp://127.0.0.1:99999'}\n" + STREAMS, "'tcp://127.0.0.1:99999': like"),
         ("fleet: {drain: n1}\n" + STREAMS, "fleet.drain=n1: must be a list, like [a, b]"),

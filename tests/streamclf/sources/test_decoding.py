@@ -274,8 +274,8 @@ def test_films_follow_their_models_and_area() -> None:
     [
         ({"decode": "cuda"}, "decode=cuda: cuda is a device; write decode_device: cuda"),
         ({"decode": "cpu"}, "decode=cpu: cpu is a device; write decode_device: cpu"),
-        ({"decode": "turbo"}, "decode=turbo: Input should be 'auto', 'exact' or 'fast'"),
-        ({"decode_device": "fast"}, "decode_device=fast: Input should be 'auto', 'cpu', 'cuda'"),
+        ({"decode": "turbo"}, "decode=turbo: must be 'auto', 'exact' or 'fast'"),
+        ({"decode_device": "fast"}, "decode_device=fast: must be 'auto', 'cpu', 'cuda'"),
     ],
 )
 def test_an_unknown_value_is_refused_with_the_list(tmp_path: Path, keys: dict[str, str], message: str) -> None:

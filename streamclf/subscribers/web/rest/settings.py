@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from streamclf.config.actions import ActionConfig, Off, On, StreamActions, UpToADay, UpToAnHour
 from streamclf.config.stream import StreamName
-from streamclf.errors import BusError, ConfigError, SourceError, UsageError
+from streamclf.errors import BusError, ConfigError, SourceError, UsageError, plain_fault
 from streamclf.events.views import Label, ViewKey
 from streamclf.redact import redact
 from streamclf.subscribers.web.context import PageContext
@@ -102,7 +102,7 @@ class QuietRoute(APIRoute):
             except RequestValidationError as error:
                 first = error.errors()[0]
                 place = ".".join(str(part) for part in first["loc"][-2:])
-                message = str(first["msg"]).removeprefix("Value error, ")
+                message = plain_fault(str(first["msg"]))
                 raise HTTPException(422, redact(f"{place}: {message}")[:500]) from None
 
         return handle_quietly
@@ -215,7 +215,7 @@ def _thresholds(editor: ConfigEditor, request: PreviewRequest) -> _Chosen:
     try:
         tried = ActionConfig.model_validate({**(action.model_dump() if action else {}), **values})
     except ValidationError as error:
-        raise HTTPException(422, error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        raise HTTPException(422, plain_fault(error.errors()[0]["msg"])) from None
     bundles = now.bundles or {}
     model, label = find_model_of(view, bundles, request.label)
     hides_scene = bundles[model].spec.hides_scene if model in bundles else ()

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from streamclf.config.placeholders import Substitution
 from streamclf.config.source import SourceConfig
 from streamclf.config.variables import Variables
-from streamclf.errors import ConfigError, SourceError
+from streamclf.errors import ConfigError, SourceError, plain_fault
 from streamclf.redact import redact
 from streamclf.subscribers.web.settings.credentials import separate_credentials
 from streamclf.subscribers.web.settings.edits import AddStream
@@ -67,7 +67,7 @@ def _source_of(edit: AddStream, config: Path) -> SourceConfig:
         source = SourceConfig.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise ConfigError(redact(first["msg"].removeprefix("Value error, "))) from None
+        raise ConfigError(redact(plain_fault(first["msg"]))) from None
     if source.is_file and not source.is_file_url:
         source = source.model_copy(update={"url": str(config.parent / (source.url or ""))})
     return source

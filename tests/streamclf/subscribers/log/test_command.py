@@ -256,7 +256,7 @@ def test_events_removed_by_retention_are_recorded_as_lost(hub: HubProcess, tmp_p
         (["-o", "events.jsonl", "--keep", "3"], "keep=3: a number of files needs rotate"),
         (
             ["-o", "events.db", "--types", "action,pictures"],
-            "types.1: Input should be 'prediction', 'action', 'status' or 'clip'",
+            "types.1: must be 'prediction', 'action', 'status' or 'clip'",
         ),
         (["-o", "events.csv"], "then export it with: streamclf query events.db -o events.csv"),
         (["-o", "events.xlsx"], "ends in .xlsx; give a name that ends in .db or .jsonl"),

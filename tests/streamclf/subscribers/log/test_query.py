@@ -221,7 +221,7 @@ def test_no_value_becomes_sql_or_a_traceback(label: str, moment: str) -> None:
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        ({"since": "yesterday"}, "since='yesterday': an age like 90s, 1h, 7d"),
+        ({"since": "yesterday"}, "since='yesterday': must be an age like 90s, 1h, 7d"),
         ({"until": "99999999999d"}, "at most 100 years"),
         ({"stream": "a/b"}, "stream 'a/b': 1 to 64"),
         ({"region": "a/b"}, "region 'a/b': 1 to 64"),

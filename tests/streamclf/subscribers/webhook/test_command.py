@@ -307,9 +307,9 @@ def test_an_invalid_argument_is_an_error_with_value_limit_and_remedy(tmp_path: P
     (tmp_path / "open").chmod(0o640)
     with pytest.raises(UsageError, match="mode 0640 lets others read the secret; chmod 600"):
         read_secret(tmp_path / "open")
-    with pytest.raises(UsageError, match=r"types.0: Input should be 'prediction', 'action', 'status' or 'clip'"):
+    with pytest.raises(UsageError, match=r"types.0: must be 'prediction', 'action', 'status' or 'clip'"):
         outlet_options(WebhookConfig, url="http://h/", types=["heartbeat"])
-    with pytest.raises(UsageError, match="batch: Input should be greater than or equal to 1"):
+    with pytest.raises(UsageError, match="batch: must be greater than or equal to 1"):
         outlet_options(WebhookConfig, url="http://h/", batch=0)
 
 
