@@ -29,14 +29,14 @@ class EngineConfig(Section):
     )
     precision: Precision = Field(
         "auto",
-        description="Numerical precision: `auto` takes the fastest that reproduces the model's reference clip on this "
+        description="Numerical precision: `auto` takes the fastest that reproduces the bundle's golden clip on this "
         "device, at worst fp32.",
     )
     devices: tuple[_Device, ...] | None = Field(
         None,
         description="NVIDIA GPUs to use, by the numbers that `nvidia-smi` shows, like [0, 1]. Each gets a classifier "
-        "process, the streams are dealt by load, and those of a lost GPU move to the others. If not set, the first GPU "
-        "is used. Only for `tensorrt`, and for `auto`, which then means `tensorrt`.",
+        "process, the streams are distributed by load, and those of a lost GPU move to the others. If not set, the "
+        "first GPU is used. Only for `tensorrt`, and for `auto`, which then means `tensorrt`.",
     )
     url: str | None = Field(
         None,
