@@ -103,7 +103,10 @@ def _find_repeated_sources(config: ServiceConfig) -> Iterator[str]:
             names[source].append(name)
     for same in names.values():
         if len(same) > 1:
-            yield f"streams {', '.join(same)}: the same source; many cameras allow only one connection"
+            yield (
+                f"streams {', '.join(same)}: the same source; many cameras allow only one connection: give one stream "
+                "`regions` or several `models` instead"
+            )
 
 
 def _find_unmasked_films(config: ServiceConfig) -> Iterator[str]:

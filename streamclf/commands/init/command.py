@@ -232,7 +232,7 @@ def _say_next(
     if left_out:
         say(f"left out: {', '.join(left_out)}; they are comments in the file, or give --keep-failing")
     for kind, need in document.missing.items():
-        say(f"{kind} needs: {need} (in a checkout of streamclf); then remove the # before {kind}: in the file")
+        say(f"{kind} needs: {need} (in a clone); then remove the # before {kind}: in the file")
     shown = shlex.quote(str(path))
     say("next:")
     say(f"  streamclf check --connect {shown}")

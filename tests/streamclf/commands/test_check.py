@@ -80,7 +80,7 @@ def test_connect_names_what_each_camera_sends(tmp_path: Path, capsys: pytest.Cap
         text = f"streams: {{a: {{url: '{url}'}}, b: {{url: '{url}'}}}}\n{FREE}"
         code, lines = check(tmp_path, capsys, text, "--connect")
     assert code == 0, lines
-    assert lines[0] == "note: streams a, b: the same source; many cameras allow only one connection"
+    assert lines[0].startswith("note: streams a, b: the same source; many cameras allow only one connection: give one")
     assert "streams.a: live (h264" in lines[1]
     assert lines[-1].endswith(", events on tcp://127.0.0.1:*")
 
