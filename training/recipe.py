@@ -60,14 +60,16 @@ RENAMED_VALUES = {
 class OptimiserRecipe(Section):
     """The `optimiser` section: the algorithm, and its learning rate after a linear warm-up."""
 
-    kind: Literal["adamw", "adam"] = Field(
-        "adamw", description="adam: without weight decay, and with the defaults of Keras"
+    kind: Literal["adamw", "muon", "adam"] = Field(
+        "adamw",
+        description="muon: Muon for matrices inside the model, AdamW for the rest; adam: without weight decay, and "
+        "with the defaults of Keras",
     )
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="the learning rate after the warm-up: a cosine decay to zero, or constant"
     )
     learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(0.05, ge=0, description="of adamw; adam has none")
+    weight_decay: float = Field(0.05, ge=0, description="of adamw and muon; adam has none")
     warmup_steps: int = Field(ge=0)
     steps: int = Field(ge=1)
     batch: int = Field(ge=1, description="windows in one step, of all processes together")

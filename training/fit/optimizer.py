@@ -9,14 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.fit.muon import Muon
 from training.recipe import OptimiserRecipe
 
 Schedule = Callable[[int], float]
 """Maps a step to a factor of the learning rate."""
+MIN_MUON_SIZE = 64
+"""Rows and columns of the smallest matrix that Muon trains. Smaller ones are the layers that give the predictions."""
 
 
 def make_optimiser(module: nn.Module, backbone: Iterable[nn.Parameter], recipe: OptimiserRecipe) -> dict[str, Any]:
-    """Return AdamW or Adam over all parameters of `module`, with its schedule, in Lightning's format.
+    """Return AdamW, Muon or Adam over all parameters of `module`, with its schedule, in Lightning's format.
 
     Biases, norms and position embeddings have no weight decay. `backbone` is frozen for `frozen_steps`. After these
     its rate rises to `backbone_rate` of the other parameters' rate.
@@ -29,13 +32,22 @@ def make_optimiser(module: nn.Module, backbone: Iterable[nn.Parameter], recipe: 
         named = [(n, p) for n, p in module.named_parameters() if (id(p) in backbone_ids) == is_backbone]
         decayed = [p for name, p in named if p.ndim > 1 and "position" not in name]
         others = [p for name, p in named if not (p.ndim > 1 and "position" not in name)]
-        for parameters, decay in ((decayed, recipe.weight_decay), (others, 0.0)):
+        hidden = [p for p in decayed if recipe.kind == "muon" and p.ndim == 2 and min(p.shape) >= MIN_MUON_SIZE]
+        hidden_ids = {id(p) for p in hidden}
+        decayed = [p for p in decayed if id(p) not in hidden_ids]
+        for parameters, options in (
+            (hidden, {"weight_decay": recipe.weight_decay, "orthogonal": True}),
+            (decayed, {"weight_decay": recipe.weight_decay}),
+            (others, {"weight_decay": 0.0}),
+        ):
             if parameters:
-                groups.append({"params": parameters, "weight_decay": decay})
+                groups.append({"params": parameters, **options})
                 schedules.append(_backbone_schedule(recipe) if is_backbone else _schedule(recipe))
     optimiser: torch.optim.Optimizer
     if recipe.kind == "adam":
         optimiser = torch.optim.Adam(groups, lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-7)  # as in Keras
+    elif recipe.kind == "muon":
+        optimiser = Muon(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), momentum=0.95)
     else:
         optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, schedules)

@@ -43,6 +43,52 @@ def test_adam_is_that_of_the_published_hybrid() -> None:
     assert decayed.item() < 0.69, "AdamW also decays the weight"
 
 
+def test_muon_gives_all_directions_of_a_matrix_the_same_size() -> None:
+    """Also for a gradient of one direction a hundred times as large; a small matrix keeps AdamW."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(96, 64, bias=False), nn.Linear(64, 8, bias=False))
+    recipe = OptimiserRecipe(kind="muon", learning_rate=0.1, warmup_steps=0, steps=4, batch=1, schedule="constant")
+    optimiser = make_optimiser(model, [], recipe)["optimizer"]
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    left, _, right = torch.linalg.svd(torch.randn(64, 96), full_matrices=False)
+    gradients = [left * torch.logspace(0, -2, 64) @ right, torch.randn(8, 64)]
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        parameter.grad = gradient.clone()
+    optimiser.step()
+    (large, small), decay = (
+        [
+            (old * (1 - 0.1 * recipe.weight_decay) - p.detach())
+            for old, p in zip(before, model.parameters(), strict=True)
+        ],
+        optimiser.param_groups[0]["weight_decay"],
+    )
+    assert decay == recipe.weight_decay
+    sizes = torch.linalg.svdvals(large) / (0.1 * 0.2 * 96**0.5)
+    assert 0.6 < sizes.min() < sizes.max() < 1.3
+    assert torch.diagonal(left.T @ large @ right.T).min() > 0, "each direction follows its gradient"
+    assert small == pytest.approx(0.1 * torch.sign(gradients[1]), abs=1e-3), "AdamW's first step"
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), gradients, strict=True))
+
+
+def test_a_run_with_muon_continues_from_its_state() -> None:
+    """The momentum is in the optimiser's state: two steps with a reload between give the same weights as without."""
+    recipe = OptimiserRecipe(kind="muon", learning_rate=0.1, warmup_steps=0, steps=4, batch=1)
+    ends = []
+    for reloaded in (False, True):
+        torch.manual_seed(0)
+        model = nn.Linear(64, 64)
+        optimiser = make_optimiser(model, [], recipe)["optimizer"]
+        for step in range(3):
+            if reloaded and step == 1:
+                state = optimiser.state_dict()
+                optimiser = make_optimiser(model, [], recipe)["optimizer"]
+                optimiser.load_state_dict(state)
+            model.weight.grad, model.bias.grad = torch.randn(64, 64), torch.randn(64)
+            optimiser.step()
+        ends.append(model.weight.detach())
+    assert torch.equal(*ends)
+
+
 def test_weight_decay_of_adam_is_refused(tiny_recipe_tree: dict[str, Any]) -> None:
     tiny_recipe_tree["optimiser"] |= {"kind": "adam"}
     assert parse_recipe(tiny_recipe_tree, where="test").optimiser.weight_decay == 0
