@@ -65,7 +65,7 @@ def _real_film(benchmark: Mapping[str, Any], labels: Sequence[str]) -> list[str]
         "",
         f"**{held_out['false_alarms']:.1%} false alarms, {held_out['balanced_accuracy']:.1%} balanced accuracy** on "
         f"{held_out['windows']:,} windows of real film of fixed cameras. No weights and no biases were chosen on this "
-        "half. But the renderer of the training film was changed six times after a look at its films, or at results "
+        "half. But the renderer of the training film was changed seven times after a look at its films, or at results "
         "on them.",
         "",
         "| event | recall |",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 
 from training.builtin.camera_events import LABELS
 from training.builtin.camera_events.footage_cache import STATES
-from training.builtin.camera_events.targets import CHANGES, THUMBNAIL
+from training.builtin.camera_events.targets import CHANGES, COVER_MAP, THUMBNAIL
 from training.data.batches import Batch
 from training.fit.lightning_module import ClipModule
 from training.models import ClipModel
 from training.models.compact_vivit import FactorisedViViT, VivitFactorisedRecipe
 from training.recipe import Recipe
+
+CHUNK_TARGETS = (len(STATES), math.prod(THUMBNAIL), math.prod(COVER_MAP))
+"""Numbers of the targets of each kind that a chunk's feature predicts. Each kind has the same weight in the loss."""
 
 
 class CameraEventsModule(ClipModule):
@@ -42,7 +46,7 @@ class CameraEventsModule(ClipModule):
         assert isinstance(section, VivitFactorisedRecipe)  # the recipe allows no other kind of model
         assert isinstance(model, FactorisedViViT)
         self.vivit = [model]  # in a list, because the module already contains it as `model`
-        self.chunk_predictor = nn.Linear(section.dim, len(STATES) + THUMBNAIL[0] * THUMBNAIL[1])
+        self.chunk_predictor = nn.Linear(section.dim, sum(CHUNK_TARGETS))
         self.change_predictor = nn.Linear(section.dim, len(CHANGES)) if section.changes else None
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -55,11 +59,11 @@ class CameraEventsModule(ClipModule):
         features = model.features(frames=batch["frames"], keep=keep)
         logits, changes = model.head.with_differences(features)
         predicted = self.chunk_predictor(features).float()
-        chunk_targets = targets[..., : predicted.shape[-1]]
-        aux = masked_smooth_l1(predicted[..., : len(STATES)], chunk_targets[..., : len(STATES)])
-        aux = aux + masked_smooth_l1(predicted[..., len(STATES) :], chunk_targets[..., len(STATES) :])
+        *chunk_targets, of_changes = torch.split(targets, [*CHUNK_TARGETS, len(CHANGES)], dim=-1)
+        pairs = zip(torch.split(predicted, list(CHUNK_TARGETS), dim=-1), chunk_targets, strict=True)
+        aux = torch.stack([masked_smooth_l1(*pair) for pair in pairs]).sum()
         if self.change_predictor is not None and changes is not None:
-            aux = aux + masked_smooth_l1(self.change_predictor(changes).float(), targets[..., predicted.shape[-1] :])
+            aux = aux + masked_smooth_l1(self.change_predictor(changes).float(), of_changes)
         return {
             "label": F.cross_entropy(logits.float(), batch["target"], label_smoothing=loss.label_smoothing),
             "aux": self.aux_weight * aux,

@@ -11,8 +11,6 @@ from engines.printable import printable
 
 DOCUMENTATION: Final = "docs/configuration.md"
 RULES: Final = "{on: 0.8, off: 0.5}"
-RULES_OF: Final = {"covered": "{on: 0.5, off: 0.3}"}
-"""Of labels with other rules: a black picture gives camera-events a probability of `covered` of 0.5 to 0.8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +71,7 @@ class Document:
             "# A label is reported as an action: it starts when its probability stays at or above `on`, and ends below",
             "# `off`. Outlets send actions to other systems. Remove the labels that you do not need.",
             "actions:",
-            *(f"  {_value(label) + ':':<{width + 1}} {RULES_OF.get(label, RULES)}" for label in self.labels),
+            *(f"  {_value(label) + ':':<{width + 1}} {RULES}" for label in self.labels),
             "",
         ]
 

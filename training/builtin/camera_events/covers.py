@@ -10,18 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.arrays import F32, U8
-from training.builtin.camera_events.scenes import Rng, fractal_noise, repeated_pattern, texture
+from training.builtin.camera_events.scenes import Rng, fractal_noise, mixed_texture, repeated_pattern, texture
 
 _MATERIALS = {
-    "black": 0.14,
-    "flat": 0.14,
-    "tape": 0.12,
-    "plain": 0.08,
-    "cloth": 0.2,
-    "pattern": 0.13,
-    "text": 0.06,
-    "hand": 0.08,
-    "smear": 0.05,
+    "black": 0.1,
+    "flat": 0.16,
+    "tape": 0.13,
+    "plain": 0.07,
+    "folds": 0.1,
+    "cloth": 0.13,
+    "mixed": 0.13,
+    "pattern": 0.08,
+    "text": 0.04,
+    "hand": 0.04,
+    "smear": 0.02,
 }
 """Materials and their shares."""
 
@@ -56,11 +58,15 @@ class LensCover:
             brightening=float(rng.uniform(-0.3, 0.3)) if rng.random() < 0.4 else 0.0,
         )
 
-    def over(self, frame: U8, share: float, *, number: int, exposure: float) -> U8:
-        """Cover `share` of a frame, the clip's frame `number`; `exposure` is the logarithm of the camera's gain."""
+    def opacity(self, share: float) -> F32:
+        """Return the opacity (height, width) of a cover of `share`, 0..1."""
         # A share of 1 leaves no pixel of the scene: the edge is soft over `softness` of the frame.
         reach = share * (1 + 1.08 * self.softness)
-        alpha = np.clip((np.float32(reach) - self.edge) * np.float32(1 / self.softness), 0, 1)
+        return np.asarray(np.clip((np.float32(reach) - self.edge) * np.float32(1 / self.softness), 0, 1), np.float32)
+
+    def over(self, frame: U8, share: float, *, number: int, exposure: float) -> U8:
+        """Cover `share` of a frame, the clip's frame `number`; `exposure` is the logarithm of the camera's gain."""
+        alpha = self.opacity(share)
         surface = self.surface
         if shift := int(self.drift * np.sin(number / 3)):
             surface = np.roll(surface, shift, axis=1)
@@ -96,7 +102,7 @@ def draw_edge(rng: Rng, height: int, width: int) -> F32:
 
 
 def draw_surface(rng: Rng, height: int, width: int) -> F32:
-    """Draw a cap, paper, tape, plastic, cloth, a print, a text, a hand or a smear: (height, width, 3), 0..255."""
+    """Draw a cap, paper, tape, plastic, cloth, a print, a text, a hand or a smear: (height, width, 3) in 0..255."""
     cover: npt.NDArray[Any]
     kind = rng.choice(list(_MATERIALS), p=list(_MATERIALS.values()))
     if kind == "black":
@@ -110,8 +116,10 @@ def draw_surface(rng: Rng, height: int, width: int) -> F32:
         cover = cover * (0.85 + 0.3 * fractal_noise(rng, height, width, roughness=0.2))
     elif kind == "hand":
         cover = np.array([215, 130, 105]) * rng.uniform(0.15, 1.0) * fractal_noise(rng, height, width, roughness=0.3)
+    elif kind == "folds":
+        cover = _folds(rng, height, width)
     else:
-        draw = {"pattern": repeated_pattern, "text": _text}.get(str(kind), texture)
+        draw = {"pattern": repeated_pattern, "text": _text, "mixed": mixed_texture}.get(str(kind), texture)
         cover = np.clip(draw(rng, height, width), 0, 255)
         if kind == "smear":
             cover = cover * 0.3 + rng.uniform(60, 230, 3) * 0.7
@@ -145,6 +153,17 @@ def _strips(rng: Rng, height: int, width: int) -> F32:
     tones *= 0.9 + 0.2 * fractal_noise(rng, height, width, roughness=rng.choice([0.1, 0.4]))[..., 0]
     tones = np.asarray(cv2.GaussianBlur(tones, (0, 0), float(rng.choice([0.004, 0.015, 0.03])) * width), np.float32)
     return np.asarray(tones[..., None] * _tone(rng), np.float32)
+
+
+def _folds(rng: Rng, height: int, width: int) -> F32:
+    """Draw smooth cloth that hangs in folds: light and dark bands, straight or waved; (height, width, 3)."""
+    y, x = np.mgrid[:height, :width].astype(np.float32) / width
+    angle = rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)])
+    along = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+    waves = rng.uniform(0, 0.3) * (fractal_noise(rng, height, width, roughness=0.25)[..., 0] - 0.5)
+    shade = np.sin(2 * np.pi * (rng.uniform(0.6, 5) * (along + waves) + rng.random()))
+    shade = np.sign(shade) * np.abs(shade) ** rng.uniform(0.5, 1.5)
+    return np.asarray((1 - rng.uniform(0.05, 0.4) * (1 + shade))[..., None] * _tone(rng), np.float32)
 
 
 def _text(rng: Rng, height: int, width: int) -> F32:

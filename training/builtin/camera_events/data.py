@@ -14,9 +14,9 @@ from pydantic import Field
 from engines.arrays import F32, U8
 from training.builtin.camera_events import LABELS
 from training.builtin.camera_events.footage import jump_frames
-from training.builtin.camera_events.footage_cache import Footage, FootageSpec, open_footage
+from training.builtin.camera_events.footage_cache import STATES, Footage, FootageSpec, open_footage
 from training.builtin.camera_events.fresh_windows import fresh_window
-from training.builtin.camera_events.targets import training_window
+from training.builtin.camera_events.targets import COVER_MAP, training_window
 from training.data.augment import AugmentRecipe
 from training.data.base import DataSection
 from training.data.batches import Batch, TrainingBatches, ValidationBatches, process_share
@@ -157,7 +157,7 @@ class FootageDataSet(DataSet):
 
 
 class FootageTrainingBatches(TrainingBatches):
-    """Training batches of augmented windows; `target` (N,) is the class, `aux_targets` (N, T, 58)."""
+    """Training batches of augmented windows; `target` (N,) is the class, `aux_targets` (N, T, 70)."""
 
     def __init__(self, footage: Footage, data: CameraEventsData, shape: Shape, *, seed: int, batch: int) -> None:
         super().__init__(seed=seed, batch=batch)
@@ -184,16 +184,18 @@ class FootageTrainingBatches(TrainingBatches):
         }
 
     def _sample(self, rng: np.random.Generator) -> tuple[U8, F32, np.int64]:
-        """Draw a window (T, t, H, W, 3), its auxiliary targets (T, 58) and its class."""
+        """Draw a window (T, t, H, W, 3), its auxiliary targets (T, 70) and its class."""
         if rng.random() < self._fresh_share:
             (frames, states), (other, _) = (self._window(*pair) for pair in rng.choice(self._normal, 2))
-            frames, states, label = fresh_window(rng, frames, states, other, fps=self.footage.spec.fps)
+            frames, states, covers, label = fresh_window(rng, frames, states, other, fps=self.footage.spec.fps)
             target = LABELS.index(label)
         else:
             clip, i = self.windows[rng.choice(len(self.odds), p=self.odds)]
             frames, states = self._window(clip, i)
             target = self.footage.labels[clip, i]
-        return *training_window(rng, frames, states, self.shape.frames_per_chunk), np.int64(target)
+            covers = np.zeros((len(frames), *COVER_MAP), np.float32)
+            covers[states[:, STATES.index("cover")] > 0] = np.nan  # the cache has the covered share, but not where
+        return *training_window(rng, frames, states, covers, self.shape.frames_per_chunk), np.int64(target)
 
     def _window(self, clip: int, i: int) -> tuple[U8, F32]:
         """Return the frames (F, H, W, 3) and the states (F, 7) of the window at offset number `i` of a clip."""

@@ -12,6 +12,9 @@ from engines.arrays import F32, F64, U8
 from training.builtin.camera_events.covers import LensCover
 from training.builtin.camera_events.scenes import Rng, fractal_noise
 
+MIN_COVER = 0.01
+"""Covers of a smaller share of the frame are not drawn."""
+
 
 @dataclass(slots=True, kw_only=True)
 class CameraTrack:
@@ -67,9 +70,9 @@ def draw_track(rng: Rng, kind: str, times: F64) -> CameraTrack:
     if kind == "covered":
         _cover(rng, track, times)
     elif kind == "defocused":
-        track.blur = np.exp(rng.uniform(np.log(0.009), np.log(0.07))) * _presence(rng, times)
+        track.blur = np.exp(rng.uniform(np.log(0.009), np.log(0.045))) * _presence(rng, times)
     elif kind == "noise":
-        track.noise = np.exp(rng.uniform(np.log(3.8), np.log(45))) * _presence(rng, times)
+        track.noise = np.exp(rng.uniform(np.log(3.4), np.log(45))) * _presence(rng, times)
     elif kind == "moved":
         _move(rng, track, times)
     elif kind == "shaking":
@@ -109,7 +112,7 @@ def _add_normal_changes(rng: Rng, track: CameraTrack, times: F64) -> None:
             track.exposure -= size * _ramp(times, start + duration, duration)
     if rng.random() < 0.5:
         track.noise += rng.exponential(0.8)
-    np.clip(track.noise, 0, 2.5, out=track.noise)
+    np.clip(track.noise, 0, 2.3, out=track.noise)
 
 
 def _move(rng: Rng, track: CameraTrack, times: F64) -> None:
@@ -235,7 +238,7 @@ class TrackRenderer:
                 self._light = self._draw_light()
             gain = np.exp(np.float32(track.gain[i]) * self._light + np.float32(track.exposure[i]))
             frame = np.asarray(cv2.multiply(frame, gain, dtype=cv2.CV_8U), np.uint8)
-        if track.cover[i] > 0.01:
+        if track.cover[i] > MIN_COVER:
             if self._cover is None:
                 self._cover = LensCover.drawn(self.rng, self.height, self.width)
             frame = self._cover.over(frame, float(track.cover[i]), number=i, exposure=float(track.exposure[i]))
@@ -257,6 +260,13 @@ class TrackRenderer:
             colour = rng.uniform(0, 1, 3)
             light *= np.float32(colour / colour.max())
         return np.asarray(cv2.resize(light, shape[1::-1]), np.float32)
+
+    def cover_map(self, share: float, rows: int, columns: int) -> F32:
+        """Return how much of each part of a (rows, columns) grid a cover of `share` hides in the disturbed frames."""
+        if self._cover is None or share <= MIN_COVER:
+            return np.zeros((rows, columns), np.float32)
+        opacity = self._cover.opacity(share)
+        return np.asarray(cv2.resize(opacity, (columns, rows), interpolation=cv2.INTER_AREA), np.float32)
 
     def _white(self, channels: int) -> F32:
         """Return normal noise (height, width, channels): a part of one drawing, from a random place on.

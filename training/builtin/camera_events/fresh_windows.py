@@ -16,28 +16,29 @@ from training.builtin.camera_events.disturbances import CameraTrack, TrackRender
 from training.builtin.camera_events.footage import through_codec, window_label
 from training.builtin.camera_events.footage_cache import camera_states
 from training.builtin.camera_events.scenes import MIN_STRUCTURE, Rng, structure
+from training.builtin.camera_events.targets import COVER_MAP
 
 KINDS = {
     "normal": 0.28,
-    "covered": 0.26,
+    "covered": 0.28,
     "moved": 0.15,
-    "shaking": 0.11,
+    "shaking": 0.1,
     "defocused": 0.06,
-    "flashing": 0.07,
+    "flashing": 0.06,
     "noise": 0.07,
 }
 """Labels and their shares. A label that a network learns less well from the rendered clips alone has a larger share."""
 MAX_ZOOM = 1.5
 """The largest enlargement. It costs detail, and an image with too little detail is defocused."""
-PARTIAL_COVERS = 0.6
+PARTIAL_COVERS = 0.5
 """Share of the drawn covers of the whole frame that are made partial."""
 
 
-def fresh_window(rng: Rng, frames: U8, states: F32, other: U8, *, fps: float) -> tuple[U8, F32, str]:
-    """Disturb an undisturbed window: frames (F, H, W, 3) and states (F, 7) -> new frames, states and label.
+def fresh_window(rng: Rng, frames: U8, states: F32, other: U8, *, fps: float) -> tuple[U8, F32, F32, str]:
+    """Disturb an undisturbed window: frames (F, H, W, 3) and states (F, 7) -> new frames, states, maps and label.
 
-    A part of the frame is enlarged, so that the view has room to move. `other`, frames of the same shape, is the scene
-    that a camera shows after it was turned away.
+    The maps (F, 3, 4) are the covered share of each part of the frame. A part of the frame is enlarged, so that the
+    view has room to move. `other`, frames of the same shape, is the scene that a camera shows after it was turned away.
     """
     height, width = frames.shape[1:3]
     while True:
@@ -56,7 +57,7 @@ def fresh_window(rng: Rng, frames: U8, states: F32, other: U8, *, fps: float) ->
             break
     images = [renderer.disturb(view, path, i) for i, view in enumerate(views)]
     if rng.random() < 0.3:  # weak noise does not survive a coarse codec at this size
-        decoded = through_codec(rng, images, fps, worst_crf=24 if track.noise.max() > 2.7 else 33, reduced=0)
+        decoded = through_codec(rng, images, fps, worst_crf=24 if track.noise.max() > 2.4 else 33, reduced=0)
         reformat = VideoReformatter()
         scaled = (reformat.reformat(frame, width=width, height=height, format="rgb24") for frame in decoded)
         images = [np.asarray(frame.to_ndarray(), np.uint8) for frame in scaled]  # codecs need even sizes
@@ -64,7 +65,8 @@ def fresh_window(rng: Rng, frames: U8, states: F32, other: U8, *, fps: float) ->
     disturbed[:, :2] += states[:, :2] * zoom
     disturbed[:, 2] += states[:, 2]
     disturbed[:, 4] = np.maximum(disturbed[:, 4], states[:, 4])
-    return np.stack(images), disturbed, kind
+    covers = np.stack([renderer.cover_map(path.cover[i], *COVER_MAP) for i in range(len(path.x))])
+    return np.stack(images), disturbed, covers, kind
 
 
 def _draw(rng: Rng, kind: str, frames: int, fps: float, aspect: float) -> tuple[float, CameraTrack]:

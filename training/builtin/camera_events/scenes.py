@@ -96,15 +96,113 @@ def repeated_pattern(rng: Rng, height: int, width: int) -> F32:
     return np.asarray(drawn * (0.85 + 0.3 * fractal_noise(rng, height, width, roughness=0.4)), np.float32)
 
 
-def _fill(rng: Rng, canvas: F32, polygon: npt.NDArray[np.float64], *, shade: float = 1.0) -> None:
-    """Fill `polygon`, (V, 2) in pixels, with a texture stretched in perspective onto its bounding box."""
+def mixed_texture(rng: Rng, height: int, width: int) -> F32:
+    """Draw a surface that no other function here draws: two or three random fields, combined, bent and coloured.
+
+    A network that has seen a thousand of these should also know the surfaces that nobody thought of. Returns
+    (height, width, 3) in 0..255.
+    """
+    field = _random_field(rng, height, width)
+    for _ in range(int(rng.integers(1, 3))):
+        other = _random_field(rng, height, width)
+        share = rng.uniform(0.2, 0.8)
+        combine = rng.choice(["mean", "product", "largest", "choice"])
+        if combine == "mean":
+            field = field * share + other * (1 - share)
+        elif combine == "product":
+            field = field * other
+        elif combine == "largest":
+            field = np.maximum(field, other)
+        else:
+            field = np.where(_random_field(rng, height, width) > share, field, other)
+    field = field - field.min()
+    field = field / (field.max() + 1e-6)
+    if rng.random() < 0.4:  # contour lines and folds of the values
+        field = 0.5 + 0.5 * np.sin(field * rng.uniform(4, 40))
+    colours = np.stack([_colour(rng, saturation=rng.choice([0.1, 0.5, 1.2])) for _ in range(int(rng.integers(2, 6)))])
+    place = np.clip(field, 0, 1) * (len(colours) - 1)
+    if rng.random() < 0.35:  # flat areas, as in print
+        return np.asarray(colours[np.rint(place).astype(np.int64)], np.float32)
+    below = np.minimum(place.astype(np.int64), len(colours) - 2)
+    part = (place - below)[..., None].astype(np.float32)
+    return np.asarray(colours[below] * (1 - part) + colours[below + 1] * part, np.float32)
+
+
+def _random_field(rng: Rng, height: int, width: int) -> F32:
+    """Draw noise, spots, stripes, rings, cells or fibres, (height, width) in about 0..1."""
+    kind = rng.choice(["noise", "spots", "stripes", "rings", "cells", "fibres"])
+    if kind == "noise":
+        return fractal_noise(rng, height, width, roughness=rng.uniform(0.3, 1.0))[..., 0]
+    if kind == "spots":  # noise of one size
+        rows = int(np.exp(rng.uniform(np.log(4), np.log(60))))
+        drawn = rng.random((rows, max(int(rows * width / height * rng.uniform(0.5, 2)), 2)), dtype=np.float32)
+        return np.asarray(cv2.resize(drawn, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
+    if kind == "cells":  # the distance to the nearest of many points
+        points = np.ones((height, width), np.uint8)
+        count = int(np.exp(rng.uniform(np.log(10), np.log(600))))
+        points[rng.integers(0, height, count), rng.integers(0, width, count)] = 0
+        distance = cv2.distanceTransform(points, cv2.DIST_L2, 3)
+        return np.asarray(np.minimum(distance / (np.percentile(distance, 99) + 1e-6), 1), np.float32)
+    if kind == "fibres":
+        drawn = fractal_noise(rng, height, width, roughness=1.0)[..., 0]
+        length = max(int(rng.uniform(0.02, 0.2) * width), 3)
+        kernel = np.zeros((length, length), np.float32)
+        angle = rng.uniform(0, np.pi)
+        middle, reach = length / 2, np.array([np.cos(angle), np.sin(angle)]) * length / 2
+        start, stop = (tuple(int(v) for v in middle + side * reach) for side in (-1, 1))
+        cv2.line(kernel, start, stop, 1.0)
+        fibres = cv2.filter2D(drawn, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
+        low, high = np.percentile(fibres, [1, 99])
+        return np.asarray(np.clip((fibres - low) / (high - low + 1e-6), 0, 1), np.float32)
+    y, x = np.mgrid[:height, :width].astype(np.float32) / width
+    bent = rng.uniform(0, 0.4) * fractal_noise(rng, height, width, roughness=rng.uniform(0.2, 0.6), channels=2)
+    period = np.exp(rng.uniform(np.log(0.02), np.log(0.5)))
+    if kind == "rings":
+        centre = rng.uniform(-0.3, 1.3, 2)
+        along = np.hypot(x + bent[..., 0] - centre[0], y + bent[..., 1] - centre[1])
+    else:
+        angle = rng.uniform(0, np.pi)
+        along = (x + bent[..., 0]) * np.float32(np.cos(angle)) + (y + bent[..., 1]) * np.float32(np.sin(angle))
+    return np.asarray(0.5 + 0.5 * np.sin(2 * np.pi * along / period), np.float32)
+
+
+def _goods(rng: Rng, height: int, width: int) -> F32:
+    """Draw the shelves of a shop or an archive: rows of many small things, some of them alike; (height, width, 3)."""
+    canvas = np.full((height, width, 3), _colour(rng, low=10, high=120), np.float32)
+    row = max(int(np.exp(rng.uniform(np.log(0.03), np.log(0.14))) * max(height, width)), 4)
+    board = tuple(float(v) for v in _colour(rng, low=20, high=230))
+    colours = [tuple(float(v) for v in _colour(rng, saturation=1.0)) for _ in range(8)]
+    for base in range(row, height + row, row):
+        x = 0
+        while x < width:
+            body, label = (colours[i] for i in rng.integers(0, len(colours), 2))
+            w, h = max(int(row * rng.uniform(0.2, 1.1)), 2), int(row * rng.uniform(0.45, 0.95))
+            for _ in range(int(rng.integers(1, 8))):
+                if rng.random() < 0.93:
+                    right = x + max(w - max(w // 5, 1), 1)
+                    cv2.rectangle(canvas, (x, base - h), (right, base - 1), body, -1)
+                    cv2.rectangle(canvas, (x, base - h + h // 3), (right, base - h // 3), label, -1)
+                x += w
+        cv2.rectangle(canvas, (0, base - 1), (width, base - 1 + max(row // 10, 1) - 1), board, -1)
+    return canvas * (0.85 + 0.3 * fractal_noise(rng, height, width, roughness=0.4))
+
+
+def _fill(
+    rng: Rng,
+    canvas: F32,
+    polygon: npt.NDArray[np.float64],
+    *,
+    shade: float = 1.0,
+    surface: Callable[[Rng, int, int], F32] = texture,
+) -> None:
+    """Fill `polygon`, (V, 2) in pixels, with a surface stretched in perspective onto its bounding box."""
     height, width = canvas.shape[:2]
     mask = np.zeros((height, width), np.uint8)
     points = polygon.astype(np.int32)
     cv2.fillPoly(mask, [points], 255)
     x0, y0 = np.clip(points.min(axis=0), 0, [width - 2, height - 2])
     x1, y1 = np.clip(points.max(axis=0), [x0 + 2, y0 + 2], [width, height])
-    patch = texture(rng, int(y1 - y0), int(x1 - x0)) * shade
+    patch = surface(rng, int(y1 - y0), int(x1 - x0)) * shade
     if len(polygon) == 4:
         h, w = patch.shape[:2]
         corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
@@ -142,7 +240,11 @@ def _box(rng: Rng, canvas: F32, x: float, base: float, w: float, h: float) -> No
                     cv2.rectangle(canvas, (int(left), int(top)), corner, colour, -1)
 
 
-def _room(rng: Rng, height: int, width: int) -> F32:
+def _shop(rng: Rng, height: int, width: int) -> F32:
+    return _room(rng, height, width, walls=_goods)
+
+
+def _room(rng: Rng, height: int, width: int, *, walls: Callable[[Rng, int, int], F32] = texture) -> F32:
     canvas = np.zeros((height, width, 3), np.float32)
     left, right = np.sort(rng.uniform(0.05, 0.95, 2)) * width
     right = max(right, left + 0.15 * width)
@@ -154,14 +256,16 @@ def _room(rng: Rng, height: int, width: int) -> F32:
         canvas,
         np.array([[left - spread, 0], [left, top], [left, bottom], [left - spread, h]]),
         shade=0.8,
+        surface=walls,
     )
     _fill(
         rng,
         canvas,
         np.array([[right, top], [right + spread, 0], [right + spread, h], [right, bottom]]),
         shade=0.9,
+        surface=walls,
     )
-    _fill(rng, canvas, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
+    _fill(rng, canvas, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]), surface=walls)
     _fill(rng, canvas, np.array([[left, bottom], [right, bottom], [right + spread, h], [left - spread, h]]))
     if top > 0:
         _fill(rng, canvas, np.array([[left - spread, 0], [right + spread, 0], [right, top], [left, top]]))
@@ -300,12 +404,13 @@ def _shelf(rng: Rng, height: int, width: int) -> F32:
 
 
 _SCENES: tuple[tuple[Callable[[Rng, int, int], F32], float], ...] = (
-    (_room, 0.28),
-    (_street, 0.21),
+    (_room, 0.23),
+    (_shop, 0.12),
+    (_street, 0.2),
     (_leaves, 0.11),
-    (_wall, 0.11),
-    (_ground, 0.16),
-    (_shelf, 0.13),
+    (_wall, 0.09),
+    (_ground, 0.14),
+    (_shelf, 0.11),
 )
 """Kinds of scenes and their shares. One pattern over the whole frame is no scene: cloth on the lens looks like that."""
 
@@ -357,16 +462,25 @@ def light_and_lens(rng: Rng, canvas: F32) -> F32:
 def scene(rng: Rng, height: int, width: int) -> U8:
     """Render a scene of a random kind, with random light and a random lens: (height, width, 3) uint8 RGB.
 
-    A scene without structure would look like a cover on the lens, so it is drawn again.
+    A scene without structure would look like a cover on the lens, so it is drawn again. So are most scenes with no
+    structure in nearly two thirds of the frame, which look like a cover over a part of it: the drawn scenes have fewer
+    details than real ones, and plain surfaces would be more frequent here than on film.
     """
     makers, weights = zip(*_SCENES, strict=True)
+    least = MIN_STRUCTURE if rng.random() < PLAIN_SCENES else MIN_PART_STRUCTURE
     while True:
         maker = makers[int(rng.choice(len(makers), p=weights))]
         drawn = light_and_lens(rng, maker(rng, height, width)).astype(np.uint8)
-        if structure(drawn) >= MIN_STRUCTURE:
+        rows, columns = int(0.65 * height), int(0.65 * width)
+        parts = (drawn[:rows], drawn[-rows:], drawn[:, :columns], drawn[:, -columns:])
+        if structure(drawn) >= MIN_STRUCTURE and all(structure(part) >= least for part in parts):
             return drawn
 
 
+PLAIN_SCENES = 0.2
+"""Share of the scenes that may have a plain part."""
+MIN_PART_STRUCTURE = 14.0
+"""Grey levels of `structure` of each side's 65 % of the frame. All 68 films of the tuning half have more than 36."""
 MIN_STRUCTURE = 4.0
 """Grey levels of `structure` that a scene has at least. Out-of-focus covers have less, or much larger shapes."""
 

@@ -13,6 +13,8 @@ CHANGES = ("dx", "dy", "brightening")
 """The columns of `change_targets`, which the head predicts for each chunk: the change since the chunk before."""
 THUMBNAIL = (6, 8)
 """Rows and columns of the thumbnail that the encoder's feature must contain."""
+COVER_MAP = (3, 4)
+"""Rows and columns of the map of the cover that the encoder's feature must contain."""
 _UNKNOWN = np.float32(np.nan)
 
 
@@ -61,8 +63,11 @@ def _compress_motion(change: F32) -> F32:
     return np.concatenate([motion, np.clip(change[:, 2:3] * 2, -3, 3)], axis=1)
 
 
-def augment(rng: np.random.Generator, frames: U8, states: F32) -> tuple[U8, F32]:
-    """Augment a window (F, H, W, 3): mirror, reverse, permute channels, change the tone curve, remove colour."""
+def augment(rng: np.random.Generator, frames: U8, states: F32, covers: F32) -> tuple[U8, F32, F32]:
+    """Augment a window (F, H, W, 3): mirror, reverse, permute channels, change the tone curve, remove colour.
+
+    The states (F, 7) and the maps of the cover (F, 3, 4) are mirrored and reversed alike.
+    """
     states = states.copy()
     levels = np.arange(256, dtype=np.float32) / 255
     tone = levels ** np.exp(rng.normal(0, 0.25)) * rng.uniform(0.75, 1.2) + rng.normal(0, 0.03)
@@ -71,6 +76,7 @@ def augment(rng: np.random.Generator, frames: U8, states: F32) -> tuple[U8, F32]
     image = np.asarray(cv2.LUT(image, np.clip(tone * 255, 0, 255).astype(np.uint8)), np.uint8)
     if rng.random() < 0.5:
         image, states[:, 0] = np.asarray(cv2.flip(image, 1), np.uint8), -states[:, 0]
+        covers = covers[:, :, ::-1]
     if rng.random() < 0.3:
         planes = cv2.split(image)
         image = np.asarray(cv2.merge([planes[channel] for channel in rng.permutation(3)]), np.uint8)
@@ -78,10 +84,10 @@ def augment(rng: np.random.Generator, frames: U8, states: F32) -> tuple[U8, F32]
         image = np.asarray(cv2.merge([cv2.transform(image, np.full((1, 3), 1 / 3))] * 3), np.uint8)
     frames = image.reshape(frames.shape)
     if rng.random() < 0.15:
-        frames, states[:, 1] = frames[:, ::-1], -states[:, 1]
+        frames, states[:, 1], covers = frames[:, ::-1], -states[:, 1], covers[:, ::-1]
     if rng.random() < 0.3:
-        frames, states = frames[::-1], states[::-1]
-    return frames, states
+        frames, states, covers = frames[::-1], states[::-1], covers[::-1]
+    return frames, states, covers
 
 
 def thumbnails(chunks: U8) -> F32:
@@ -96,13 +102,16 @@ def thumbnails(chunks: U8) -> F32:
     return np.asarray((grey.reshape(len(chunks), -1) - 127.5) / 64, np.float32)
 
 
-def training_window(rng: np.random.Generator, frames: U8, states: F32, frames_per_chunk: int) -> tuple[U8, F32]:
-    """Augment a window (F, H, W, 3) with states (F, 7).
+def training_window(
+    rng: np.random.Generator, frames: U8, states: F32, covers: F32, frames_per_chunk: int
+) -> tuple[U8, F32]:
+    """Augment a window (F, H, W, 3) with states (F, 7) and maps of the cover (F, 3, 4), NaN where unknown.
 
-    Returns the window as the model takes it, (T, t, H, W, 3) uint8, and the auxiliary targets of its chunks (T, 58):
-    7 of the chunk, 48 of the thumbnail, 3 changes.
+    Returns the window as the model takes it, (T, t, H, W, 3) uint8, and the auxiliary targets of its chunks (T, 70):
+    7 of the chunk, 48 of the thumbnail, 12 of the map, 3 changes.
     """
-    frames, states = augment(rng, frames, states)
+    frames, states, covers = augment(rng, frames, states, covers)
     chunks = np.ascontiguousarray(frames.reshape(-1, frames_per_chunk, *frames.shape[1:]))
-    targets = (chunk_targets(states, frames_per_chunk), thumbnails(chunks), change_targets(states, frames_per_chunk))
-    return chunks, np.concatenate(targets, axis=1)
+    maps = covers.reshape(len(chunks), frames_per_chunk, -1).mean(axis=1) * 2
+    of_chunks, changes = chunk_targets(states, frames_per_chunk), change_targets(states, frames_per_chunk)
+    return chunks, np.concatenate([of_chunks, thumbnails(chunks), maps, changes], axis=1, dtype=np.float32)

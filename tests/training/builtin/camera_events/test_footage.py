@@ -8,7 +8,15 @@ from support.camera_tracks import HALF, camera_track
 
 from training.builtin.camera_events.disturbances import CameraTrack
 from training.builtin.camera_events.footage import make_clip, window_label
-from training.builtin.camera_events.scenes import MIN_STRUCTURE, repeated_pattern, scene, structure
+from training.builtin.camera_events.scenes import (
+    MIN_PART_STRUCTURE,
+    MIN_STRUCTURE,
+    PLAIN_SCENES,
+    mixed_texture,
+    repeated_pattern,
+    scene,
+    structure,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +60,23 @@ def test_every_scene_has_structure_and_a_bare_surface_has_none() -> None:
     slope = np.linspace(110, 150, 120)[None, :, None].repeat(90, axis=0).repeat(3, axis=2)
     noisy = slope + rng.normal(0, 0.5, slope.shape)
     assert structure(np.clip(noisy, 0, 255).astype(np.uint8)) < MIN_STRUCTURE
+
+
+def test_few_scenes_have_a_plain_part_like_a_partial_cover() -> None:
+    rng, plain = np.random.default_rng(1), 0
+    for _ in range(60):
+        drawn = scene(rng, 90, 120)
+        parts = (drawn[:58], drawn[-58:], drawn[:, :78], drawn[:, -78:])
+        plain += min(structure(part) for part in parts) < MIN_PART_STRUCTURE
+    assert 0 < plain <= 60 * PLAIN_SCENES
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_mixed_textures_differ_and_stay_in_range(seed: int) -> None:
+    first, second = (mixed_texture(np.random.default_rng([seed, i]), 90, 120) for i in (0, 1))
+    assert first.shape == (90, 120, 3)
+    assert -0.01 < first.min() <= first.max() < 255.01
+    assert np.abs(first - second).mean() > 2
 
 
 def test_patterns_have_the_structure_of_scenes() -> None:

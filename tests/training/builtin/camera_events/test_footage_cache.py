@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from training.builtin.camera_events.footage_cache import STATES, FootageSpec, open_footage, render_clip
-from training.builtin.camera_events.targets import CHANGES, training_window
+from training.builtin.camera_events.targets import CHANGES, COVER_MAP, training_window
 
 SPEC = FootageSpec(clips=14, frames=8, fps=10.0, height=32, width=48, window=6, normal_share=0.4, seed=3)
 
@@ -42,8 +42,11 @@ def test_killed_rendering_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     sent = pickle.dumps(footage)
     assert len(sent) < 1000, "another process maps the file itself"
     assert np.array_equal(pickle.loads(sent).frames, footage.frames)
-    chunks, targets = training_window(np.random.default_rng(0), footage.frames[0, 2:8], footage.states[0, 2:8], 2)
+    covers = np.full((6, *COVER_MAP), np.nan, np.float32)
+    window = footage.frames[0, 2:8], footage.states[0, 2:8], covers
+    chunks, targets = training_window(np.random.default_rng(0), *window, 2)
     assert chunks.shape == (3, 2, 32, 48, 3)
-    assert targets.shape == (3, len(STATES) + 48 + len(CHANGES))
-    thumbnail = targets[0, len(STATES) : -len(CHANGES)]
+    assert targets.shape == (3, len(STATES) + 48 + 12 + len(CHANGES))
+    thumbnail, cover = np.split(targets[0, len(STATES) : -len(CHANGES)], [48])
+    assert np.isnan(cover).all(), "the place of a cover is not known"
     assert thumbnail.mean() == pytest.approx((chunks[0, 0].mean() - 127.5) / 64, abs=0.02)

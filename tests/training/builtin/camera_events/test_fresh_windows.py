@@ -22,7 +22,7 @@ def scenes() -> tuple[np.ndarray, np.ndarray]:
     return first, other
 
 
-def _fresh(scenes: tuple[np.ndarray, np.ndarray], seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+def _fresh(scenes: tuple[np.ndarray, np.ndarray], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     states = np.zeros((FRAMES, len(STATES)), np.float32)
     return fresh_window(np.random.default_rng(seed), scenes[0], states, scenes[1], fps=FPS)
 
@@ -38,11 +38,13 @@ def test_a_fresh_window_is_disturbed_as_its_label_says(
     for kind in KINDS:
         monkeypatch.setattr(fresh_windows, "KINDS", {kind: 1.0})
         for seed in range(6):
-            frames, states, label = _fresh(scenes, seed)
+            frames, states, covers, label = _fresh(scenes, seed)
             assert label == kind
             assert frames.shape == scenes[0].shape
             assert frames.dtype == np.uint8
             assert states.shape == (FRAMES, len(STATES))
+            assert covers.shape == (FRAMES, 3, 4)
+            assert covers.mean(axis=(1, 2)) == pytest.approx(_state(states, "cover"), abs=0.08)
             motion = states[:, :2]
             view_changed = np.isnan(motion).any()
             difference = np.abs(frames.astype(int) - frames[0]).mean(axis=(1, 2, 3)).max()
@@ -57,6 +59,33 @@ def test_a_fresh_window_is_disturbed_as_its_label_says(
                 "normal": not view_changed and excursion.max() < 0.01 and _state(states, "cover").max() == 0,
             }[kind]
     assert counts == dict.fromkeys(KINDS, 6)
+
+
+def test_the_map_of_a_cover_tells_where_it_lies(
+    scenes: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the map is 0, the frame still shows the scene; where it is 1, the scene has no effect."""
+    monkeypatch.setattr(fresh_windows, "KINDS", {"covered": 1.0})
+    monkeypatch.setattr(fresh_windows, "through_codec", None)  # it fails if a window is encoded
+    states, seen = np.zeros((FRAMES, len(STATES)), np.float32), 0
+    squares = (np.indices(scenes[0].shape[1:3]).sum(axis=0) // 3 % 2 * 40 - 20)[..., None]  # a cover may pass light
+    detailed = np.clip(scenes[0].astype(int) + squares, 0, 255).astype(np.uint8)
+    for seed in range(40):
+        try:
+            drawn = [
+                fresh_window(np.random.default_rng(seed), each, states, scenes[1], fps=FPS)
+                for each in (scenes[0], detailed)
+            ]
+        except TypeError:
+            continue
+        (plain, _, covers, _), (other, *_) = drawn
+        change = np.abs(other.astype(int) - plain).mean(axis=3).reshape(FRAMES, 3, 24, 4, 24).mean(axis=(2, 4))
+        free, hidden = change[covers < 0.02], change[covers > 0.98]
+        seen += len(free) > 0 < len(hidden)
+        if len(free):
+            assert np.median(free) > 5
+        assert np.median(hidden) < 1
+    assert seen >= 5
 
 
 def test_two_windows_of_one_clip_differ(scenes: tuple[np.ndarray, np.ndarray]) -> None:

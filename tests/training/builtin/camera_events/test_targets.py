@@ -36,13 +36,18 @@ def test_mirroring_reverses_the_motion() -> None:
     frames = (60 + np.arange(4 * 2 * 6 * 3, dtype=np.uint8)).reshape(4, 2, 6, 3)
     states = np.zeros((4, len(STATES)), np.float32)
     states[:, 0] = [0, 0.01, 0.02, 0.03]
+    covers = np.zeros((4, 3, 4), np.float32)
+    covers[:2, :, 0] = 1  # the left edge is covered at first
     combinations = set()
     for seed in range(40):
-        out, changed = augment(np.random.default_rng(seed), frames, states)
+        out, changed, moved = augment(np.random.default_rng(seed), frames, states, covers)
         assert out.shape == frames.shape
         mirrored = out[0, 0, 0].astype(int).sum() > out[0, 0, -1].astype(int).sum()
         backwards = out[0].astype(int).sum() > out[-1].astype(int).sum()
         motion = np.sign(changed[-1, 0] - changed[0, 0])
         assert motion == (-1 if mirrored != backwards else 1)
+        edge = moved[-1 if backwards else 0, :, -1 if mirrored else 0]
+        assert edge.tolist() == [1, 1, 1]
+        assert moved.sum() == covers.sum()
         combinations.add((mirrored, backwards))
     assert len(combinations) == 4
