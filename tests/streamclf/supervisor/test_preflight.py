@@ -174,7 +174,7 @@ def test_the_example_in_the_documentation_of_actions_is_valid(tmp_path: Path) ->
     config = load_config(write(tmp_path, example))
     preflight(config)
     assert config.actions_of("desk").labels.keys() == {"covered", "moved", "unknown"}
-    assert config.actions_of("door").labels["covered"] == ActionConfig(on=0.9, off=0.3, min_s=0.6, cooldown_s=3)
+    assert config.actions_of("door").labels["covered"] == ActionConfig(on=0.9, off=0.5, min_s=0.6, cooldown_s=3)
 
 
 def test_the_example_in_configs_is_valid() -> None:

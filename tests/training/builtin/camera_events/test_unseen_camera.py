@@ -94,9 +94,9 @@ def test_a_held_picture_has_noise_alone() -> None:
 
 
 def test_excerpts_are_written_read_and_judged(tmp_path: Path) -> None:
-    """A black cap over all and strong salt are beyond doubt, so that the shipped model must name both."""
+    """A black cap over all and a strong gain are beyond doubt, so that the shipped model must name both."""
     rng = np.random.default_rng(2)
-    covers, plan = [("black cap", False, "100 %", False)], [("noise", "salt", "strong")]
+    covers, plan = [("black cap", False, "100 %", False)], [("noise", "gain", "strong")]
     found = list(making.undisturbed("made", "film", film(), SPEC, rng))
     found += making.disturbed("made", "first", film(), SPEC, rng, covers, plan)
     assert [each.label for each in found] == ["normal", "normal", "covered", "noise"]
