@@ -64,11 +64,14 @@ app.command("export-everyday")(bundles.export_everyday)
 
 
 def run() -> None:
-    """Run the command line. Output that cannot be written is one line on stderr, and so is Ctrl-C (exit code 130)."""
+    """Run the command line. Output that cannot be written is one line on stderr.
+
+    So are Ctrl-C (exit code 130) and SIGTERM (143).
+    """
     try:
         prepare_standard_streams()
         redact_uncaught_errors()
-        catch_interrupts("training")
+        catch_interrupts("training", sigterm=True)
         try:
             app()
         finally:

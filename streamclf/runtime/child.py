@@ -19,6 +19,7 @@ from streamclf.runtime.control_channel import ControlMessage, ControlReader
 from streamclf.runtime.liveness import Liveness
 from streamclf.runtime.logs import configure_logging, log_uncaught_errors
 from streamclf.runtime.memory_limit import limit_own_memory
+from streamclf.runtime.signals import watch_sigterm
 
 
 class AnyJob(Protocol):
@@ -155,7 +156,7 @@ def run_child(name: str, decode: Callable[[bytes], JobT], main: Callable[[JobT, 
     _wake_when_orphaned()
     control = ChildControl()
     signal.signal(signal.SIGTERM, lambda *_: control.request_stop())
-    _watch_signals(control)
+    watch_sigterm(control.request_stop)
     # The name of its stream or outlet is an argument: `ps` shows it, and so does each line of the log.
     subject = sys.argv[1] if len(sys.argv) > 1 else None
     process = f"{name}[{subject}]" if subject else name
@@ -187,20 +188,6 @@ def run_child(name: str, decode: Callable[[bytes], JobT], main: Callable[[JobT, 
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _watch_signals(control: ChildControl) -> None:
-    """Handle SIGTERM also while a library blocks the main thread, in which Python runs signal handlers."""
-    read_fd, write_fd = os.pipe()
-    os.set_blocking(write_fd, False)
-    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-
-    def wait() -> None:
-        while os.read(read_fd, 1) != bytes([signal.SIGTERM]):
-            pass
-        control.request_stop()
-
-    threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
 def _read_changes(reader: ControlReader, control: ChildControl) -> None:

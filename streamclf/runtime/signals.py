@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 
 
@@ -17,6 +18,23 @@ def stop_on_signals(request: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def watch_sigterm(handle: Callable[[], None]) -> None:
+    """Call `handle` in a thread on SIGTERM, also while a library blocks the main thread, in which Python runs handlers.
+
+    A handler of SIGTERM must be set as well. The main thread must call this, once in a process.
+    """
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while os.read(read_fd, 1) != bytes([signal.SIGTERM]):
+            pass
+        handle()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -7,12 +7,13 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 
@@ -24,6 +25,8 @@ Result = TypeVar("Result")
 
 MIN_JOBS = 16
 """Below this many jobs, starting processes costs more time than it saves."""
+_ECHO_S = 1.0
+"""How long a process with an error waits for the end of the training process, which may have caused the error."""
 
 
 def map_in_processes(
@@ -65,8 +68,21 @@ def starting_processes() -> Iterator[None]:
 def prepare_process(*_: object) -> None:
     """Prepare a process that works for a training process, and ends with it."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.excepthook = _report_error
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process handles Ctrl-C
     cv2.setNumThreads(1)  # the processes already keep all cores busy
+
+
+def _report_error(*error: Any) -> None:
+    """Print an error that nothing has caught, unless the end of the training process has caused it.
+
+    PyTorch's thread that hands tensors over would print one if that process is killed meanwhile.
+    """
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join(_ECHO_S)
+        if not parent.is_alive():
+            os._exit(1)
+    sys.__excepthook__(*error)
 
 
 def _end_with_parent() -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 from streamclf.redact import redact_uncaught_errors
-from streamclf.runtime.interrupts import is_interrupted
+from streamclf.runtime.interrupts import CLEANUP_S, is_interrupted
 from training.data.pool import starting_processes
 from training.errors import TrainingError, print_error
 
@@ -141,6 +141,10 @@ def _watch(others: Sequence[SpawnProcess], is_over: threading.Event) -> None:
             return
         for other in running:
             if code := other.exitcode:
+                if code == -signal.SIGTERM:  # a service manager sends it to all processes: end by it as well
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    if is_over.wait(2 * CLEANUP_S):
+                        return
                 if code < 0:  # otherwise it has printed its error
                     _print(f"process {others.index(other) + 2} of {len(others) + 1} {end_of(other)}")
                 for each in others:

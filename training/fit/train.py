@@ -176,7 +176,7 @@ def _trainer(recipe: Recipe, best: ModelCheckpoint, newest: ModelCheckpoint) -> 
         # Some parameters get no gradient: the encoder's with cached features, the auxiliary predictor's without weight.
         is_partial = recipe.windows.views > 0 or recipe.loss.aux_weight == 0
         strategy = "ddp_find_unused_parameters_true" if is_partial else "ddp"
-    return lightning.Trainer(
+    trainer = lightning.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=local_processes,
         num_nodes=all_processes // local_processes,
@@ -193,6 +193,10 @@ def _trainer(recipe: Recipe, best: ModelCheckpoint, newest: ModelCheckpoint) -> 
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+    # Lightning's handler of SIGTERM waits for the other processes, which wait for this one: 30 minutes. Its end of the
+    # training would also replace the handlers of a command that a signal is ending.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 class _Loader(DataLoader[Batch]):

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ DEADLINE_S = 120.0
 PROCESSES = 3
 CONTINUES = "the same command continues from the last validation"
 DOUBLE = """
-import os, sys, time
+import ctypes, os, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,8 +44,13 @@ def train(recipe, run):
         (run / f"{rank}.partial").write_text(str(os.getpid()))
         (run / f"{rank}.partial").rename(run / rank)
         wait_for(lambda: (run / "go").exists())
+        (run / f"{rank}.{recipe.case}").touch()
         if recipe.case == "wait":
             time.sleep(300)
+        elif recipe.case == "blocked":
+            mutex = ctypes.create_string_buffer(64)
+            for _ in range(2):  # locking it again waits without end, also after a signal
+                ctypes.CDLL(None).pthread_mutex_lock(mutex)
         elif recipe.case == "error everywhere" or (recipe.case, rank) == ("error", "1"):
             raise DataError("clips.csv: damaged")
         elif recipe.case == "error":
@@ -56,7 +61,7 @@ def train(recipe, run):
 
 
 def main(case, run):
-    catch_interrupts("training")
+    catch_interrupts("training", sigterm=True)
     try:
         train(SimpleNamespace(processes=3, case=case), Path(run))
     except DataError as error:
@@ -86,16 +91,20 @@ def running(arguments: list[str], folder: Path, files: Sequence[str]) -> Iterato
         preexec_fn=_heed_interrupts,
     )
     try:
-        deadline = time.monotonic() + DEADLINE_S
-        while not all((folder / file).exists() for file in files):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for_files(process, folder, files)
         yield process
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def wait_for_files(process: subprocess.Popen[str], folder: Path, files: Sequence[str]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not all((folder / file).exists() for file in files):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @contextmanager
@@ -158,25 +167,52 @@ def test_an_error_is_printed_once(case: str, tmp_path: Path) -> None:
         assert result(process) == (1, "training: clips.csv: damaged\n")
 
 
-def test_ctrl_c_ends_all_processes_with_one_line(tmp_path: Path) -> None:
+ENDS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")]
+
+
+@pytest.mark.parametrize(("number", "expected", "words"), ENDS)
+def test_a_signal_ends_all_processes_with_one_line(
+    number: signal.Signals, expected: int, words: str, tmp_path: Path
+) -> None:
     with training("wait", tmp_path) as process:
-        os.killpg(process.pid, signal.SIGINT)
-        assert result(process) == (130, "training: interrupted\n")
+        os.killpg(process.pid, number)
+        assert result(process) == (expected, f"training: {words}\n")
 
 
-def test_ctrl_c_ends_a_real_training_with_one_line(films: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["wait", "blocked"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_sigterm_of_one_process_ends_all_with_one_line(rank: int, case: str, tmp_path: Path) -> None:
+    """Python runs no handler of a signal while the main thread is blocked in a library."""
+    with training(case, tmp_path) as process:
+        wait_for_files(process, tmp_path, [f"{rank}.{case}" for rank in range(PROCESSES)])
+        os.kill(pid_of(rank, tmp_path), signal.SIGTERM)
+        assert result(process) == (143, "training: ended by SIGTERM\n")
+
+
+@pytest.mark.parametrize(
+    ("processes", "send", "end"),
+    [(2, os.killpg, ENDS[0]), (1, os.kill, ENDS[1]), (2, os.kill, ENDS[1]), (2, os.killpg, ENDS[1])],
+)
+def test_a_signal_ends_a_real_training_with_one_line(
+    processes: int,
+    send: Callable[[int, int], None],
+    end: tuple[signal.Signals, int, str],
+    films: Path,
+    tmp_path: Path,
+) -> None:
     """A process that is connected to another one waits for it in the interpreter's own exit handlers."""
+    number, expected, words = end
     recipe = tmp_path / "recipe.yaml"
-    tree = clip_recipe_tree(films, processes=2, num_workers=1, optimiser={"steps": 100_000})
+    tree = clip_recipe_tree(films, processes=processes, num_workers=1, optimiser={"steps": 100_000})
     recipe.write_text(yaml.safe_dump(tree))
     command = ["-m", "training", "train", str(recipe), "--run", str(tmp_path / "run")]
     with running(command, tmp_path, ["run/last.ckpt"]) as process:
-        os.killpg(process.pid, signal.SIGINT)
+        send(process.pid, number)
         code, errors = result(process)
-    assert code == 130, errors
+    assert code == expected, errors
     last = errors.splitlines()[-1]
-    assert re.fullmatch(rf"training: interrupted; step \d+ of 100000; {CONTINUES}", last), errors
-    assert errors.count("interrupted") == 1
+    assert re.fullmatch(rf"training: {words}; step \d+ of 100000; {CONTINUES}", last), errors
+    assert errors.count("training: ") == 1
     assert "Traceback" not in errors
 
 
