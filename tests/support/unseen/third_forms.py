@@ -30,7 +30,7 @@ from engines.arrays import F32, F64, U8
 
 
 def moved(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Disturbed:
-    """Turn the camera by 8, 15 or 25 % of the width: to a preset, with a zoom, or about the one screw that is left."""
+    """Turn the camera by 8, 15 or 25 % of the width: to a preset with a zoom, or about its last screw."""
     share = TURNS[strength]
     _, h, w, _ = frames.shape
     sign, begin = float(rng.choice([-1, 1])), float(rng.uniform(0.45, 0.75))

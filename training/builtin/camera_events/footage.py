@@ -31,6 +31,8 @@ _SIZES = (
     (720, 1280),
 )
 _SIZE_WEIGHTS = (0.16, 0.1, 0.13, 0.1, 0.13, 0.16, 0.07, 0.08, 0.05, 0.02)
+MAX_NORMAL_NOISE = 2.4
+"""Standard deviation of noise, in grey levels at the model's size, above which a frame is not `normal`."""
 _RATES = (5.0, 8.0, 10.0, 12.5, 15.0, 20.0, 24.0, 25.0, 30.0)
 
 
@@ -56,7 +58,7 @@ def make_clip(rng: Rng, kind: str, *, frames: int, fps: float, height: int, widt
     track = draw_track(rng, kind, times)
     images = _camera_frames(rng, track, times, h, w, width)
     # Coarse quantisation would remove weak noise, and the label would be wrong.
-    decoded = through_codec(rng, images, rate, worst_crf=31 if track.noise.max() > 2.4 else 41)
+    decoded = through_codec(rng, images, rate, worst_crf=31 if track.noise.max() > MAX_NORMAL_NOISE else 41)
     reformat, small = VideoReformatter(), []
     for frame in decoded:
         scaled = reformat.reformat(frame, width=width, height=height, format="rgb24", interpolation="AREA")
@@ -229,7 +231,7 @@ def window_label(track: CameraTrack, *, fps: float) -> str | None:
     states = {
         "covered": (track.cover >= 0.6, track.cover.max() > 0.05),
         "defocused": (track.blur >= 0.008, track.blur.max() > 0.003),
-        "noise": (track.noise >= 3.1, track.noise.max() > 2.4),
+        "noise": (track.noise >= 3.1, track.noise.max() > MAX_NORMAL_NOISE),
     }
     for label, (strong, is_present) in states.items():
         if strong.mean() >= 0.5:

@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 
 from engines.arrays import F32, U8
 from training.builtin.camera_events.disturbances import CameraTrack, TrackRenderer, draw_track
-from training.builtin.camera_events.footage import through_codec, window_label
+from training.builtin.camera_events.footage import MAX_NORMAL_NOISE, through_codec, window_label
 from training.builtin.camera_events.footage_cache import camera_states
 from training.builtin.camera_events.scenes import MIN_STRUCTURE, Rng, structure
 from training.builtin.camera_events.targets import COVER_MAP
@@ -57,7 +57,9 @@ def fresh_window(rng: Rng, frames: U8, states: F32, other: U8, *, fps: float) ->
             break
     images = [renderer.disturb(view, path, i) for i, view in enumerate(views)]
     if rng.random() < 0.3:  # weak noise does not survive a coarse codec at this size
-        decoded = through_codec(rng, images, fps, worst_crf=24 if track.noise.max() > 2.4 else 33, reduced=0)
+        decoded = through_codec(
+            rng, images, fps, worst_crf=24 if track.noise.max() > MAX_NORMAL_NOISE else 33, reduced=0
+        )
         reformat = VideoReformatter()
         scaled = (reformat.reformat(frame, width=width, height=height, format="rgb24") for frame in decoded)
         images = [np.asarray(frame.to_ndarray(), np.uint8) for frame in scaled]  # codecs need even sizes
