@@ -13,6 +13,7 @@ from zmq.utils.monitor import recv_monitor_message
 from streamclf.errors import BusError, UsageError
 from streamclf.net.curve_keys import Certificate, load_certificate
 from streamclf.net.endpoints import check_service_endpoint
+from streamclf.net.mechanism import MechanismQuery
 from streamclf.net.zeromq import is_readable
 
 REFUSED_S: Final = 5.0
@@ -30,7 +31,9 @@ _EVENTS: Final = (
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 )
-_CLOSED, _NOT_ALLOWED, _MISMATCH = "closed", "not allowed", "mismatch"
+_CLOSED, _NOT_ALLOWED, _OTHER_KEY, _NO_KEYS = "closed", "not allowed", "other key", "no keys"
+_REASONS: Final = {b"CURVE": _OTHER_KEY, b"NULL": _NO_KEYS}
+"""Why a service closes the connection of a client with keys and gives no reason, by the service's mechanism."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,7 @@ class HandshakeMonitor:
         self._refused_since: float | None = None
         self._refusals = 0
         self._reason = ""
+        self._query: MechanismQuery | None = None
         self._reopen_at: float | None = None
 
     def attach(self, socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
@@ -116,6 +120,7 @@ class HandshakeMonitor:
             self._socket.disable_monitor()
             self._events.close(0)
         self._socket = self._events = None
+        self._close_query()
 
     def check(self) -> bool:
         """Return whether the socket must be opened again. Raises `BusError` if the service refuses for `REFUSED_S`."""
@@ -123,7 +128,8 @@ class HandshakeMonitor:
         if self._refused_since is None:
             return False
         now = time.monotonic()
-        if self._refusals >= _MIN_REFUSALS and now - self._refused_since >= REFUSED_S:
+        is_asking = self._reason == _CLOSED and self._query is not None and self._query.is_open
+        if self._refusals >= _MIN_REFUSALS and now - self._refused_since >= REFUSED_S and not is_asking:
             self._refused_since = None
             raise BusError(f"{self._address.endpoint}: {self._explain_refusal()}")
         return self._reopen_at is not None and now >= self._reopen_at
@@ -141,6 +147,8 @@ class HandshakeMonitor:
         assert self._events is not None
         while is_readable(self._events):
             self._handle(recv_monitor_message(self._events)["event"])
+        if self._query is not None and self._reason == _CLOSED:
+            self._reason = _REASONS.get(self._query.read(), _CLOSED)
 
     def _handle(self, event: int) -> None:
         now = time.monotonic()
@@ -152,19 +160,28 @@ class HandshakeMonitor:
             if now - self._connected_at < _QUICK_CLOSE_S:
                 self._count_refusal(_CLOSED)
         else:
-            self._count_refusal(_NOT_ALLOWED if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else _MISMATCH)
+            self._count_refusal(_NOT_ALLOWED if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else _NO_KEYS)
             self._reopen_at = now + REOPEN_AFTER_S  # libzmq does not try again after these
 
     def _count_refusal(self, reason: str) -> None:
-        self._refused_since = self._refused_since or time.monotonic()
+        if self._refused_since is None:
+            self._refused_since, self._refusals, self._reason = time.monotonic(), 0, ""
+            self._close_query()
         self._refusals += 1
         # The service may close the connection before its reason arrives; so a later closing keeps an earlier reason.
         if reason != _CLOSED or not self._reason:
             self._reason = reason
+        if self._reason == _CLOSED and self._refusals >= _MIN_REFUSALS and self._query is None and self._address.keys:
+            assert self._socket is not None
+            self._query = MechanismQuery(self._socket.context, self._address.endpoint)
+
+    def _close_query(self) -> None:
+        if self._query is not None:
+            self._query.close()
+        self._query = None
 
     def _explain_refusal(self) -> str:
         keys, reason = self._address.keys, self._reason
-        self._reason = ""
         if keys is None:
             return (
                 "the service refuses clients without keys, or it is not a streamclf service; ask its operator for a "
@@ -175,9 +192,15 @@ class HandshakeMonitor:
                 f"the service does not know the key {keys.public.decode()}; copy the public file that belongs to "
                 f"{keys.path} into its `publish.allow` directory"
             )
-        if reason == _MISMATCH:
+        if reason == _NO_KEYS:
             return f"the service does not use keys; give its endpoint instead of {keys.path}, or set its `publish.keys`"
+        if reason == _OTHER_KEY:
+            return (
+                f"the service's key is not the one that {keys.path} was made for; ask for the service's public file "
+                "again"
+            )
         return (
-            f"closed during the handshake: the service's key is not the one that {keys.path} was made for (ask for "
-            "the service's public file again), or it is not a streamclf service"
+            f"closed during the handshake: the service does not use keys (give its endpoint instead of {keys.path}), "
+            "or its key is not the one that this file was made for (ask for the service's public file again), or it is "
+            "not a streamclf service"
         )
