@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -106,16 +108,50 @@ def starting_run(recipe: Recipe, run: Path) -> Iterator[None]:
     """Write the recipe into `run` while the block trains.
 
     If the block fails before its first checkpoint, remove what it wrote, so that the corrected command can use the
-    folder. Raises `RunError` where the folder holds a run of another recipe, or cannot be written.
+    folder. Raises `RunError` where another training writes there, where the folder holds a run of another recipe, and
+    where it cannot be written.
     """
+    is_new = not run.exists()
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        folder = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise RunError(f"{run}: cannot be written ({error.strerror}); give another --run folder") from error
+    try:
+        if rank() == 0:
+            _lock(folder, run)
+        with _recipe_written(recipe, run):
+            yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # it has a checkpoint
+                run.rmdir()
+        raise
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int, run: Path) -> None:
+    """Lock the open folder of a run, until it is closed. Raises `RunError` where another process has it."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(
+            f"{run}: another training writes there; wait for its end, or give another --run folder"
+        ) from None
+    except OSError:  # NFS cannot lock a folder
+        return
+
+
+@contextmanager
+def _recipe_written(recipe: Recipe, run: Path) -> Iterator[None]:
+    """Write the recipe into `run`; remove it again if the block fails before its first checkpoint."""
     path = run / RECIPE_FILE
     writes = rank() == 0 and (not path.is_file() or _is_failed_start(run))
     if path.is_file() and not _is_failed_start(run) and read_recipe(run) != recipe:
         raise RunError(f"{run}: holds a run of another recipe; give another --run folder or delete this one")
-    is_new = not run.exists()
     try:
         try:
-            run.mkdir(parents=True, exist_ok=True)
             if writes:
                 _write_recipe(recipe, path)
         except OSError as error:
@@ -127,8 +163,6 @@ def starting_run(recipe: Recipe, run: Path) -> Iterator[None]:
                 for name in (RECIPE_FILE, LABELS_FILE, NOTES_FILE, BEST_FILE):
                     (run / name).unlink(missing_ok=True)
                     _partial(run / name).unlink(missing_ok=True)
-                if is_new:
-                    run.rmdir()
         raise
 
 

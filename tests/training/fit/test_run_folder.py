@@ -99,6 +99,19 @@ def test_start_that_was_killed_does_not_block_another_recipe(films: Path, tmp_pa
     assert {item.name for item in tmp_path.iterdir()} == {"recipe.yaml", "last.ckpt"}, "a checkpoint is kept"
 
 
+def test_a_second_training_in_the_same_folder_is_refused(films: Path, tmp_path: Path) -> None:
+    """Both would write the same checkpoints. The lock ends with the first training, however that ends."""
+    recipe, folder = clip_recipe(films), tmp_path / "runs/a"
+    with starting_run(recipe, folder):
+        with pytest.raises(RunError, match=r"runs/a: another training writes there"), starting_run(recipe, folder):
+            raise AssertionError
+        assert read_recipe(folder) == recipe, "the refused start removes nothing"
+    with pytest.raises(KeyboardInterrupt), starting_run(recipe, folder):
+        raise KeyboardInterrupt
+    with starting_run(recipe, folder):
+        pass
+
+
 def test_recipe_that_a_person_wrote_is_kept(films: Path, tmp_path: Path) -> None:
     """`--run .` where the recipe itself is."""
     text = f"# my recipe\n{yaml.safe_dump(clip_recipe(films).model_dump(mode='json'))}"
