@@ -139,8 +139,10 @@ def _watch(others: Sequence[SpawnProcess], is_over: threading.Event) -> None:
         connection.wait([other.sentinel for other in running], _CHECK_S)
         if is_over.is_set() or is_interrupted():
             return
-        for other in running:
-            if code := other.exitcode:
+        # Ask each process once: a second question may be the first one that finds it ended.
+        codes = {other: other.exitcode for other in running}
+        for other, code in codes.items():
+            if code:
                 if code == -signal.SIGTERM:  # a service manager sends it to all processes: end by it as well
                     os.kill(os.getpid(), signal.SIGTERM)
                     if is_over.wait(2 * CLEANUP_S):
@@ -150,7 +152,7 @@ def _watch(others: Sequence[SpawnProcess], is_over: threading.Event) -> None:
                 for each in others:
                     each.kill()
                 _exit()
-        running = [other for other in running if other.exitcode is None]
+        running = [other for other, code in codes.items() if code is None]
 
 
 def _run(train: Train, recipe: Recipe, run: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ import pytest
 import yaml
 from support.clip_recipes import clip_recipe_tree
 from support.repository import ROOT
+
+from training.fit.processes import _watch
 
 DEADLINE_S = 120.0
 PROCESSES = 3
@@ -28,6 +31,7 @@ from types import SimpleNamespace
 
 from streamclf.runtime.interrupts import catch_interrupts, exit_interrupted, is_interrupted
 from training.errors import DataError, print_error
+from training.fit import processes
 from training.fit.processes import training_processes
 
 
@@ -39,6 +43,8 @@ def wait_for(condition):
 
 
 def train(recipe, run):
+    if recipe.case in ("echo", "error everywhere"):
+        processes.ECHO_S = 60  # another process ends the wait, however late it runs on a busy machine
     with training_processes(train, recipe, run):
         rank = os.environ["RANK"]
         (run / f"{rank}.partial").write_text(str(os.getpid()))
@@ -159,6 +165,33 @@ def test_the_others_end_after_the_first_process_was_killed(tmp_path: Path) -> No
         code, errors = result(process)
     assert code == -signal.SIGKILL
     assert errors == f"training: process 1 of 3 (pid {process.pid}) has ended; {CONTINUES}\n"
+
+
+class EndsBetweenTwoLooks:
+    """A process whose sentinel is closed before the operating system reports its end, as it happens."""
+
+    def __init__(self) -> None:
+        self.sentinel, write_end = os.pipe()
+        os.close(write_end)
+        self._codes = [None, 1]
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._codes.pop(0) if len(self._codes) > 1 else self._codes[0]
+
+    def kill(self) -> None:
+        pass
+
+
+def test_a_process_that_ends_between_two_looks_ends_process_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end() -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("training.fit.processes._exit", end)
+    other = EndsBetweenTwoLooks()
+    with pytest.raises(SystemExit):
+        _watch([other], threading.Event())  # type: ignore[list-item]
+    os.close(other.sentinel)
 
 
 @pytest.mark.parametrize("case", ["error", "error everywhere"])
