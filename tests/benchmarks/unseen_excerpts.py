@@ -1,4 +1,4 @@
-"""Make the excerpts of the benchmark `unseen_camera`: films, undisturbed and with the disturbances of each group."""
+"""Make the excerpts of the benchmark `unseen_camera`: films, undisturbed, disturbed by each group, or changed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import av
 import numpy as np
 from support.unseen.cover import SHARES, cover
 from support.unseen.film import STRENGTHS, Disturbed, Group, Rng, always, cropped
+from support.unseen.fourth_normal import FOURTH_NORMAL
 from support.unseen.groups import GROUPS
 
 from engines.arrays import F64, U8
@@ -93,6 +94,9 @@ HELD: Final = (
     "gestures/other/other_13",
 )
 """Films whose camera moves. Their first picture is held, as a fixed camera sees a scene in which nothing moves."""
+CHANGED: Final = "changed normal"
+"""The group of the excerpts that `FOURTH_NORMAL` changes. The figures of `GROUPS` leave them out."""
+CHANGED_SEED, CHANGES_PER_FILM = 12029, 3
 UNDISTURBED_S, DISTURBED_S = 4.05, 2.45
 MAX_FPS: Final = 16
 CRF: Final = (14, 19, 24)
@@ -161,8 +165,9 @@ def read_chunks(path: Path, spec: ModelSpec, counts: Callable[[float, float], bo
 
 
 def excerpts(data: Path, spec: ModelSpec) -> Iterator[Excerpt]:
-    """Yield the undisturbed and the disturbed excerpts, film by film."""
+    """Yield the undisturbed, the disturbed and the changed excerpts, film by film."""
     names = [*FIXED, *PLAIN, *HELD]
+    changes = _shuffled(np.random.default_rng(CHANGED_SEED), len(names) * CHANGES_PER_FILM, FOURTH_NORMAL)
     plans = {name: _plan(group, len(names)) for name, group in GROUPS.items()}
     for number, name in enumerate(names):
         path = data / f"{name}.mp4"
@@ -177,6 +182,9 @@ def excerpts(data: Path, spec: ModelSpec) -> Iterator[Excerpt]:
         for group, (covers, others) in plans.items():
             plan = () if name in PLAIN else others[number]
             yield from disturbed(name, group, film, spec, rngs[group], covers[number], plan)
+        if name not in PLAIN:
+            mine = [change for (change,) in changes[number * CHANGES_PER_FILM :][:CHANGES_PER_FILM]]
+            yield from changed(name, kind, film, spec, np.random.default_rng([CHANGED_SEED, number]), mine)
 
 
 def _plan(group: Group, films: int) -> tuple[list[list[Cover]], list[list[tuple[str, str, str]]]]:
@@ -203,6 +211,16 @@ def undisturbed(name: str, kind: str, film: tuple[U8, F64], spec: ModelSpec, rng
     for view, seen in (("whole", frames), ("cropped", cropped(frames))):
         found = Disturbed(frames=seen, times_s=times_s, counts=always)
         yield _excerpt(name, "normal", {"kind": kind, "view": view}, found, spec, rng)
+
+
+def changed(
+    name: str, scene: str, film: tuple[U8, F64], spec: ModelSpec, rng: Rng, changes: Sequence[str]
+) -> Iterator[Excerpt]:
+    """Yield a film's excerpts with changes of `FOURTH_NORMAL`, which leave them `normal`."""
+    for change in changes:
+        part = part_of(*film, rng.uniform(0, float(film[1][-1])), UNDISTURBED_S)
+        properties = {"group": CHANGED, "kind": change, "scene": scene}
+        yield _excerpt(name, "normal", properties, FOURTH_NORMAL[change](rng, *part), spec, rng)
 
 
 def disturbed(

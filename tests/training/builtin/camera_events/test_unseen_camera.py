@@ -10,7 +10,8 @@ from benchmarks import unseen_camera as benchmark
 from benchmarks import unseen_excerpts as making
 from benchmarks.unseen_camera import Judged
 from support.unseen.cover import MATERIALS, SHARES, cover, draw_material
-from support.unseen.film import STRENGTHS, Disturb, cropped
+from support.unseen.film import STRENGTHS, Disturb, cropped, to_light
+from support.unseen.fourth_normal import FOURTH_NORMAL
 from support.unseen.groups import GROUPS
 
 from engines.arrays import F64, U8
@@ -74,6 +75,50 @@ def test_a_stronger_disturbance_changes_the_film_more(disturb: Disturb, label: s
     assert 0 < changes[0] < changes[2]
 
 
+def shares_of_change(change: str, seed: int, seconds: float = 4.05) -> F64:
+    """Return for each frame how much of its picture a change of `FOURTH_NORMAL` alters by more than 25 grey levels."""
+    frames, times_s = film(seconds)
+    found = FOURTH_NORMAL[change](np.random.default_rng(seed), frames, times_s)
+    assert found.frames.dtype == np.uint8
+    assert found.frames.shape == frames.shape
+    assert not np.array_equal(found.frames, frames)
+    assert any(found.counts(start_s, start_s + 1.6) for start_s in np.arange(0, 2.5, 0.2))
+    return np.asarray((np.abs(found.frames - frames.astype(float)).max(axis=-1) > 25).mean(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("change", "limit"),
+    [
+        ("exposure step", 0.0),
+        ("bright passer", 0.35),
+        ("key-frame pulsing", 0.3),
+        ("weak noise", 0.01),
+        ("rain", 0.1),
+        ("insect", 0.1),
+    ],
+)
+def test_a_change_leaves_most_of_the_picture_as_it_was(change: str, limit: float, seed: int) -> None:
+    assert shares_of_change(change, seed).max() <= limit
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_object_that_passes_hides_much_of_the_picture_for_less_than_four_tenths_of_a_second(seed: int) -> None:
+    shares = shares_of_change("passing object", seed)
+    assert shares.max() > 0.4
+    assert (shares > 0.4).sum() / 15 < 0.4
+    assert (shares > 0).sum() / 15 < 0.6
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_exposure_changes_once_by_less_than_a_tenth_of_the_light(seed: int) -> None:
+    frames, times_s = film(4.05)
+    found = FOURTH_NORMAL["exposure step"](np.random.default_rng(seed), frames, times_s)
+    light = to_light(found.frames).mean(axis=(1, 2, 3)) / to_light(frames).mean(axis=(1, 2, 3))
+    assert 0.04 < abs(light[-1] - light[0]) < 0.1
+    assert (np.abs(np.diff(light)) > 0.001).sum() <= 3
+
+
 def test_a_crop_without_motion_stays_the_same() -> None:
     seen = cropped(film()[0])
     assert seen.shape[1:3] == (48, 64)
@@ -99,11 +144,13 @@ def test_excerpts_are_written_read_and_judged(tmp_path: Path) -> None:
     covers, plan = [("black cap", False, "100 %", False)], [("noise", "gain", "strong")]
     found = list(making.undisturbed("made", "film", film(), SPEC, rng))
     found += making.disturbed("made", "first", film(), SPEC, rng, covers, plan)
-    assert [each.label for each in found] == ["normal", "normal", "covered", "noise"]
+    found += making.changed("made", "film", film(), SPEC, rng, ["weak noise"])
+    assert [each.label for each in found] == ["normal", "normal", "covered", "noise", "normal"]
     assert [len(each.starts) for each in found[:3]] == [13, 13, 5]
+    assert len(found[4].starts) == 13
     assert all(each.chunks.shape[1:] == SPEC.chunk_shape for each in found)
     engine = benchmark.open_for(find_bundle("camera-events"))
-    judged = benchmark.judge(engine, iter(found))
+    judged = benchmark.judge(engine, iter(found[:4]))
     engine.close()
     assert set(judged[2].predicted) == {"covered"}
     assert set(judged[3].predicted) == {"noise"}
@@ -118,6 +165,7 @@ def test_the_figures_count_windows_and_their_interval_counts_excerpts() -> None:
 
     cap = {"group": "first", "material": "black cap", "share": "100 %", "focus": "in focus", "arrival": "coming"}
     mud, fur = {**cap, "group": "second", "material": "mud"}, {**cap, "group": "third", "material": "fur"}
+    sand = {**cap, "group": "fourth", "material": "sand"}
     every = [
         judged("normal", ["normal"] * 9 + ["moved"], kind="film", view="whole"),
         judged("covered", ["covered", "normal"], **cap),
@@ -125,6 +173,8 @@ def test_the_figures_count_windows_and_their_interval_counts_excerpts() -> None:
         judged("noise", ["noise"] * 4, group="first", form="salt", strength="weak"),
         judged("covered", ["covered"] * 3, **mud),
         judged("covered", ["covered", "moved", "moved", "noise"], **fur),
+        judged("covered", ["covered", "noise"], **sand),
+        judged("normal", ["flashing", "normal"], group=making.CHANGED, kind="rain", scene="film"),
     ]
     by_group = benchmark.compute_by_group(every, SPEC.labels)
     figures = by_group["groups"]["first"]
@@ -137,8 +187,10 @@ def test_the_figures_count_windows_and_their_interval_counts_excerpts() -> None:
     assert by_group["by_group"]["covered by group and arrival"]["first, coming"] == covered
     assert by_group["by_group"]["covered by group"]["second"]["windows"] == 3
     assert by_group["by_group"]["covered by group"]["third"]["recall"] == 0.25
-    assert list(by_group["groups"]) == ["first", "second", "third"]
-    for name in ("second", "third"):
+    assert by_group["by_group"]["covered by group"]["fourth"]["recall"] == 0.5
+    assert by_group["by_group"]["normal by kind"]["rain"]["recall"] == 0.5
+    assert list(by_group["groups"]) == ["first", "second", "third", "fourth"]
+    for name in ("second", "third", "fourth"):
         assert by_group["groups"][name]["labels"]["normal"] == figures["labels"]["normal"]
         assert by_group["groups"][name]["labels"]["noise"]["windows"] == 0
     assert "| noise | 1 | 4 | 100.0 % |" in benchmark.as_text(by_group)
