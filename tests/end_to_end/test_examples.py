@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.live import Setup
-from support.service import Service
+from support.service import DEADLINE_S, Service
 
 import streamclf
 from streamclf.client.examples import save_example
@@ -27,11 +27,11 @@ class Running:
 
     def _first_heartbeat(self) -> Heartbeat:
         with streamclf.subscribe(self.address.endpoint) as events:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + DEADLINE_S
             seen = False
             while time.monotonic() < deadline:
                 event = events.receive(1.0)
-                seen = seen or isinstance(event, Prediction)
+                seen = seen or (isinstance(event, Prediction) and event.window.end_s > 4.0)
                 if seen and isinstance(event, Heartbeat):
                     return event
         raise AssertionError("no heartbeat after a prediction")
@@ -56,11 +56,20 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def test_a_stretch_of_a_stream_becomes_a_film_that_plays(running: Running) -> None:
-    film = running.save("door", ago_s=1.2, seconds=1.0)
-    assert film.parent == running.folder / "examples" / "yard" / "open"
-    facts = read_film_facts(film)
-    assert facts is not None
-    assert 0.8 <= facts.seconds <= 1.3
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            film = running.save("door", ago_s=3.0, seconds=1.0)
+        except ClipError as error:
+            found: object = error
+        else:
+            assert film.parent == running.folder / "examples" / "yard" / "open"
+            found = facts = read_film_facts(film)
+            assert facts is not None
+            if 0.8 <= facts.seconds <= 1.3:
+                return
+        # On a busy machine, a part of that second may have had no picture. A later second is whole.
+        assert time.monotonic() < deadline, found
 
 
 def test_the_reason_reaches_the_client(running: Running) -> None:

@@ -12,12 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from support.clips import film
-from support.live import Setup, assert_unbroken
+from support.live import Setup, assert_consecutive, assert_unbroken
 from support.ports import free_port
 from support.rtsp_server import RtspServer
 from support.service import DEADLINE_S, Service, wait_gone
@@ -25,7 +24,6 @@ from support.watcher import Seen, Watcher
 
 from streamclf.bench.service.process_usage import descendants
 
-RECOVERY_S = 2.0
 STOP_S = 2.0
 SLACK_S = 5.0
 """Added to each limit, for a machine that is busy with other things."""
@@ -53,8 +51,8 @@ def setup(tmp_path: Path) -> Setup:
 @contextlib.contextmanager
 def two_streams(
     setup: Setup, env: dict[str, str] | None = None, program: Sequence[str] = ("-m", "streamclf")
-) -> Iterator[tuple[Service, Watcher, float]]:
-    """Start a service with two streams, wait for a prediction of each, and yield the seconds that this took."""
+) -> Iterator[tuple[Service, Watcher]]:
+    """Start a service with two streams, and wait for a prediction of each."""
     began = time.monotonic()
     path = setup.write(streams={"one": setup.film, "two": setup.film})
     env = {**setup.env, **(env or {})}
@@ -62,7 +60,7 @@ def two_streams(
     with service, Watcher(service.endpoint) as watcher:
         for stream in ("one", "two"):
             watcher.wait("prediction", stream, since=began, within=DEADLINE_S)
-        yield service, watcher, time.monotonic() - began
+        yield service, watcher
 
 
 def leftovers(setup: Setup) -> list[Path]:
@@ -73,14 +71,14 @@ def leftovers(setup: Setup) -> list[Path]:
 @LINUX
 @pytest.mark.parametrize("module", ["capture", "classifier", "hub"])
 def test_a_stopped_process_is_replaced(setup: Setup, module: str, record_property: pytest.RecordProperty) -> None:
-    with two_streams(setup) as (service, watcher, start_s):
+    with two_streams(setup) as (service, watcher):
         began = time.monotonic()
         pid = service.children(f"streamclf.{module}")[0]
         os.kill(pid, signal.SIGSTOP)
-        service.wait_for_line(r"ended \(stopped by a signal for \d\.\d s\); starting it again in 0\.2 s")
+        service.wait_for_line(r"ended \(stopped by a signal for \d+\.\d s\); starting it again in 0\.2 s")
         killed = time.monotonic()
         seen = [
-            watcher.wait("prediction", stream, since=killed, within=RECOVERY_S + start_s + SLACK_S).at_s - began
+            watcher.wait("prediction", stream, since=killed, within=DEADLINE_S).at_s - began
             for stream in ("one", "two")
         ]
         record_property("recovery_s", round(max(seen), 2))
@@ -102,15 +100,16 @@ def test_a_stopped_process_is_replaced(setup: Setup, module: str, record_propert
             rows = journal.execute("select body from events order by offset").fetchall()
         events = [event for (body,) in rows if (event := json.loads(body))["type"] == "prediction"]
         for stream in ("one", "two"):
-            starts = [event["window"]["start_s"] for event in events if event["stream"] == stream]
-            assert all(b - a == pytest.approx(0.2) for a, b in pairwise(starts)), starts
+            predictions = [event for event in events if event["stream"] == stream]
+            assert len(predictions) >= 2
+            assert_consecutive(predictions)
 
 
 def test_a_process_that_is_stopped_only_briefly_is_not_restarted(setup: Setup) -> None:
     # Longer than the usual 0.4 s: a busy machine may delay the SIGCONT of this test.
     longer = "from streamclf.supervisor import supervisor; supervisor.STOPPED_S = 1.0"
     program = ("-c", f"{longer}; from streamclf.cli import main; main()")
-    with two_streams(setup, program=program) as (service, watcher, _):
+    with two_streams(setup, program=program) as (service, watcher):
         processes = sorted(service.descendants())
         since = time.monotonic()
         pid = service.children("streamclf.classifier")[0]
@@ -124,28 +123,27 @@ def test_a_process_that_is_stopped_only_briefly_is_not_restarted(setup: Setup) -
         assert_unbroken(watcher, "one", since=since, at_least=5)
 
 
-@pytest.mark.alone  # it must be found within seconds
 def test_a_classifier_that_hangs_in_a_library_is_replaced(setup: Setup) -> None:
     (setup.folder / "sitecustomize.py").write_text(HANG)
     path = os.pathsep.join([str(setup.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with two_streams(setup, env={"PYTHONPATH": path}) as (service, watcher, _):
+    with two_streams(setup, env={"PYTHONPATH": path}) as (service, watcher):
         pid = service.children("streamclf.classifier")[0]
         os.kill(pid, signal.SIGUSR1)
-        service.wait_for_line(r"classifier: hung: no progress for [234]\.\d s while classifying: killed")
+        line = service.wait_for_line(r"classifier: hung: no progress for (\d+\.\d) s while classifying: killed")
+        assert float(line[1]) >= CLASSIFIER_LIMIT_S
         found = time.monotonic()
         for stream in ("one", "two"):
             watcher.wait("prediction", stream, since=found, within=DEADLINE_S)
         wait_gone([pid])
 
 
-@pytest.mark.alone  # it must be found within seconds
 def test_a_capture_that_hangs_in_a_library_is_replaced(setup: Setup) -> None:
     """The hang is found after twice the read time-out, a second, and the interval between two checks."""
     (setup.folder / "sitecustomize.py").write_text(HANG)
     path = os.pathsep.join([str(setup.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     camera = film(light=200, width=160, height=90, gop=25, frames=250)
     with RtspServer(dict.fromkeys(("one", "two"), camera)) as server:
-        streams = {name: {"url": server.url(name), "read_timeout_s": 1} for name in ("one", "two")}
+        streams = {name: {"url": server.url(name), "read_timeout_s": 3} for name in ("one", "two")}
         config = setup.write(streams=streams)
         env = {**setup.env, "PYTHONPATH": path}
         with Service("run", str(config), cwd=setup.folder, env=env) as service, Watcher(service.endpoint) as watcher:
@@ -154,9 +152,8 @@ def test_a_capture_that_hangs_in_a_library_is_replaced(setup: Setup) -> None:
                 watcher.wait("prediction", stream, since=began, within=DEADLINE_S)
             began = time.monotonic()
             os.kill(service.children("streamclf.capture")[0], signal.SIGUSR1)
-            found = service.wait_for_line(
-                r"capture\[(\w+)\]: hung: no progress for ([345])\.\d s while reading: killed"
-            )
+            found = service.wait_for_line(r"capture\[(\w+)\]: hung: no progress for (\d+\.\d) s while reading: killed")
+            assert float(found[2]) >= 7.0
             watcher.state(found[1], "offline", since=began, within=DEADLINE_S, reason="capture process ended (hung")
             watcher.wait("prediction", found[1], since=time.monotonic(), within=DEADLINE_S)
             other = "two" if found[1] == "one" else "one"
@@ -165,7 +162,7 @@ def test_a_capture_that_hangs_in_a_library_is_replaced(setup: Setup) -> None:
 
 @LINUX
 def test_a_stopped_supervisor_stops_no_stream_and_kills_no_child(setup: Setup) -> None:
-    with two_streams(setup) as (service, watcher, _):
+    with two_streams(setup) as (service, watcher):
         processes = sorted(service.descendants())
         began = time.monotonic()
         service.process.send_signal(signal.SIGSTOP)
@@ -180,7 +177,7 @@ def test_a_stopped_supervisor_stops_no_stream_and_kills_no_child(setup: Setup) -
 
 @LINUX
 def test_a_killed_supervisor_leaves_nothing_behind_even_with_stopped_children(setup: Setup) -> None:
-    with two_streams(setup) as (service, _, _):
+    with two_streams(setup) as (service, _):
         children = service.descendants()
         for pid in (*service.children("streamclf.classifier"), service.children("streamclf.capture")[0]):
             os.kill(pid, signal.SIGSTOP)
@@ -197,7 +194,7 @@ def test_a_killed_service_can_restart_at_once_on_the_same_ports_and_journal(setu
     """Restart as systemd does. If the old hub has not quite ended, a later attempt succeeds."""
     setup.config["publish"] = {key: f"tcp://127.0.0.1:{free_port()}" for key in ("events", "replay")}
     with Watcher(setup.config["publish"]["events"]) as watcher:
-        with two_streams(setup) as (service, _, _):
+        with two_streams(setup) as (service, _):
             service.process.kill()
             killed = time.monotonic()
             seen: Seen | None = None
@@ -213,7 +210,7 @@ def test_a_killed_service_can_restart_at_once_on_the_same_ports_and_journal(setu
 
 
 def test_a_stream_that_keeps_crashing_is_parked_until_a_reload(setup: Setup) -> None:
-    with two_streams(setup) as (service, watcher, _):
+    with two_streams(setup) as (service, watcher):
         began = time.monotonic()
         spared = service.children("streamclf.capture")[1]
         for delay in ("0.2", "0.5", "1.0", "2.0"):
@@ -306,7 +303,7 @@ def test_a_service_classifies_on_one_core(setup: Setup) -> None:
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
-        with two_streams(setup) as (service, watcher, _):
+        with two_streams(setup) as (service, watcher):
             since = time.monotonic()
             for stream in ("one", "two"):
                 watcher.wait("prediction", stream, since=since + 1, within=DEADLINE_S)

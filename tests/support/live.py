@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +22,10 @@ CACHE = TemporaryDirectory(prefix="engines-")
 
 
 class Setup:
-    """A folder with a model, a video of 60 s and a configuration with free ports."""
+    """A folder with a model, a video of 5 minutes and a configuration with free ports.
+
+    A loop begins a new segment, and a busy machine may need more than a minute for a test.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -30,7 +34,7 @@ class Setup:
         self.temp.mkdir()
         (folder / "cache").symlink_to(CACHE.name)
         make_brightness_bundle(folder / "brightness")
-        write_clip(folder / "film.mp4", frames=600, fps=10, width=160, height=96, gop=10)
+        write_clip(folder / "film.mp4", frames=3000, fps=10, width=160, height=96, gop=10)
         self.film = {"url": "film.mp4", "loop": True}
         self.config: dict[str, Any] = {
             "model": "brightness",
@@ -54,9 +58,19 @@ class Setup:
 
 
 def assert_unbroken(watcher: Watcher, stream: str, *, since: float, at_least: int, hop: int = 1) -> None:
-    """Check that each window of `stream` since then follows the one before, without a gap or a new segment."""
-    windows = [seen.window for seen in watcher.events("prediction", stream, since=since)]
-    assert len(windows) >= at_least, windows
-    for (segment, start_s, _), (next_segment, next_start_s, _) in pairwise(windows):
-        assert next_segment == segment, windows
-        assert abs(next_start_s - start_s - hop * CHUNK_S) < 1e-3, windows
+    """Check that `stream` has predictions since then, and that each window follows the one before."""
+    predictions = [seen.event for seen in watcher.events("prediction", stream, since=since)]
+    assert len(predictions) >= at_least, predictions
+    assert_consecutive(predictions, hop=hop)
+
+
+def assert_consecutive(predictions: Sequence[dict[str, Any]], *, hop: int = 1) -> None:
+    """Check that each window follows the one before, without a new segment.
+
+    There may be a gap where the classifier counts one: it drops windows on a busy machine.
+    """
+    for before, after in pairwise(predictions):
+        if after.get("dropped") != before.get("dropped"):
+            continue
+        assert after["window"]["segment"] == before["window"]["segment"], (before, after)
+        assert abs(after["window"]["start_s"] - before["window"]["start_s"] - hop * CHUNK_S) < 1e-3, (before, after)
