@@ -233,7 +233,7 @@ def test_paths_that_do_not_exist_cost_no_page(service: PageService) -> None:
     for number in range(70):  # the page keeps 64 pages in memory
         assert service.get(f"/shared/{number}")[0] == service.get(f"/none/{number}")[0] == 404
     status, body = service.get("/none", Accept="text/html")
-    assert (status, b"no such page" in body) == (404, True)
+    assert (status, b"No such page" in body) == (404, True)
     assert service.get("/live", Accept="text/html")[0] == 200
 
 

@@ -139,16 +139,20 @@ class Access:
         host = headers.get("host", "")
         if self._token is None:
             if not _names_loopback(host):
-                return Refusal(403, "the Host header does not name this machine; open http://127.0.0.1")
+                return Refusal(
+                    403, f"the Host header {host[:200]!r} does not name this machine; open http://127.0.0.1:PORT"
+                )
             if any(name in headers for name in _PROXY_HEADERS):
-                return Refusal(403, "the request came through a proxy: set a token for the page (token_file)")
+                return Refusal(
+                    403, "the request came through a proxy; set a token for the page (outlets.web.token_file)"
+                )
         origin = headers.get("origin")
         changes = request.is_websocket or request.method not in _SAFE_METHODS
         if origin is not None and (changes or origin == "null") and not _same_host(origin, host):
             return Refusal(403, f"the Origin header does not match the Host header {host[:200]!r}")
         site = headers.get("sec-fetch-site", "none")
         if site in ("cross-site", "same-site") and (changes or headers.get("sec-fetch-mode") != "navigate"):
-            return Refusal(403, "a page of another origin sent this request")
+            return Refusal(403, "a page of another origin sent this request; open this page itself")
         if changes and origin is None and site == "none" and request.cookie and not request.is_websocket:
             return Refusal(403, "a request with a cookie needs an Origin header; programs send Authorization: Bearer")
         return None

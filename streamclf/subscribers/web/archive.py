@@ -59,7 +59,7 @@ class EventArchive:
         cannot be deleted.
         """
         if action.state == "running":
-            raise UsageError("the action is still running; delete it after its end")
+            raise UsageError("the action is still running; delete it when it has ended")
         if any(clip.starred for clip in action.clips):
             raise StarredClipError("the clip is starred, so it is kept; remove the star first")
         key = (action.epoch, action.offset)

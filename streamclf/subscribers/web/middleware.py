@@ -72,7 +72,7 @@ class PageGuard:
         guarded = _GuardedSend(send, is_static=request.path.startswith("/static/"))
         if refusal is None and _makes_page(request) and self._is_full():
             refusal = Refusal(
-                503, "too many browsers are connected; close one, or try again later", {"Retry-After": "15"}
+                503, "too many browsers are connected; close one of them, or try again later", {"Retry-After": "15"}
             )
         if refusal is None:
             return await self.app(scope, _BoundedBody(receive), guarded)
@@ -86,15 +86,15 @@ def answer_refusal(refusal: Refusal, request: Request) -> Response:
     if refusal.to_login:
         wanted = request.path + (f"?{request.query}" if request.query else "")
         return RedirectResponse("/login" if wanted == "/" else f"/login?next={quote(wanted)}", 303)
-    return HTMLResponse(
-        _NOTICE.format(status=refusal.status, reason=escape(refusal.reason)), refusal.status, refusal.headers
-    )
+    reason = escape(refusal.reason[0].upper() + refusal.reason[1:])
+    return HTMLResponse(_NOTICE.format(status=refusal.status, reason=reason), refusal.status, refusal.headers)
 
 
 _NOTICE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>streamclf: {status}</title><link rel="stylesheet" href="/static/login.css"></head>
-<body><main class="card"><h1>streamclf</h1><p role="alert">{reason}</p></main></body></html>
+<body><main class="card"><h1>streamclf</h1><p role="alert">{reason}.</p>
+<p><a href="/live">Open the page Live</a></p></main></body></html>
 """
 
 

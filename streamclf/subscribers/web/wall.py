@@ -102,7 +102,7 @@ class PictureWall:
         """Serve one browser until it leaves."""
         await socket.accept()
         if len(self._browsers) >= MAX_BROWSERS:
-            await socket.close(_CLOSE_FULL, "too many browsers are connected")
+            await socket.close(_CLOSE_FULL, f"{MAX_BROWSERS} browsers are connected, the limit; close one of them")
             return
         browser = _Browser(socket, self._service, self._states)
         self._browsers.add(browser)

@@ -249,7 +249,7 @@ class HealthReporter:
     ) -> list[str]:
         found = []
         if self._service.away_since is not None:
-            found.append(f"the service at {self._service.endpoint} sends nothing")
+            found.append(f"the service at {self._service.endpoint} sends nothing; check that it runs")
         if isinstance(heartbeat, FleetHeartbeat):
             found += heartbeat.problems()
         found += [
@@ -274,7 +274,7 @@ class HealthReporter:
         if clips is not None and clips.fault:
             found.append(f"clips: {clips.fault}")
         if self._follower.fault:
-            found.append(f"the page cannot store events: {self._follower.fault}")
+            found.append(f"the list of events is not complete: {self._follower.fault}")
         return found
 
 

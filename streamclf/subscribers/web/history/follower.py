@@ -128,7 +128,7 @@ class HistoryFollower:
                     self._done.wait(_FAULT_S)
                 except Exception:  # the page continues, and reports that its list is not complete
                     log.exception("reading events")
-                    self.fault = "a bug; the log has the details"
+                    self.fault = "an unexpected error; the log of the page has the details"
                     self._done.wait(_FAULT_S)
         finally:
             for journal in self._journals.values():

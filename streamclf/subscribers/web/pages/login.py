@@ -41,7 +41,7 @@ def add_login_routes(app: FastAPI, access: Access) -> None:
         cookie = request.cookies.get(_FORM_COOKIE, "")
         given = fields.get("form", "")
         if not given or given != cookie or signer.verify("form", given) is None:
-            return show(request, target, "The form has expired. Try again.", 403)
+            return show(request, target, "The form has expired after an hour. Enter the token again.", 403)
         client = request.client.host if request.client else ""
         refusal = access.try_token(fields.get("token", "").strip(), client)
         if refusal is not None:
@@ -80,8 +80,14 @@ def _form(
     if not access.needs_login:
         return RedirectResponse(target, 303)
     form = signer.sign("form", secrets.token_urlsafe(18), _FORM_S)
-    alert = f'<p class="alert" role="alert">{escape(error)}</p>' if error else ""
-    answer = HTMLResponse(_FORM.format(form=escape(form), target=escape(target), alert=alert), status, headers)
+    alert = f'<p class="alert" id="alert" role="alert">{escape(error)}</p>' if error else ""
+    answer = HTMLResponse(
+        _FORM.format(
+            form=escape(form), target=escape(target), alert=alert, described="alert hint" if error else "hint"
+        ),
+        status,
+        headers,
+    )
     answer.headers["Cache-Control"] = "no-store"
     answer.set_cookie(
         _FORM_COOKIE,
@@ -112,10 +118,12 @@ _FORM: Final = """<!doctype html>
 <input type="hidden" name="form" value="{form}">
 <input type="hidden" name="next" value="{target}">
 <label for="token">Token</label>
-<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+<input id="token" name="token" type="password" autocomplete="current-password" required autofocus
+aria-describedby="{described}">
 <button type="submit">Log in</button>
 </form>
-<p class="hint">The token is in the file that the service's configuration names (outlets.web.token_file).</p>
+<p class="hint" id="hint">The token is in a file. outlets.web.token_file in the configuration names it, or the option
+--token-file of streamclf web.</p>
 </main>
 </body>
 </html>

@@ -217,7 +217,7 @@ def make_events_router(context: PageContext) -> APIRouter:
         action = _find(archive, offset, epoch)
         clip = next((clip for clip in action.clips if clip.part == share.part), None)
         if clip is None:
-            raise HTTPException(404, f"the event has no clip with part {share.part}")
+            raise HTTPException(404, f"the event has no clip with part {share.part}; it was deleted or has expired")
         valid_s = share.hours * 3600
         signer = context.access.signer
         still = clip.drawn or clip.still

@@ -165,7 +165,9 @@ def make_settings_router(context: PageContext) -> APIRouter:
         chosen = _thresholds(need_editor(), request)
         now_s = time.time()
         if not previews.acquire(blocking=False):
-            raise HTTPException(503, "other previews are being computed; try again", {"Retry-After": "5"})
+            raise HTTPException(
+                503, f"{MAX_PREVIEWS} previews are being computed, the limit; try again", {"Retry-After": "5"}
+            )
         try:
             return _preview(recent.read(request.stream, now_s, chosen.view), now_s, chosen)
         except BusError as error:
@@ -205,10 +207,13 @@ def _thresholds(editor: ConfigEditor, request: PreviewRequest) -> _Chosen:
     if config is None:
         raise HTTPException(422, "the configuration has an error; correct it first")
     if request.stream not in config.streams:
-        raise HTTPException(404, f"the configuration has no stream {request.stream}")
+        raise HTTPException(404, f"the configuration has no stream {request.stream}; it was removed or renamed")
     view = next((each for each in config.views_of(request.stream) if each.region == request.region), None)
     if view is None:
-        raise HTTPException(404, f"stream {request.stream} has no region {request.region or 'without a name'}")
+        raise HTTPException(
+            404,
+            f"stream {request.stream} has no region {request.region or 'without a name'}; it was removed or renamed",
+        )
     actions = view.actions.with_thresholds(now.thresholds)
     action = actions.labels.get(request.label)
     values = request.model_dump(include={"on", "off", "min_s", "cooldown_s"})

@@ -71,7 +71,7 @@ def make_streams_router(context: PageContext) -> APIRouter:
         """Return the present state of one stream."""
         found = summarize(service, name)
         if found is None:
-            raise HTTPException(404, f"no stream {name}")
+            raise HTTPException(404, f"no stream {name}; it was removed or renamed")
         return found
 
     @router.get("/streams/{name}/timeline")
@@ -86,11 +86,11 @@ def make_streams_router(context: PageContext) -> APIRouter:
         """
         heartbeat = service.heartbeat
         if name not in service.names():
-            raise HTTPException(404, f"no stream {name}")
+            raise HTTPException(404, f"no stream {name}; it was removed or renamed")
         if heartbeat is None:
-            raise HTTPException(503, "the service has sent no heartbeat yet; try again")
+            raise HTTPException(503, "the service has sent nothing yet; try again in a few seconds")
         if reading.locked():
-            raise HTTPException(503, f"{_MAX_READING} requests for timelines are waiting already; try again")
+            raise HTTPException(503, f"{_MAX_READING} requests for timelines are waiting, the limit; try again")
         async with reading:
             view = ViewKey(region or None, model or None)
             if region is None and model is None:
@@ -101,13 +101,13 @@ def make_streams_router(context: PageContext) -> APIRouter:
     async def get_picture(name: Name) -> Response:
         """Return the stream's picture as JPEG, at most 2 s old; the service makes one if there is none."""
         if name not in service.names():
-            raise HTTPException(404, f"no stream {name}")
+            raise HTTPException(404, f"no stream {name}; it was removed or renamed")
         if waiting.locked():
-            raise HTTPException(503, f"{_MAX_WAITING} requests for pictures are waiting already; try again")
+            raise HTTPException(503, f"{_MAX_WAITING} requests for pictures are waiting, the limit; try again")
         async with waiting:
             picture = await wait_for_picture(service, name)
         if picture is None:
-            raise HTTPException(504, f"{name} sent no picture within {PICTURE_WAIT_S:g} s")
+            raise HTTPException(504, f"{name} sent no picture within {PICTURE_WAIT_S:g} s; check that it is live")
         return Response(picture.jpeg, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
     return router

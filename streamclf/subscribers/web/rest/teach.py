@@ -153,7 +153,8 @@ def make_teach_router(context: PageContext) -> APIRouter:
     def save(project: Project, stretch: Stretch) -> Saved:
         """Save a stretch of the last minute of a stream as an example."""
         if not MIN_STRETCH_S <= stretch.end - stretch.begin <= MAX_STRETCH_S:
-            raise HTTPException(422, f"a stretch lasts {MIN_STRETCH_S:g} to {MAX_STRETCH_S:g} s; mark it again")
+            length = f"the stretch has {stretch.end - stretch.begin:.1f} s"
+            raise HTTPException(422, f"{length}; it must have {MIN_STRETCH_S:g} to {MAX_STRETCH_S:g} s; mark it again")
         request = ExampleRequest(project=project, **stretch.model_dump())
         result = _or_error(lambda: teach.save(request))
         return Saved(file=result.file or "", seconds=result.seconds)
@@ -169,7 +170,7 @@ def make_teach_router(context: PageContext) -> APIRouter:
         """Copy a clip of an event into the examples of a label; `file` is its path in the folder of the clips."""
         folder = context.archive.folder
         if folder is None:
-            raise HTTPException(404, "the page has no folder of clips")
+            raise HTTPException(404, "the page has no folder of clips; set `clips` in the configuration")
         file = _or_error(lambda: teach.add_clip(folder, wanted.file, project, wanted.label, wanted.region))
         return Saved(file=file, seconds=0.0)
 
@@ -189,7 +190,7 @@ def make_teach_router(context: PageContext) -> APIRouter:
     ) -> list[ModelPrediction]:
         """Return the last prediction of each model of a stream, or of one of its regions."""
         if stream not in context.service.names():
-            raise HTTPException(404, f"no stream {stream}")
+            raise HTTPException(404, f"no stream {stream}; it was removed or renamed")
 
         def read(view: StreamState) -> list[ModelPrediction]:
             return [

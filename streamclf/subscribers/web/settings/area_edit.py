@@ -48,7 +48,7 @@ class SetArea(ConfigEdit):
         if self.stream not in config.streams:
             raise ConfigError(f"streams.{self.stream}: no such stream in the file")
         if UNNAMED in self.regions and len(self.regions) > 1:
-            raise ConfigError("a region without a name has to be the only one; give each region a name")
+            raise ConfigError("a region without a name must be the only one; give each region a name")
         present = config.streams[self.stream]
         before = text
         for key, value, written in (
@@ -61,7 +61,7 @@ class SetArea(ConfigEdit):
                 text = self._set_or_remove(text, key, written)
         text = self._apply_regions(text, present)
         if text == before:
-            raise ConfigError(f"streams.{self.stream}: these are the present values")
+            raise ConfigError(f"streams.{self.stream}: these are the present values; change one of them first")
         return text
 
     def _set_or_remove(self, text: str, key: str, value: Any) -> str:

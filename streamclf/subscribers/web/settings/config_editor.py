@@ -159,7 +159,7 @@ class ConfigEditor:
         with self._lock, exclusive(self.path):
             data, present = self._present()
             if not self._undo:
-                raise ConfigError("there is nothing to undo")
+                raise ConfigError("there is no change to undo; the page was restarted, or all were undone")
             last = self._undo[-1]
             if data != last.after or present.version != version:
                 raise ConfigConflictError(

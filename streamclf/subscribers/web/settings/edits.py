@@ -141,7 +141,7 @@ class SetAction(ConfigEdit):
         values = {key: _rounded(getattr(self, key)) for key in THRESHOLDS}
         changed = {key: value for key, value in values.items() if present.get(key) != value}
         if not changed:
-            raise ConfigError(f"{'.'.join(keys)}: these are the present values")
+            raise ConfigError(f"{'.'.join(keys)}: these are the present values; change one of them first")
         if is_new:
             return set_value(text, keys, changed)
         for key, value in changed.items():

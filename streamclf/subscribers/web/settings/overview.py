@@ -73,6 +73,7 @@ class StreamSettings(BaseModel):
     enabled: bool
     state: State | None
     reason: str | None
+    finished: bool = Field(False, description="Whether its file has ended.")
     actions: dict[str, Thresholds] = Field(description="Actions of the stream by label, as they apply to it.")
     own_actions: list[str] = Field(description="Labels for which the stream has thresholds of its own.")
     area: AreaSettings | None = Field(None, description="Regions and masks; null while the file has an error.")
@@ -174,6 +175,7 @@ def _stream(
         enabled=known.enabled if known else raw.get("enabled") is not False,
         state=status.state if status else None,
         reason=status.reason if status else None,
+        finished=status.finished if status else False,
         actions={
             label: Thresholds.of(each)
             for label, each in config.actions_of(name).with_thresholds(thresholds).labels.items()

@@ -83,7 +83,7 @@ class RecentPredictions:
     def read(self, stream: str, now_s: float, view: ViewKey = UNNAMED) -> Recent:
         """Return the view's predictions of the last hour before `now_s` (Unix time). Raises `BusError`."""
         if not self._lock.acquire(timeout=_READ_S):
-            raise BusError("other previews are being made; try again")
+            raise BusError("another preview is being computed; try again in a few seconds")
         try:
             return self._read(stream, view, now_s, time.monotonic() + _READ_S)
         finally:
@@ -92,7 +92,7 @@ class RecentPredictions:
     def _read(self, stream: str, view: ViewKey, now_s: float, deadline_s: float) -> Recent:
         heartbeat = self._heartbeat()
         if heartbeat is None:
-            raise BusError("the service has sent no heartbeat yet; try again")
+            raise BusError("the service has sent nothing yet; try again in a few seconds")
         heartbeat = owner_of(heartbeat, stream)
         if heartbeat is None:
             raise BusError(f"no node of the fleet that can be reached runs {stream} now; try again")

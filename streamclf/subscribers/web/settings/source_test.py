@@ -52,7 +52,7 @@ def test_source(edit: AddStream, config: Path) -> Found:
     """
     source = _source_of(edit, config)
     if not _slots.acquire(blocking=False):
-        raise SourceError(f"{PARALLEL} tests of sources are running; wait for one to end")
+        raise SourceError(f"{PARALLEL} tests of sources are running, the limit; wait for one to end")
     try:
         return _run(source, 2 * (source.open_timeout_s + source.read_timeout_s) + _MARGIN_S)
     finally:
@@ -85,14 +85,15 @@ def _run(source: SourceConfig, limit_s: float) -> Found:
         try:
             output, _ = process.communicate(source.model_dump_json().encode(), timeout=limit_s)
         except subprocess.TimeoutExpired:
-            raise SourceError(f"no answer within {limit_s:g} s; check that it delivers") from None
+            raise SourceError(f"no picture within {limit_s:g} s; check that the source sends video") from None
         finally:
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
     report = _parse(output)
     if report is None:
-        raise SourceError(f"the process that opened it ended with code {process.returncode}; see `streamclf check`")
+        end = f"the process that opened it ended with code {process.returncode}"
+        raise SourceError(f"{end}; `streamclf check --connect` shows the reason")
     if "error" in report:
         raise SourceError(str(report["error"]))
     return Found(**report)

@@ -1,4 +1,4 @@
-"""Say which examples a model needs next, from the number, times and labels of those that it has. Pure."""
+"""Say which examples to add next to a model, from the number, times and labels of those that it has. Pure."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ NIGHT_ENDS: Final = 6
 
 
 def advise(examples: Mapping[str, Sequence[ExampleFilm]]) -> list[str]:
-    """Return what to give next, the most important first; empty if nothing is missing. `examples` are by label."""
+    """Return the examples to add next, the most important first; empty if none is missing. `examples` are by label."""
     examples = _taught(examples)
     counts = {label: len(found) for label, found in examples.items()}
     advice: list[str] = []
     if not counts:
-        return ["Name what you want to recognise: at least two labels, like open and shut."]
+        return ["Add at least two labels that the model shall distinguish, such as open and shut."]
     if len(counts) == 1:
         (only,) = counts
-        advice.append(f"Name a second label: what the camera shows when it is not “{only}”.")
+        advice.append(f"Add a second label, for the pictures that do not show “{only}”.")
     for label, count in sorted(counts.items(), key=lambda each: each[1]):
         if count < MIN_CLIPS:
-            advice.append(f"{MIN_CLIPS - count} more of “{label}”, at least.")
+            advice.append(f"Add at least {_more(MIN_CLIPS - count)} of “{label}”.")
         elif recordings(examples[label]) < MIN_GROUPS:
             advice.append(
-                f"All examples of “{label}” follow each other within {ADJACENT_S:g} s: add some of another moment."
+                f"Add examples of “{label}” from another moment: all follow each other within {ADJACENT_S:g} s."
             )
     begun = {label: [each.began_s for each in found] for label, found in examples.items()}
     for label, times in begun.items():
         if len(times) >= MIN_CLIPS and max(times) - min(times) < SESSION_S:
-            advice.append(f"All examples of “{label}” are of the same ten minutes: add some of another hour or day.")
+            advice.append(f"Add examples of “{label}” from another hour or day: all are from the same ten minutes.")
     nights = {label: any(map(is_night, times)) for label, times in begun.items()}
     if any(nights.values()):
         missing = [label for label, has_night in nights.items() if not has_night and begun[label]]
-        advice += [f"None of “{label}” at night yet." for label in missing]
+        advice += [f"Add examples of “{label}” at night: all are from the day." for label in missing]
     for label, count in counts.items():
         if MIN_CLIPS <= count < GOOD_CLIPS:
-            advice.append(f"{GOOD_CLIPS - count} more of “{label}” would make the model better.")
+            advice.append(f"Add {_more(GOOD_CLIPS - count)} of “{label}” for a better model.")
     if min(counts.values()) >= MIN_CLIPS and max(counts.values()) > MAX_RATIO * min(counts.values()):
         most, least = max(counts, key=lambda each: counts[each]), min(counts, key=lambda each: counts[each])
-        advice.append(f"“{most}” has {counts[most] / counts[least]:.0f} times as many as “{least}”: balance them.")
+        advice.append(f"Add examples of “{least}”: “{most}” has {counts[most] / counts[least]:.0f} times as many.")
     return advice
 
 
@@ -69,6 +69,10 @@ def recordings(examples: Sequence[ExampleFilm]) -> int:
     timed = sorted((each.began_s, each.began_s + each.seconds) for each in examples if each.info)
     apart = sum(after[0] - before[1] >= ADJACENT_S for before, after in pairwise(timed))
     return len(by_hand) + (apart + 1 if timed else 0)
+
+
+def _more(count: int) -> str:
+    return "1 more example" if count == 1 else f"{count} more examples"
 
 
 def _taught(examples: Mapping[str, Sequence[ExampleFilm]]) -> dict[str, Sequence[ExampleFilm]]:

@@ -105,7 +105,7 @@ class ExampleLibrary:
         """Create the folder of a label."""
         _check_project(project)
         if len(self.labels(project)) >= MAX_LABELS:
-            raise ClipError(f"{project}: has {MAX_LABELS} labels already")
+            raise ClipError(f"{project}: has {MAX_LABELS} labels, the limit; remove one first")
         with translated_errors(self.root):
             self.root.mkdir(exist_ok=True)
             with open_folder(self.root) as fd, contextlib.suppress(FileExistsError):
@@ -119,7 +119,7 @@ class ExampleLibrary:
         """Remove the folder of a label without examples."""
         folder = self.labels(project).get(label)
         if folder is None:
-            raise MissingExampleError(f"{project}: no label {printable(label)}")
+            raise MissingExampleError(f"{project}: no label {printable(label)}; it was removed or renamed")
         if [*film_paths(self.root, (project, folder))]:
             raise ClipError(f"{printable(label)}: has examples; move or delete them first")
         with (
@@ -192,7 +192,7 @@ class ExampleLibrary:
         with self._lock:
             change = next((each for each in reversed(self._changes) if each.project == project), None)
             if change is None:
-                raise ClipError("there is nothing to undo")
+                raise ClipError("there is no change to undo; the page was restarted, or all were undone")
             self._changes.remove(change)
         if change.before is None:
             self.delete(change.after, project=project)

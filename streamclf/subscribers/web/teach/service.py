@@ -40,7 +40,7 @@ NO_FILE: Final = (
     "streamclf web ENDPOINT --config FILE."
 )
 NO_SECTION: Final = (
-    "To teach a model, each stream must hold its last minute in memory, up to 64 MB. Add the section `examples:` to "
+    "To teach a model, each stream must hold its last minute in memory, up to 64 MB. Add the section `examples` to "
     "the configuration."
 )
 
@@ -116,7 +116,7 @@ class TeachService:
             raise ConfigError(f"streams.{request.stream}: this page does not show it (streams of outlets.web)")
         request = request.model_copy(update={"area": _area_of(config, request.stream, request.region)})
         if not self._saving.acquire(blocking=False):
-            raise BusError(f"{MAX_SAVING} examples are being saved already; try again")
+            raise BusError(f"{MAX_SAVING} examples are being saved, the limit; try again in a few seconds")
         try:
             replay = reachable_endpoint(heartbeat.replay, self._service.address.endpoint)
             result = save_example(self._service.address, replay, request)
@@ -142,7 +142,7 @@ class TeachService:
         """Train the next version of a model. Raises `UsageError`, and `ClipError` for a wrong name."""
         config, examples = self.config()
         if project not in self.library().projects():
-            raise UsageError(f"{project}: has no examples yet")
+            raise UsageError(f"{project}: has no examples yet; add some first")
         version = self._next_version(project, config, examples)
         bundle = examples.models / version
         return self.runner.start(
@@ -198,13 +198,13 @@ class TeachService:
         """Keep a live version: stop serving the other versions of the same project."""
         versions = self.versions(project)
         if not any(each.name == version and each.is_live for each in versions):
-            raise UsageError(f"{version}: is not live")
+            raise UsageError(f"{version}: is not live; it was removed in the meantime")
         return [self._remove(each.name) for each in versions if each.is_live and each.name != version]
 
     def back(self, project: str, version: str) -> Applied:
         """Stop serving a version; the models that were there before go on. Its bundle stays on disk."""
         if not any(each.name == version and each.is_live for each in self.versions(project)):
-            raise UsageError(f"{version}: is not live")
+            raise UsageError(f"{version}: is not live; it was removed in the meantime")
         return self._remove(version)
 
     def report(self, project: str, version: str) -> Path:

@@ -38,6 +38,8 @@ _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Threads of BLAS wait for each other in a loop. At a low priority they wait for whole time slices of other processes:
 the fit took 42 s of processor time instead of 11 s, and did not end. The engine has threads of its own."""
 
+_REMEDY: Final = "use fewer or shorter films"
+
 Outcome = Literal["running", "done", "failed", "cancelled"]
 
 
@@ -110,7 +112,7 @@ class TeachRunner:
                     start_new_session=True,  # Ctrl-C in a terminal reaches the page, which then ends the child
                 )
             except OSError as error:
-                raise UsageError(f"the training cannot be started: {error.strerror}") from None
+                raise UsageError(f"the training cannot be started: {error.strerror}; try again") from None
             _set_limits(self._process.pid)
             self.current, self._cancelled = training, False
             self._thread = threading.Thread(
@@ -153,7 +155,8 @@ class TeachRunner:
             last = next((each for each in reversed(training.notes) if each), "")
             end = f"the training ended with exit code {code}"
             if code < 0:  # its last line, a notice about a film, is not the reason
-                last, end = "", f"the training was killed (signal {-code}); has the machine too little memory?"
+                last = ""
+                end = f"the training was killed (signal {-code}), maybe because memory ran out; {_REMEDY}"
             training.error = training.error or last or end
             training.outcome = "failed"
         with contextlib.suppress(Exception):
@@ -167,7 +170,8 @@ class TeachRunner:
             now_s = time.monotonic()
             if killed_s is None and (self._cancelled or now_s >= end_s):
                 if not self._cancelled:
-                    training.error = f"the training took longer than {self._limit_s / 60:g} minutes and was ended"
+                    limit = f"{self._limit_s / 60:g} minutes"
+                    training.error = f"the training took longer than {limit} and was ended; {_REMEDY}"
                     _signal(process, signal.SIGINT)
                 killed_s = now_s + CANCEL_S
             if killed_s is not None and now_s >= killed_s:

@@ -113,7 +113,7 @@ def test_defaults_are_overridden_where_they_differ() -> None:
     ("keys", "message"),
     [
         ({**YARD}, "streams.yard: these are the present values"),
-        ({**YARD, "regions": {"": [0, 0, 1, 1], "b": [0, 0, 1, 1]}}, "a region without a name has to be the only one"),
+        ({**YARD, "regions": {"": [0, 0, 1, 1], "b": [0, 0, 1, 1]}}, "a region without a name must be the only one"),
     ],
 )
 def test_an_edit_that_cannot_be_made_is_refused(keys: dict[str, Any], message: str) -> None:

@@ -79,7 +79,7 @@ def test_a_stream_is_added_paused_and_removed_and_the_rest_stays(editor: ConfigE
     for _ in range(4):
         now = editor.undo(now.version).now
     assert path.read_text() == FILE
-    with pytest.raises(ConfigError, match="nothing to undo"):
+    with pytest.raises(ConfigError, match="no change to undo"):
         editor.undo(now.version)
 
 

@@ -146,7 +146,7 @@ def test_a_page_for_too_many_browsers_is_refused_with_a_page() -> None:
     with client(full=True) as made:
         answer = made.get("/live", headers=PAGE)
         assert answer.status_code == 503
-        assert "too many browsers" in answer.text
+        assert "Too many browsers" in answer.text
         assert int(answer.headers["retry-after"]) > 0
         assert made.get("/live").status_code == 503, "a page also without the header Accept"
         assert made.get("/login").status_code != 503

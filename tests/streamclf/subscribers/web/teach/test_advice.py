@@ -24,7 +24,7 @@ def films(count: int, *times_s: float) -> list[ExampleFilm]:
 def test_a_model_needs_two_labels_with_five_examples_each() -> None:
     assert "at least two labels" in advise({})[0]
     assert "second label" in advise({"open": films(9)})[0]
-    assert advise({"open": films(2), "shut": films(7)})[0] == "3 more of “open”, at least."
+    assert advise({"open": films(2), "shut": films(7)})[0] == "Add at least 3 more examples of “open”."
     assert not can_train({"open": films(9)})
     assert not can_train({"open": films(9), "shut": films(4)})
     assert can_train({"open": films(9), "shut": films(5)})
@@ -35,12 +35,14 @@ def test_enough_different_and_balanced_examples_need_no_advice() -> None:
 
 
 def test_one_time_night_and_balance_are_named() -> None:
-    assert "All examples of “open” are of the same ten minutes: add some of another hour or day." in advise(
+    assert "Add examples of “open” from another hour or day: all are from the same ten minutes." in advise(
         {"open": films(10, NOON), "shut": films(10)}
     )
-    assert "None of “shut” at night yet." in advise({"open": films(10, NOON, NIGHT), "shut": films(10)})
-    assert advise({"open": films(40), "shut": films(10)}) == ["“open” has 4 times as many as “shut”: balance them."]
-    assert advise({"open": films(10), "shut": films(7)}) == ["3 more of “shut” would make the model better."]
+    assert "Add examples of “shut” at night: all are from the day." in advise(
+        {"open": films(10, NOON, NIGHT), "shut": films(10)}
+    )
+    assert advise({"open": films(40), "shut": films(10)}) == ["Add examples of “shut”: “open” has 4 times as many."]
+    assert advise({"open": films(10), "shut": films(7)}) == ["Add 3 more examples of “shut” for a better model."]
 
 
 def test_films_of_the_service_that_follow_each_other_are_one_recording() -> None:

@@ -72,7 +72,7 @@ def test_moves_and_deletions_can_be_undone_in_turn(library: ExampleLibrary) -> N
     for _ in range(3):
         library.undo("yard")
     assert files(library) == before
-    with pytest.raises(ClipError, match="nothing to undo"):
+    with pytest.raises(ClipError, match="no change to undo"):
         library.undo("yard")
 
 

@@ -71,7 +71,7 @@ def test_a_child_that_is_killed_is_named_as_such(tmp_path: Path) -> None:
     """The kernel kills a process where memory is short; its last line is not the reason."""
     killed = BEGIN + 'say(event="fault", film="a.mp4", reason="no film"); import os; os.kill(os.getpid(), 9)'
     assert end_of(run(tmp_path, killed)).error == (
-        "the training was killed (signal 9); has the machine too little memory?"
+        "the training was killed (signal 9), maybe because memory ran out; use fewer or shorter films"
     )
 
 
