@@ -226,7 +226,7 @@ def test_a_stream_is_tested_added_paused_and_removed_in_the_browser(page: Runnin
         browser = tab.page
         browser.locator("summary").click()
         browser.get_by_label("Name in the configuration").fill("hall")
-        browser.get_by_label("Name for people").fill("Hall <b>&amp;</b>")
+        browser.get_by_label("Display name").fill("Hall <b>&amp;</b>")
         browser.get_by_label("Address or file").fill(camera.url("cam").replace(f"admin:{PASSWORD}@", ""))
         browser.get_by_label("User").fill("admin")
         browser.get_by_label("Password").fill("wrong-one-4712")
@@ -234,7 +234,7 @@ def test_a_stream_is_tested_added_paused_and_removed_in_the_browser(page: Runnin
         wait_text(tab, ".settings-test", "refuse|password|401")
         browser.get_by_label("Password").fill(PASSWORD)
         browser.get_by_role("button", name="Test").click()
-        wait_text(tab, ".settings-test", r"The source works: h264, \d+×\d+, [\d.]+ frames per second")
+        wait_text(tab, ".settings-test", r"The source works: h264, \d+×\d+, [\d.]+ frames/s")
         assert (
             browser.locator(".settings-picture").evaluate("image => image.decode().then(() => image.naturalWidth)")
             > 100
@@ -320,8 +320,8 @@ def test_thresholds_are_previewed_and_saved_in_the_browser(page: RunningPage, ta
     browser = tab.page
     browser.get_by_label("Stream", exact=True).select_option("stays")
     wait_text(tab, ".settings-preview-text", "would have started (once|[0-9]+ times) in .*; with the present ones")
-    browser.get_by_label("On: it starts at this probability", exact=True).fill("0.75")
-    browser.get_by_label("Time at “on” until it starts", exact=True).fill("5")
+    browser.get_by_label("On: the action starts at this probability", exact=True).fill("0.75")
+    browser.get_by_label("Time at “on” or above until it starts", exact=True).fill("5")
     wait_text(tab, ".settings-preview-text", "would have started 0 times")
     assert browser.locator(".settings-chart svg .curve").count() == 1
     browser.get_by_role("button", name="Save").click()
@@ -330,13 +330,13 @@ def test_thresholds_are_previewed_and_saved_in_the_browser(page: RunningPage, ta
     assert "bright: {on: 0.75, off: 0.5, min_s: 5, cooldown_s: 0.5}  # the lamp\n" in text
     assert text.replace("0.75", "0.8").replace("min_s: 5", "min_s: 0.2") == FILE
     browser.get_by_label("Action", exact=True).select_option("dark")
-    wait_text(tab, ".settings-preview-text", "it is not reported now")
+    wait_text(tab, ".settings-preview-text", "now it is not reported as an action")
     browser.get_by_label("Apply changes to").select_option("one")
     browser.get_by_role("button", name="Report as an action").click()
     wait_text(tab, ".settings-message", "'dark' for the stream stays: the service has applied it")
     assert page.call("")["streams"][1]["own_actions"] == ["dark"]
-    browser.get_by_label("Off: it ends below this probability", exact=True).fill("0.9")
-    wait_text(tab, ".settings-preview-text", "“Off” has to be lower than “on”")
+    browser.get_by_label("Off: the action ends below this probability", exact=True).fill("0.9")
+    wait_text(tab, ".settings-preview-text", "“Off” is 0.9. It must be lower than “on”, which is ")
     assert browser.get_by_role("button", name="Save").is_disabled()
 
 
@@ -368,6 +368,18 @@ def test_a_refusal_of_the_checks_and_of_the_service_are_shown(page: RunningPage,
     assert page.path.read_text() == FILE
     page.path.write_text(FILE.replace("events.db", "other.db"))
     wait_text(tab, ".settings-problem", "The service refuses the file: publish.journal=.*other.db: cannot change")
+
+
+def test_settings_that_cannot_be_read_are_said_until_they_can(page: RunningPage, browser: Any) -> None:
+    with open_tab(browser, page.base) as tab:
+        tab.page.route("**/api/settings", lambda route: route.fulfill(status=500, body=""))
+        tab.open("/settings")
+        wait_text(tab, ".settings-problem", "cannot be read: the page's server answered with the error 500")
+        tab.faults.clear()  # the browser reports the refusal
+        tab.page.unroute("**/api/settings")
+        tab.page.wait_for_selector("[data-stream=stays]")
+        assert tab.page.locator(".settings-problem").first.is_hidden()
+        tab.faults.clear()
 
 
 def test_the_page_fits_a_phone_and_is_accessible(page: RunningPage, browser: Any) -> None:

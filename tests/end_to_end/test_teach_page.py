@@ -153,7 +153,7 @@ def test_from_no_model_to_a_live_one_and_back(site: Site, tab: Tab) -> None:
     """Pick a stream, name two labels, hold a key while it happens, train, go live, train again, keep, go back."""
     began = site.path.read_text()
     page = choose(tab, "yard")
-    page.get_by_text("Name what you want to recognise").wait_for()
+    page.get_by_text("Add at least two labels").wait_for()
     add_labels(page, "bright", "dark")
     assert page.get_by_role("button", name="Train").is_disabled()
     for _ in range(3):
@@ -163,7 +163,7 @@ def test_from_no_model_to_a_live_one_and_back(site: Site, tab: Tab) -> None:
     assert len(site.films("yard")) == 10
     page.locator("button:not([disabled])", has_text="Train").click()
     page.get_by_text("yard was trained in").wait_for()
-    assert page.get_by_text("Right on 91 % of films that it had not seen (likely 80 % to 97 %)").is_visible()
+    assert page.get_by_text("Balanced accuracy on held-out films: 91 % (95 % interval: 80 % to 97 %)").is_visible()
     assert tab.find_violations() == []
     page.get_by_role("button", name="Go live on door (yard)").click()
     page.get_by_text("Serve the model yard on door: the service has applied it.").wait_for()
@@ -177,14 +177,14 @@ def test_from_no_model_to_a_live_one_and_back(site: Site, tab: Tab) -> None:
     page.get_by_role("button", name="Train").click()
     page.get_by_text("yard-2 was trained in").wait_for()
     page.get_by_role("button", name="Go live on door (yard-2)").click()
-    page.get_by_role("button", name="Keep, remove yard (yard-2)").wait_for()
+    page.get_by_role("button", name="Keep yard-2, stop serving yard (yard-2)").wait_for()
     assert [*load_config(site.path).models] == ["yard", "yard-2"], "the new one is served beside the old one"
-    page.get_by_role("button", name="Back to yard (yard-2)").click()
+    page.get_by_role("button", name="Go back to yard (yard-2)").click()
     wait_until(lambda: [*load_config(site.path).models] == ["yard"], "one click goes back")
     page.get_by_role("button", name="Go live on door (yard-2)").click()
-    page.get_by_role("button", name="Keep, remove yard (yard-2)").click()
+    page.get_by_role("button", name="Keep yard-2, stop serving yard (yard-2)").click()
     wait_until(lambda: [*load_config(site.path).models] == ["yard-2"], "the old one is removed")
-    page.get_by_role("button", name="Back: stop serving it (yard-2)").click()
+    page.get_by_role("button", name="Stop serving yard-2 (yard-2)").click()
     wait_until(lambda: not load_config(site.path).models, "nothing is left of it")
     assert (site.folder / "models" / "yard" / "spec.json").exists(), "no model is deleted"
     assert "yard" not in site.path.read_text().replace("# the yard", "")
@@ -204,8 +204,8 @@ def test_a_button_a_stretch_and_a_tap_give_examples(site: Site, tab: Tab) -> Non
     page.keyboard.down(" ")
     page.keyboard.press("Escape")
     page.keyboard.up(" ")
-    page.get_by_text("Dropped.").wait_for()
-    page.get_by_text("Mark a stretch of the last minute").click()
+    page.get_by_text("Discarded.").wait_for()
+    page.get_by_text("Mark an earlier stretch").click()
     page.wait_for_timeout(1500)  # the strip gets pictures
     strip = page.locator(".teach-strip").bounding_box()
     page.mouse.move(strip["x"] + 0.85 * strip["width"], strip["y"] + 20)
@@ -248,9 +248,9 @@ def test_a_moment_that_was_not_certain_gets_a_label(site: Site, tab: Tab) -> Non
     folder.mkdir(exist_ok=True)
     write_clip(folder / "door-1.mp4", frames=20, width=64, height=48)
     page = choose(tab, "moments")
-    page.get_by_text("Moments that were not certain: 1").click()
+    page.get_by_text("Uncertain moments: 1").click()
     page.locator(".teach-film[data-file='.unlabelled/door-1.mp4'] select").select_option("open")
-    page.get_by_text("Moments that were not certain: 0").wait_for(state="attached")
+    page.get_by_text("Uncertain moments: 0").wait_for(state="attached")
     assert "moments/open/door-1.mp4" in site.films("moments")
     page.get_by_role("button", name=re.compile("Undo: Label an example")).click()
     wait_until(lambda: (folder / "door-1.mp4").exists(), "the label is taken back")
@@ -279,7 +279,7 @@ def test_the_page_is_accessible_and_fits_a_phone(site: Site, browser: Any, schem
     with open_tab(browser, site.base, viewport={"width": 390, "height": 844}, color_scheme=scheme) as tab:
         page = choose(tab, "phone")
         page.wait_for_function("() => document.querySelectorAll('.teach-film[data-file]').length >= 2")
-        page.get_by_text("Mark a stretch of the last minute").click()
+        page.get_by_text("Mark an earlier stretch").click()
         assert tab.find_violations() == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate(
@@ -295,7 +295,7 @@ def test_wrong_requests_get_one_clear_line(site: Site) -> None:
     )  # fmt: skip
     assert "no process reads this stream" in site.call("/projects/yard/save", {**stretch, "stream": "paused"})[1]
     assert "no such region" in site.call("/projects/yard/save", {**stretch, "region": "gate"})[1]
-    assert "a stretch lasts" in site.call("/projects/yard/save", {**stretch, "end": now_s + 9999})[1]
+    assert "it must have 0.2 to 600 s" in site.call("/projects/yard/save", {**stretch, "end": now_s + 9999})[1]
     assert site.call("/projects/yard/save", {**stretch, "label": "x" * 257})[0] == 422
     assert "control character" in site.call("/projects/yard/save", {**stretch, "label": "a\nb"})[1]
     assert site.call("/projects/..%2Fx/labels", {"label": "open"})[0] in (404, 422)

@@ -52,6 +52,7 @@ def _header(path: str, *, needs_login: bool) -> str:
 <a class="brand" href="/live" aria-label="streamclf"><span class="brand-mark"></span><span>streamclf</span></a>
 <nav class="tabs" aria-label="Pages">{tabs}</nav>
 <span id="service-state" class="service-state" role="status">connecting</span>
-<button id="theme" class="icon-button" type="button" aria-label="Change between dark and light">◐</button>
+<button id="theme" class="icon-button" type="button" aria-label="Change between dark and light"
+ title="Dark or light">◐</button>
 {log_out if needs_login else ""}
 """

@@ -1,4 +1,4 @@
-"""Show the wall of cameras, and one camera large. `static/live.js` draws both."""
+"""Show the wall of streams, and one stream large. `static/live.js` draws both."""
 
 from __future__ import annotations
 

@@ -172,9 +172,11 @@ export class AreaEditor {
     event.preventDefault();
     try {
       const image = await createImageBitmap(jpeg);
+      const isFirst = this.#image === null;
       this.#image?.close();
       this.#image = image;
       this.#paint(image);
+      if (isFirst) this.#draw(false);
     } catch {
       // a picture that cannot be decoded; the next one follows
     }
@@ -252,7 +254,7 @@ export class AreaEditor {
     const count = this.#shapes.filter((shape) => shape.kind === kind).length;
     const most = kind === "region" ? MAX_REGIONS : MAX_MASKS;
     if (count < most) return true;
-    return this.#fail(`At most ${most} ${kind}s.`);
+    return this.#fail(`A stream can have at most ${most} ${kind}s. Delete one first.`);
   }
 
   #freeName(kind) {
@@ -322,7 +324,8 @@ export class AreaEditor {
     const regions = this.#shapes.filter((shape) => shape.kind === "region").length;
     const masks = this.#shapes.length - regions;
     setText(this.#hint, `${regions === 0 ? "The whole picture is classified" : regions === 1 ? "1 region is classified" : `${regions} regions are classified, each by itself`}; ` +
-      `${masks === 0 ? "nothing is masked" : masks === 1 ? "1 mask" : `${masks} masks`}. Numbers are percent of the picture.`);
+      `${masks === 0 ? "nothing is masked" : masks === 1 ? "1 mask" : `${masks} masks`}. Numbers are percent of the picture.` +
+      `${this.#image ? "" : " No picture has arrived yet. You can already add regions and masks."}`);
   }
 
   #row(shape, index) {
@@ -343,7 +346,7 @@ export class AreaEditor {
     if (isRectangle(shape.points)) {
       const box = rectangleOf(shape.points);
       SIDES.forEach((side, place) => fields.push(
-        el("label", { class: "settings-field area-number" }, el("span", {}, `${side[0].toUpperCase()}${side.slice(1)} %`),
+        el("label", { class: "settings-field area-number" }, el("span", {}, `${titleOf(side)} %`),
           el("input", { type: "number", min: 0, max: 100, step: 0.01, required: true, value: percentOf(box[place]),
             "data-side": place, oninput: (event) => this.#setSide(shape, place, event.target) }))));
     } else {
@@ -362,7 +365,7 @@ export class AreaEditor {
     const share = Number(box.value) / 100;
     const other = sides[(place + 2) % 4];
     const isRight = place < 2 ? share < other : share > other;
-    box.setCustomValidity(isRight ? "" : `${SIDES[place % 2]} has to be less than ${SIDES[place % 2 + 2]}`);
+    box.setCustomValidity(isRight ? "" : `${titleOf(SIDES[place % 2])} must be less than ${SIDES[place % 2 + 2]}.`);
     if (!isRight || !box.checkValidity()) return;
     sides[place] = share;
     shape.points = cornersOf(sides);
@@ -384,6 +387,8 @@ export class AreaEditor {
     });
   }
 }
+
+const titleOf = (side) => side[0].toUpperCase() + side.slice(1);
 
 function percentOf(share) {
   return String(Math.round(share * 1e4) / 100);

@@ -1,5 +1,8 @@
 // Make elements, and format values. Text of events reaches the page as text nodes and attributes only, never as HTML.
 
+const RESULT_POLL_MS = 500;
+const RESULT_MS = 20_000; // the service reads a changed file within about two seconds; its checks take more
+
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -30,8 +33,15 @@ export function duration(seconds) {
   return `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(whole % 60)} h`;
 }
 
+// 94 %; "> 99 %" where rounding would claim certainty
 export function percent(probability) {
-  return `${Math.round(probability * 100)} %`;
+  return probability > 0.994 && probability < 1 ? "> 99 %" : `${Math.round(100 * probability)} %`;
+}
+
+// 42 ms, 1.8 s; "–" for null
+export function milliseconds(value) {
+  if (value === null) return "–";
+  return value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
 }
 
 export function bytes(number) {
@@ -44,8 +54,19 @@ export function bytes(number) {
   return `${unit === 0 || number >= 100 ? Math.round(number) : number.toFixed(1)} ${units[unit]}`;
 }
 
+// 13:05:09. With `hour12: false`, Chromium shows midnight as 24:00:00.
 export function timeOfDay(date) {
-  return date.toLocaleTimeString([], { hour12: false });
+  return date.toLocaleTimeString([], { hourCycle: "h23" });
+}
+
+// The date and 13:05:09
+export function moment(date) {
+  return date.toLocaleString([], { hourCycle: "h23" });
+}
+
+// A time of today as 13:05:09, another day with its date
+export function clock(date) {
+  return date.toDateString() === new Date().toDateString() ? timeOfDay(date) : moment(date);
 }
 
 export function day(date) {
@@ -57,15 +78,43 @@ export function day(date) {
   return text;
 }
 
-// Call the page's REST. An error's message is the answer's `detail`.
+// Show the login form; it leads back to this page.
+export function logIn() {
+  location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
+}
+
+// Wait until the service has read the save `saved` of the configuration, as long as `goesOn()` is true. Returns how it
+// was received: `outcome` is "applied", "refused" or "unread", `reason` a text for people.
+export async function waitForService(saved, goesOn = () => true) {
+  const end = Date.now() + RESULT_MS;
+  let result = null;
+  while (Date.now() < end && goesOn()) {
+    result = await call(`/api/settings/result?saved=${encodeURIComponent(saved)}`).catch(() => null);
+    if (result?.outcome === "applied" || result?.outcome === "refused") return result;
+    await new Promise((resolve) => setTimeout(resolve, RESULT_POLL_MS));
+  }
+  const reason = result === null
+    ? "The page's server does not answer, so the page cannot show whether the service has applied it."
+    : "The service has not read it yet. Check that the service runs, and that it uses this file.";
+  return { outcome: "unread", reason };
+}
+
+// Call the page's REST. An error's message is a reason for people: the answer's `detail` if it is a text. Its `detail`
+// is that of the answer, and its `status` is undefined if there was no answer.
 export async function call(path, options = {}) {
   const headers = options.body === undefined ? {} : { "Content-Type": "application/json" };
-  const answer = await fetch(path, { cache: "no-store", headers, ...options });
+  let answer;
+  try {
+    answer = await fetch(path, { cache: "no-store", headers, ...options });
+  } catch {
+    throw new Error("the page's server does not answer; check that it runs");
+  }
   if (answer.status === 204) return null;
   const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) {
-    const detail = typeof body.detail === "string" ? body.detail : (body.detail?.[0]?.msg ?? `error ${answer.status}`);
-    throw Object.assign(new Error(detail), { status: answer.status });
-  }
-  return body;
+  if (answer.ok) return body;
+  const { status } = answer;
+  if (status === 401) logIn(); // the login has ended
+  const { detail } = body;
+  const reason = typeof detail === "string" ? detail : detail?.message ?? detail?.[0]?.msg;
+  throw Object.assign(new Error(reason ?? `the page's server answered with the error ${status}; see its log`), { status, detail });
 }

@@ -1,14 +1,17 @@
 // One event: its clip, which plays in place, and what can be done with it.
-import { bytes, call, duration, el, percent, setText } from "/static/dom.js";
+import { bytes, call, duration, el, moment, percent, setText } from "/static/dom.js";
 
-const REASONS = {
-  below: "the probability fell below its limit",
-  schedule: "the hours in which it is reported were over",
-  gap: "frames were missing",
-  stopped: "the stream was stopped",
-  lost: "the stream was lost",
+const REASONS = { // as in docs/actions.md
+  below: "the probability fell below “off”",
+  scene: "the action was held, and the scene is back",
+  hold: "the action was held for its longest time",
+  schedule: "its hours ended",
+  gap: "the video was interrupted",
+  stopped: "the stream or the label was removed, or the service stopped",
+  lost: "the classifier failed",
 };
 const SHARE_HOURS = 24;
+const DELETE_TITLE = "Delete the clip and hide the event (key Delete)";
 
 export class Detail {
   #event = null;
@@ -21,7 +24,7 @@ export class Detail {
     this.#changed = changed;
     this.#removed = removed;
     this.video = el("video", { controls: true, playsinline: true, preload: "metadata", "aria-label": "Clip of the event" });
-    this.video.addEventListener("error", () => this.#filmUrl && this.#say("This browser cannot play the clip. Download it, and play it with another program."));
+    this.video.addEventListener("error", () => this.#sayWhyNotPlayed());
     this.video.addEventListener("ended", () => this.#next());
     this.empty = el("p", { class: "detail-empty" });
     this.title = el("h2", { class: "detail-title" });
@@ -29,10 +32,10 @@ export class Detail {
     this.parts = el("div", { class: "detail-parts", role: "group", "aria-label": "Parts of the clip" });
     this.message = el("p", { class: "detail-message", role: "status" });
     const button = (text, title, onclick) => el("button", { type: "button", class: "button", title, onclick }, text);
-    this.starButton = button("☆ Star", "Keep the clip for ever (s)", () => this.star());
+    this.starButton = button("☆ Star", "Keep the clip for ever (key s)", () => this.star());
     this.shareButton = button("Share", "Links to this event and its clip", () => this.#share());
     this.downloadLink = el("a", { class: "button", download: true, title: "Store the clip on this device" }, "Download");
-    this.deleteButton = button("Delete", "Delete the clip and hide the event (Delete)", () => this.askToDelete());
+    this.deleteButton = button("Delete", DELETE_TITLE, () => this.askToDelete());
     this.actions = el("div", { class: "detail-actions" }, this.starButton, this.shareButton, this.downloadLink, this.deleteButton);
     this.root = el("div", { class: "detail", hidden: true }, this.title, this.video, this.empty, this.parts, this.actions, this.message, this.facts);
     this.deleteDialog = this.#makeDeleteDialog();
@@ -56,14 +59,14 @@ export class Detail {
     const clip = event.clips[this.#part] ?? event.clips[0];
     this.#setFilm(clip?.film ?? "", clip ? (clip.drawn ?? clip.still ?? "") : "");
     this.video.hidden = clip === undefined;
-    setText(this.empty, clip ? "" : event.state === "running" ? "The clip is written after the action." : "There is no clip of this event.");
+    setText(this.empty, clip ? "" : event.state === "running" ? "The clip is written when the action has ended." : "There is no clip of this event.");
     this.empty.hidden = clip !== undefined;
     for (const each of [this.starButton, this.downloadLink]) each.hidden = clip === undefined;
     if (clip) this.downloadLink.href = `${clip.film}?download=true`;
     setText(this.starButton, event.starred ? "★ Starred" : "☆ Star");
     this.starButton.setAttribute("aria-pressed", String(event.starred));
     this.deleteButton.disabled = event.state === "running" || event.starred;
-    this.deleteButton.title = event.starred ? "Starred: remove the star first" : "Delete the clip and hide the event (Delete)";
+    this.deleteButton.title = event.starred ? "The event is starred. Remove the star first." : DELETE_TITLE;
     this.#showParts();
     this.#showFacts();
   }
@@ -73,7 +76,7 @@ export class Detail {
   }
 
   play() {
-    if (this.#event?.clips.length) this.video.play().catch(() => {});
+    if (this.#event?.clips.length) this.video.play().catch(() => {}); // the event "error" says what failed
   }
 
   toggle() {
@@ -84,7 +87,7 @@ export class Detail {
   async star() {
     const event = this.#event;
     if (!event?.clips.length) return;
-    await this.#try(async () => this.#changed(await call(this.#url("/star"), { method: "POST", body: JSON.stringify({ starred: !event.starred }) })));
+    await this.#try(event.starred ? "unstarred" : "starred", async () => this.#changed(await call(this.#url("/star"), { method: "POST", body: JSON.stringify({ starred: !event.starred }) })));
   }
 
   askToDelete() {
@@ -92,8 +95,9 @@ export class Detail {
     if (event === null) return;
     if (event.starred) return this.#say("The event is starred. Remove the star first.");
     if (event.state === "running") return this.#say("The action is still running. Delete it after its end.");
-    const clip = event.clips.length ? " and its clip" : "";
-    setText(this.deleteText, `Delete “${event.label}” of ${[event.name, event.region, event.model_name].filter(Boolean).join(" · ")}, ${new Date(event.began).toLocaleString()},${clip} for ever?`);
+    const clip = event.clips.length ? "deletes the clip of this event and " : "";
+    setText(this.deleteText, `${event.label} · ${[event.name, event.region, event.model_name].filter(Boolean).join(" · ")} · ${moment(new Date(event.began))}. ` +
+      `This ${clip}hides the event. You cannot undo it.`);
     this.deleteDialog.showModal();
   }
 
@@ -102,7 +106,7 @@ export class Detail {
     const event = this.#event;
     if (event === null) return;
     this.#setFilm("", "");
-    await this.#try(async () => {
+    await this.#try("deleted", async () => {
       await call(this.#url(""), { method: "DELETE" });
       this.#removed(event);
     });
@@ -115,13 +119,16 @@ export class Detail {
     const clip = event.clips[this.#part];
     this.filmRow.hidden = clip === undefined;
     this.filmLink.value = "";
-    if (clip) {
-      await this.#try(async () => {
-        const shared = await call(this.#url("/share"), { method: "POST", body: JSON.stringify({ part: clip.part, hours: SHARE_HOURS }) });
-        this.filmLink.value = new URL(shared.film, location.origin).href;
-      });
-    }
+    setText(this.shareProblem, "");
     this.shareDialog.showModal();
+    if (!clip) return;
+    try {
+      const shared = await call(this.#url("/share"), { method: "POST", body: JSON.stringify({ part: clip.part, hours: SHARE_HOURS }) });
+      this.filmLink.value = new URL(shared.film, location.origin).href;
+    } catch (error) {
+      this.filmRow.hidden = true;
+      setText(this.shareProblem, `There is no link to the clip: ${error.message}.`);
+    }
   }
 
   #url(action) {
@@ -129,13 +136,26 @@ export class Detail {
     return `/api/events/${this.#event.offset}${action}${epoch}`;
   }
 
-  async #try(work) {
+  // Do `work`. If it fails, say that the event was not `done`.
+  async #try(done, work) {
     try {
       this.#say("");
       await work();
     } catch (error) {
-      this.#say(error.status === undefined ? "The page's server does not answer." : error.message);
+      this.#say(`The event was not ${done}: ${error.message}.`);
     }
+  }
+
+  async #sayWhyNotPlayed() {
+    const film = this.#filmUrl;
+    if (!film) return;
+    let text = "This browser cannot play the clip. Download it, and play it with another program.";
+    try {
+      await call(film, { method: "HEAD" });
+    } catch (error) {
+      text = error.status === 404 ? "The clip was deleted or has expired." : `The clip cannot be read: ${error.message}.`;
+    }
+    if (film === this.#filmUrl) this.#say(text);
   }
 
   #say(text) {
@@ -178,8 +198,8 @@ export class Detail {
     const running = Math.max(0, (Date.now() - Date.parse(event.began)) / 1000);
     const facts = [
       ["Stream", event.name === event.stream ? event.stream : `${event.name} (${event.stream})`],
-      ["Began", new Date(event.began).toLocaleString()],
-      ["Duration", event.state === "running" ? `running, ${duration(running)}` : event.state === "unknown" ? "its end is unknown" : duration(event.duration_s)],
+      ["Began", moment(new Date(event.began))],
+      ["Duration", event.state === "running" ? `running, ${duration(running)}` : event.state === "unknown" ? "end unknown" : duration(event.duration_s)],
       ["Highest probability", percent(event.probability)],
     ];
     if (event.region) facts.push(["Region", event.region]);
@@ -215,14 +235,15 @@ export class Detail {
       const root = el("div", { class: "share-row" }, el("label", { for: id }, text), el("div", { class: "share-field" }, input, copy), el("p", { class: "share-note" }, note));
       return { input, root };
     };
-    const page = row("share-page", "This event", "It needs the login of this page, if the page has one.");
-    const film = row("share-film", "The clip alone", `Everybody who has the link can see this clip, without a login, for ${SHARE_HOURS} hours.`);
+    const page = row("share-page", "This event", "If the page has a login, people need it to open this link.");
+    const film = row("share-film", "The clip alone", `Everybody with this link can see the clip without a login, for ${SHARE_HOURS} hours.`);
+    this.shareProblem = el("p", { class: "detail-message", role: "status" });
     this.pageLink = page.input;
     this.filmLink = film.input;
     this.filmRow = film.root;
     const close = el("button", { type: "button", class: "button", onclick: () => this.shareDialog.close() }, "Close");
     const title = el("h2", { id: "share-title" }, "Share this event");
-    return el("dialog", { class: "dialog", "aria-labelledby": "share-title" }, title, page.root, film.root, el("div", { class: "detail-actions" }, close));
+    return el("dialog", { class: "dialog", "aria-labelledby": "share-title" }, title, page.root, film.root, this.shareProblem, el("div", { class: "detail-actions" }, close));
   }
 
   async #copy(input, button) {

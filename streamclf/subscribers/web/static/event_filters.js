@@ -2,18 +2,21 @@
 import { call, el } from "/static/dom.js";
 
 const KEYS = ["stream", "region", "model", "label", "text", "since", "until", "starred"];
-const AGES = { "": "Any time", "1h": "Last hour", "24h": "Last 24 hours", "7d": "Last 7 days", own: "From and until …" };
+const AGES = { "": "Any time", "1h": "Last hour", "24h": "Last 24 hours", "7d": "Last 7 days", own: "Choose a period" };
 const AGE_MS = { "1h": 3600e3, "24h": 86400e3, "7d": 7 * 86400e3 };
 const TYPING_MS = 250;
 
 export class Filters {
   #changed;
+  #failed;
   #timer = null;
   #age = "";
   #address = new URLSearchParams();
 
-  constructor(changed) {
+  // `changed` is called after a choice, `failed` with a text for people.
+  constructor(changed, failed) {
     this.#changed = changed;
+    this.#failed = failed;
     this.stream = this.#select("Stream", "stream", "All streams");
     this.region = this.#select("Region", "region", "All regions", "whole picture");
     this.model = this.#select("Model", "model", "All models", "model without a name");
@@ -29,7 +32,7 @@ export class Filters {
       this.#timer = setTimeout(() => this.#take(), TYPING_MS);
     });
     this.starred = el("input", { id: "filter-starred", type: "checkbox", onchange: () => this.#take() });
-    this.clear = el("button", { type: "button", class: "button", onclick: () => this.#clear() }, "Clear");
+    this.clear = el("button", { type: "button", class: "button", onclick: () => this.#clear() }, "Clear filters");
     this.range = el("span", { class: "filter-range", hidden: true }, this.since.root, this.until.root);
     this.form = el(
       "form",
@@ -171,8 +174,13 @@ export class Filters {
   }
 
   async #offer() {
-    const choices = await call("/api/events/choices").catch(() => null);
-    if (choices === null) return;
+    let choices;
+    try {
+      choices = await call("/api/events/choices");
+    } catch (error) {
+      this.#failed(`The choices of the filters cannot be read: ${error.message}.`);
+      return;
+    }
     for (const [stream, name] of Object.entries(choices.streams)) this.#addOption(this.stream.select, stream, name);
     for (const label of choices.labels) this.#addOption(this.label.select, label, label);
     for (const [{ select, empty, root }, names] of [[this.region, choices.regions], [this.model, choices.models]]) {

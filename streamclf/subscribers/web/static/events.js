@@ -1,6 +1,6 @@
 // The page Events: a list of actions, newest first, and the selected one with its clip.
 import { whenReady } from "/static/page.js";
-import { call, day, duration, el, percent, setText, timeOfDay } from "/static/dom.js";
+import { call, day, duration, el, moment, percent, setText, timeOfDay } from "/static/dom.js";
 import { Detail } from "/static/event_detail.js";
 import { Filters } from "/static/event_filters.js";
 
@@ -23,12 +23,14 @@ class EventsPage {
   #hasClips = false;
   #selected = null;
   #busy = false;
+  #isOfReading = false; // whether the shown problem is one of reading events
   #asked = 0; // number of the newest request: older answers are not shown
 
   constructor(root) {
-    this.filters = new Filters(() => this.#reset(true));
+    this.filters = new Filters(() => this.#reset(true), (text) => this.#fail(text));
     this.list = el("ol", { class: "events-list", "aria-label": "Events, newest first" });
     this.state = el("p", { class: "events-state", role: "status" });
+    this.problem = el("p", { class: "events-problem", role: "alert", hidden: true });
     this.hint = el("p", { class: "events-hint", hidden: true });
     this.more = el("button", { type: "button", class: "button", hidden: true, onclick: () => this.#older() }, "Older events");
     this.pane = el("section", { class: "events-pane", "aria-label": "Selected event" });
@@ -36,9 +38,9 @@ class EventsPage {
       changed: (event) => this.#update([event]),
       removed: (event) => this.#remove(event),
     });
-    this.empty = el("p", { class: "events-empty" }, "Select an event to see its clip. Keys: j and k move, Enter plays, s stars, Delete deletes.");
+    this.empty = el("p", { class: "events-empty" }, "Select an event to see its clip. Keys: j and k select the next and the previous event, Enter plays its clip, s stars it, Delete deletes it.");
     this.pane.append(this.empty);
-    const left = el("div", { class: "events-left" }, this.hint, this.list, this.more, this.state);
+    const left = el("div", { class: "events-left" }, this.problem, this.hint, this.list, this.more, this.state);
     root.append(this.filters.form, el("div", { class: "events-panes" }, left, this.pane));
     this.wide = matchMedia("(min-width: 1000px)");
     this.wide.addEventListener("change", () => this.#placeDetail());
@@ -64,11 +66,12 @@ class EventsPage {
       row?.item.scrollIntoView({ block: "nearest" });
     } catch (error) {
       this.#select(null);
-      this.#say(error.message);
+      this.#fail(`The event cannot be shown: ${error.message}.`);
     }
   }
 
   async #reset(isFilterChange) {
+    this.#fail("");
     for (const key of [...this.#rows.keys()]) this.#drop(key);
     this.list.replaceChildren();
     this.#cursor = null;
@@ -92,11 +95,15 @@ class EventsPage {
       if (answer === null || number !== this.#asked) return;
       this.#show(answer, { isFirst: cursor === null, limit });
     } catch (error) {
-      if (error.status !== undefined) this.#say(error.message); // else the server is away: the notice says so
+      this.#version = null; // to get an answer with events, which hides the text
+      this.#isOfReading = true;
+      this.#fail(`The events cannot be read: ${error.message}.`);
     }
   }
 
   #show(answer, { isFirst, limit }) {
+    if (this.#isOfReading) this.#fail("");
+    this.#isOfReading = false;
     this.#version = answer.version;
     this.#hasClips = answer.has_clips;
     if (isFirst) {
@@ -116,15 +123,23 @@ class EventsPage {
   #sayCount(answer) {
     const count = this.#rows.size;
     this.more.hidden = !this.#isCut && (this.#cursor === null || count < MOST_ROWS);
-    let text = count === 0 ? "No events." : this.#cursor === null ? `${count} events.` : "";
-    if (count === 0 && this.filters.isActive) text = "No events match these filters.";
+    let text = this.#cursor === null ? `${count} ${count === 1 ? "event" : "events"}.` : "";
+    if (count === 0) {
+      text = this.filters.isActive ? "No events match these filters. Clear the filters to see all events."
+        : "No events yet. An event appears here when an action starts. The thresholds in Settings decide when one starts.";
+    }
     if (answer.loading) text += " Older events are being read from the journal.";
-    if (answer.fault) text = `The page cannot store events now: ${answer.fault}`;
+    if (answer.fault) text += ` The list of events is not complete: ${answer.fault}.`;
     this.#say(text);
     this.hint.hidden = answer.has_clips;
     if (!answer.has_clips) {
-      setText(this.hint, "There are no stills and clips: the service has no section “clips” in its configuration, or the page was started without --clips FOLDER.");
+      setText(this.hint, "There are no stills and no clips. To get them, add the section “clips” to the configuration of the service. If you start the page by hand, also give it --clips FOLDER.");
     }
+  }
+
+  #fail(text) {
+    setText(this.problem, text);
+    this.problem.hidden = text === "";
   }
 
   #say(text) {
@@ -171,7 +186,7 @@ class EventsPage {
       time: el("time", { class: "num" }),
       long: el("span", { class: "num" }),
       p: el("span", { class: "num" }),
-      star: el("span", { class: "event-star" }),
+      star: el("span", { class: "event-star", role: "img", "aria-label": "starred", title: "starred: the clip is kept for ever" }, "★"),
     };
     const link = el(
       "a",
@@ -192,11 +207,10 @@ class EventsPage {
     setText(parts.stream, [event.name, event.region, event.model_name].filter(Boolean).join(" · "));
     setText(parts.time, timeOfDay(began));
     parts.time.dateTime = event.began;
-    parts.time.title = began.toLocaleString();
+    parts.time.title = moment(began);
     setText(parts.p, percent(event.probability));
     parts.p.title = "highest probability";
-    setText(parts.star, event.starred ? "★" : "");
-    parts.star.title = event.starred ? "starred: kept for ever" : "";
+    parts.star.hidden = !event.starred;
     this.#fillLong(event, parts);
     const clip = event.clips[0];
     const still = clip?.drawn ?? clip?.still;
@@ -279,6 +293,7 @@ class EventsPage {
       if (row && each === event) row.link.setAttribute("aria-current", "true");
     }
     this.empty.hidden = event !== null;
+    if (event !== null) this.#fail("");
     this.detail.show(event);
     this.#placeDetail();
   }

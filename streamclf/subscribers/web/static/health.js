@@ -1,6 +1,6 @@
 // The page Health: how the service is, from GET /api/health.
 import { whenReady } from "/static/page.js";
-import { bytes, call, duration, el, setText, timeOfDay } from "/static/dom.js";
+import { bytes, call, clock, duration, el, milliseconds, setText } from "/static/dom.js";
 
 const POLL_MS = 2000;
 const NUMBER = new Intl.NumberFormat();
@@ -36,14 +36,8 @@ class Table {
   }
 }
 
-function when(text) {
-  if (text === null) return "";
-  const date = new Date(text);
-  return date.toDateString() === new Date().toDateString() ? timeOfDay(date) : date.toLocaleString([], { hour12: false });
-}
-
+const when = (text) => (text === null ? "" : clock(new Date(text)));
 const number = (value, digits = 0) => (value === null ? "–" : value.toFixed(digits));
-const milliseconds = (value) => (value === null ? "–" : value < 1000 ? `${value.toFixed(0)} ms` : `${(value / 1000).toFixed(1)} s`);
 const state = (text) => el("span", { class: `state state-${text}` }, text);
 
 // Write {cpu: 4, cpu_used: 1.5, memory: 8} as "cpu 1.5 of 4, memory 8".
@@ -55,21 +49,36 @@ function capacity(numbers) {
   }).join(", ");
 }
 
+// What each cause drops, as in docs/protocol.md.
+const DROPS = {
+  partial: "frames of incomplete chunks",
+  corrupt: "broken frames",
+  stale: "late frames",
+  sender: "frames dropped by the sender",
+  overload: "chunks (overload)",
+  overrun: "chunks (overrun)",
+  window: "windows (too many chunks waited)",
+  outdated: "windows (outdated)",
+  hop: "windows (longer hop)",
+  link: "events (the hub was away)",
+  lost_packets: "lost packets",
+};
+
 function drops(dropped) {
   const causes = Object.entries(dropped);
-  return causes.length === 0 ? "0" : causes.map(([cause, count]) => `${cause.replace("_", " ")} ${NUMBER.format(count)}`).join(", ");
+  return causes.length === 0 ? "0" : causes.map(([cause, count]) => `${NUMBER.format(count)} ${DROPS[cause] ?? cause}`).join(", ");
 }
 
 const STREAMS = [
   ["Stream", (s) => (s.name === s.stream ? s.stream : `${s.name} (${s.stream})`), "wide"],
   ["State", (s) => state(s.paused ? "paused" : s.finished ? "finished" : s.state), ""],
   ["Since", (s) => when(s.since), "num"],
-  ["Reason", (s) => [s.reason, s.note].filter(Boolean).join("; "), "wide"],
+  ["Reason", (s) => [s.reason, s.note].filter(Boolean).join("; "), "wide reason"],
   ["Frames/s", (s) => number(s.fps, 1), "num right"],
   ["Predictions/s", (s) => number(s.predictions_per_s, 1), "num right"],
   ["Latency p50", (s) => milliseconds(s.latency_p50_ms), "num right"],
   ["Latency p99", (s) => milliseconds(s.latency_p99_ms), "num right"],
-  ["Dropped", (s) => drops(s.dropped), "num"],
+  ["Dropped", (s) => drops(s.dropped), "num wide"],
   ["Video", (s) => [s.codec, s.width && `${s.width}×${s.height}`].filter(Boolean).join(" "), "num"],
   ["Decoded by", (s) => s.decoding ?? "", ""],
 ];
@@ -84,16 +93,16 @@ const OUTLETS = [
   ["Outlet", (o) => o.name, "wide"],
   ["State", (o) => state(o.state), ""],
   ["Since", (o) => when(o.since), "num"],
-  ["Reason", (o) => o.reason ?? "", "wide"],
+  ["Reason", (o) => o.reason ?? "", "wide reason"],
   ["Delivered", (o) => NUMBER.format(o.delivered), "num right"],
   ["Refused", (o) => NUMBER.format(o.refused), "num right"],
-  ["Lost", (o) => NUMBER.format(o.lost), "num right"],
+  ["Lost ranges", (o) => NUMBER.format(o.lost), "num right"],
 ];
 const NODES = [
   ["Node", (n) => n.name, "wide"],
   ["State", (n) => state(n.state), ""],
   ["Since", (n) => when(n.since), "num"],
-  ["Reason", (n) => n.reason ?? "", "wide"],
+  ["Reason", (n) => n.reason ?? "", "wide reason"],
   ["Streams", (n) => NUMBER.format(n.streams.length), "num right"],
   ["Capacity", (n) => capacity(n.capacity), "num wide"],
   ["Refused", (n) => NUMBER.format(n.refused), "num right"],
@@ -107,7 +116,7 @@ const CHANGES = [
   ["Time", (c) => when(c.time), "num"],
   ["Stream", (c) => c.stream, "wide"],
   ["State", (c) => state(c.state), ""],
-  ["Reason", (c) => c.reason ?? "", "wide"],
+  ["Reason", (c) => c.reason ?? "", "wide reason"],
 ];
 const ELSEWHERE = "The service is not on this machine, or runs as another user.";
 
@@ -130,9 +139,11 @@ function storage(report) {
 }
 
 class HealthPage {
+  #shown = null; // when the values were read
+
   constructor(root) {
     this.summary = el("div", { class: "health-summary", role: "status" });
-    this.streams = new Table("Streams", STREAMS, "The service has no streams.");
+    this.streams = new Table("Streams: rates and latencies of the last minute, drops since the start", STREAMS, "The service has no streams.");
     this.processes = new Table("Processes", PROCESSES, ELSEWHERE);
     this.outlets = new Table("Outlets", OUTLETS, "The service has no outlets.");
     this.nodes = new Table("Nodes", NODES, "No node of the fleet has been ready yet.");
@@ -151,19 +162,22 @@ class HealthPage {
     try {
       if (!document.hidden || this.summary.childElementCount === 0) this.#show(await call("/api/health"));
     } catch (error) {
-      if (error.status !== undefined) this.#summarize([error.message], ""); // else the notice shows it
+      const old = this.#shown === null ? "" : ` The values below are those of ${clock(this.#shown)}.`;
+      this.#summarize([`The state of the service cannot be read: ${error.message}.${old}`], "");
     }
     setTimeout(() => this.#poll(), POLL_MS);
   }
 
   #show(report) {
+    this.#shown = new Date();
     const live = report.streams.filter((each) => each.state === "live").length;
-    this.#summarize(report.problems, `No problems. ${live} of ${report.streams.length} streams are live.`);
-    this.streams.show(report.streams);
+    this.#summarize(report.problems, `No problems. Live streams: ${live} of ${report.streams.length}.`);
+    const noData = report.away_since === null ? null : "No data from the service.";
+    this.streams.show(report.streams, report.streams.length ? null : noData);
     this.processes.show(report.processes ?? [], report.processes === null ? ELSEWHERE : null);
     this.nodes.root.hidden = report.nodes === null;
     this.nodes.show(report.nodes ?? []);
-    this.outlets.show(report.outlets);
+    this.outlets.show(report.outlets, report.outlets.length ? null : noData);
     this.storage.show(storage(report));
     this.changes.show(report.changes);
     const text = (report.log ?? []).join("\n");
@@ -172,14 +186,15 @@ class HealthPage {
       this.log.textContent = text;
       if (isAtEnd) this.log.scrollTop = this.log.scrollHeight;
     }
-    const missing = report.log === null ? `${ELSEWHERE} Its log cannot be shown here.` : text === "" ? "The log has no lines yet." : "";
+    let missing = text === "" ? "The log has no lines yet." : "";
+    if (report.log === null) missing = report.processes === null ? `${ELSEWHERE} Its log cannot be shown here.` : "The log cannot be shown: the page is limited to some streams, or the service keeps no log lines.";
     setText(this.logNote, missing);
     this.logNote.hidden = missing === "";
     this.log.hidden = missing !== "";
   }
 
   #summarize(problems, good) {
-    const lines = problems.length ? problems : [good];
+    const lines = (problems.length ? problems : [good]).map((line) => line[0].toUpperCase() + line.slice(1));
     this.summary.classList.toggle("is-bad", problems.length > 0);
     if (this.summary.textContent === lines.join("")) return;
     this.summary.replaceChildren(...lines.map((line) => el("p", {}, line)));

@@ -1,5 +1,6 @@
-// The wall of cameras, and one camera large. Texts of the service are set as text, never as HTML.
-import { connection, whenReady } from "/static/page.js";
+// The wall of streams, and one stream large. Texts of the service are set as text, never as HTML.
+import { connection, stateOf, whenReady } from "/static/page.js";
+import { clock, milliseconds, percent, setText } from "/static/dom.js";
 import { bestGrid } from "/static/grid.js";
 import { Timeline } from "/static/timeline.js";
 
@@ -11,7 +12,7 @@ const CAPTION = 50; // height of the text under a picture, as in live.css
 const root = await whenReady("live");
 const wall = make("ul", "wall");
 const large = make("section", "large");
-wall.setAttribute("aria-label", "Cameras");
+wall.setAttribute("aria-label", "Streams");
 large.hidden = true;
 root.append(wall, large);
 
@@ -27,10 +28,6 @@ function make(tag, className = "", text = "") {
   return element;
 }
 
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
 function setData(element, key, value) {
   if (element.dataset[key] !== value) element.dataset[key] = value;
 }
@@ -38,16 +35,6 @@ function setData(element, key, value) {
 function streamOf(path) {
   const match = /^\/live\/([A-Za-z0-9_-]{1,64})$/.exec(path);
   return match ? match[1] : null;
-}
-
-function percent(probability) {
-  if (probability === undefined) return "";
-  return probability > 0.994 && probability < 1 ? "> 99 %" : `${Math.round(100 * probability)} %`;
-}
-
-function milliseconds(value) {
-  if (value === null) return "–";
-  return value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
 }
 
 // Return the name of a view for people; empty for the whole picture and the model without a name.
@@ -64,14 +51,6 @@ function isPlain(state) {
 function labelsOf(view) {
   if (view.present === null) return "…";
   return view.present.join(", ") || "none";
-}
-
-// Return the state in words for people, with the reason if there is one.
-function stateText(state) {
-  if (connection.isAway) return { word: "no data", reason: "" };
-  if (state.finished) return { word: "finished", reason: "" };
-  if (state.paused) return { word: "paused", reason: "" };
-  return { word: state.state, reason: state.state === "live" ? "" : (state.reason ?? "") };
 }
 
 // A canvas that shows the newest picture of a stream. A picture that arrives while another is decoded waits.
@@ -224,7 +203,7 @@ class Tile {
   }
 
   update(state) {
-    const { word, reason } = stateText(state);
+    const { word, reason } = stateOf(state);
     const isLive = word === "live";
     setData(this.item, "state", word);
     setData(this.item, "action", state.actions.length ? "yes" : "no");
@@ -240,7 +219,7 @@ class Tile {
     this.label.hidden = this.probability.hidden = !this.chips.hidden;
     if (!this.chips.hidden) showChips(this.chips, state.views);
     setText(this.label, isLive ? label || "no prediction yet" : label ? `last: ${label}` : "no prediction");
-    setText(this.probability, percent(probability));
+    setText(this.probability, probability === undefined ? "" : percent(probability));
     this.fill.style.transform = `scaleX(${plain ? (probability ?? 0) : 0})`;
     this.lost.hidden = isLive;
     setText(this.lostWord, word);
@@ -251,7 +230,7 @@ class Tile {
   }
 }
 
-// One camera large: its picture, the model's answer, and how it changed over the last hour.
+// One stream large: its picture, the model's answer, and how it changed over the last hour.
 class Panel {
   constructor(stream) {
     this.stream = stream;
@@ -259,15 +238,15 @@ class Panel {
     this.element = make("div", "panel");
     this.element.dataset.stream = stream;
     const head = make("div", "panel-head");
-    this.back = make("a", "quiet-button back", "← All cameras");
+    this.back = make("a", "quiet-button back", "← All streams");
     this.back.href = "/live";
     this.name = make("h2", "panel-name");
     this.state = make("span", "panel-state");
     const step = make("span", "steps");
     this.previous = make("a", "icon-button", "‹");
     this.next = make("a", "icon-button", "›");
-    this.previous.setAttribute("aria-label", "Previous camera");
-    this.next.setAttribute("aria-label", "Next camera");
+    this.previous.setAttribute("aria-label", "Previous stream");
+    this.next.setAttribute("aria-label", "Next stream");
     const areas = make("a", "quiet-button", "Regions and masks");
     areas.href = `/settings#areas=${stream}`;
     step.append(areas, this.previous, this.next);
@@ -368,7 +347,7 @@ class Panel {
   }
 
   update(state, names) {
-    const { word, reason } = stateText(state);
+    const { word, reason } = stateOf(state);
     const isLive = word === "live";
     setText(this.name, state.name);
     setText(this.state, word);
@@ -380,24 +359,27 @@ class Panel {
     const view = this.#chooseView(state);
     this.regions.update(state.views);
     const shown = state.views.map((each) => `${viewName(each)} ${labelsOf(each)}`.trim()).join("; ");
-    this.screen.canvas.setAttribute("aria-label", `Picture of ${state.name}: ${shown} ${isPlain(state) ? percent(state.top[0]?.[1]) : ""}`.trim());
+    const [first] = state.top;
+    const probability = isPlain(state) && first ? percent(first[1]) : "";
+    this.screen.canvas.setAttribute("aria-label", `Picture of ${state.name}: ${shown} ${probability}`.trim());
+    this.top.hidden = view.top.length === 0;
     this.rows.forEach((row, index) => {
       const [label, value] = view.top[index] ?? ["", undefined];
       row.item.hidden = value === undefined;
       setData(row.item, "present", view.present?.includes(label) ? "yes" : "no");
       setText(row.label, label);
-      setText(row.probability, percent(value));
+      setText(row.probability, value === undefined ? "" : percent(value));
       row.fill.style.transform = `scaleX(${value ?? 0})`;
     });
     const running = state.views.flatMap((each) => each.actions.map((label) => [viewName(each), label].filter(Boolean).join(" · ")));
-    setText(this.actions, running.length ? `In progress: ${running.join(", ")}` : "");
+    setText(this.actions, running.length ? `Running actions: ${running.join(", ")}` : "");
     const facts = {
       latency: milliseconds(view.latency_ms),
       rate: view.rate === null ? "–" : `${view.rate.toFixed(1)} predictions/s`,
-      age: view.predicted === null ? "never" : new Date(view.predicted).toLocaleTimeString([], { hour12: false }),
+      age: view.predicted === null ? "none yet" : clock(new Date(view.predicted)),
       model: view.model ?? "–",
       engine: view.engine ?? "–",
-      hop: state.hop === null ? "" : String(state.hop),
+      hop: state.hop === null ? "" : state.hop === 1 ? "1 chunk" : `${state.hop} chunks`,
       node: state.node ?? "",
       note: state.note ?? "",
     };
@@ -476,12 +458,16 @@ function refresh() {
   show();
 }
 
-// Show the opened camera, or the wall.
+// Show the opened stream, or the wall.
 function show() {
   const names = connection.service?.streams ?? [];
   const state = opened ? connection.states.get(opened) : null;
-  if (opened && connection.service && !names.includes(opened)) {
-    large.replaceChildren(missing(opened));
+  if (opened && !connection.isAway && !names.includes(opened)) {
+    if (large.firstChild?.dataset.missing !== opened) {
+      const text = withLink(`The service has no stream ${opened}. It was removed or renamed, or the address is wrong. `, "All streams", "/live");
+      text.dataset.missing = opened;
+      large.replaceChildren(text);
+    }
     panel?.close();
     panel = null;
   } else if (opened && state) {
@@ -498,19 +484,21 @@ function show() {
   }
   wall.hidden = Boolean(opened);
   large.hidden = !opened;
-  empty.hidden = Boolean(opened) || names.length > 0 || connection.service === null;
+  empty.hidden = Boolean(opened) || names.length > 0 || connection.isAway;
+  silent.hidden = names.length > 0 || connection.service === null || !connection.isAway; // the notice says why
 }
 
-const empty = make("p", "empty", "The service has no streams. Add one in Settings.");
-empty.hidden = true;
-root.append(empty);
+const empty = withLink("The service has no streams. ", "Add a stream in Settings", "/settings");
+const silent = make("p", "empty", "The streams appear here as soon as the service sends events.");
+empty.hidden = silent.hidden = true;
+root.append(empty, silent);
 
-function missing(name) {
-  const text = make("p", "empty", `The service has no stream ${name}. `);
-  const link = make("a", "", "All cameras");
-  link.href = "/live";
-  text.append(link);
-  return text;
+function withLink(text, linkText, path) {
+  const line = make("p", "empty", text);
+  const link = make("a", "", linkText);
+  link.href = path;
+  line.append(link);
+  return line;
 }
 
 function go(path) {

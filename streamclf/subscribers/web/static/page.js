@@ -2,7 +2,10 @@
 // Module of all pages. Others import `connection` and listen to its events: "service", "states", "picture",
 // and "away" when the service or the page's server leaves or returns.
 
+import { clock, logIn } from "/static/dom.js";
+
 const RETRY_MS = [500, 8000];
+const FULL = 4503; // as in wall.py
 
 class Connection extends EventTarget {
   service = null; // as in GET /api/service
@@ -10,6 +13,7 @@ class Connection extends EventTarget {
   #socket = null;
   #retryMs = RETRY_MS[0];
   #lostSince = null;
+  #refusal = ""; // why the server closed the connection, if it said so
   #wanted = { seen: [], stills: [] };
   #handled = { drawn: [], states: 0 };
   #timer = null;
@@ -19,23 +23,22 @@ class Connection extends EventTarget {
     const socket = new WebSocket(`${scheme}://${location.host}/ws`);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
-      this.#lostSince = null;
       this.#retryMs = RETRY_MS[0];
       this.#handled = { drawn: [], states: 0 };
       this.#send(this.#wanted);
-      this.#show();
     };
     socket.onmessage = (event) => {
+      this.#lostSince = null; // not sooner: a full server accepts, and closes
       if (typeof event.data === "string") this.#takeStates(JSON.parse(event.data));
       else this.#takePicture(event.data);
     };
     socket.onclose = (event) => {
       this.#socket = null;
       this.#lostSince ??= new Date();
+      this.#refusal = event.code === FULL ? event.reason : "";
       this.#show();
       this.#checkLogin();
-      const full = event.code === 4503;
-      setTimeout(() => this.open(), full ? RETRY_MS[1] : this.#retryMs * (0.75 + Math.random() / 2));
+      setTimeout(() => this.open(), this.#refusal ? RETRY_MS[1] : this.#retryMs * (0.75 + Math.random() / 2));
       this.#retryMs = Math.min(RETRY_MS[1], 2 * this.#retryMs);
     };
     this.#socket = socket;
@@ -101,9 +104,9 @@ class Connection extends EventTarget {
   async #checkLogin() {
     try {
       const answer = await fetch("/api/service");
-      if (answer.status === 401) location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
+      if (answer.status === 401) logIn();
     } catch {
-      // the page's server is away; the next attempt follows
+      // the page's server is away, as the notice says; the next attempt follows
     }
   }
 
@@ -114,11 +117,15 @@ class Connection extends EventTarget {
     let text = "";
     let state = "live";
     if (this.#lostSince) {
-      text = `The page has had no connection to its server since ${clock(this.#lostSince)}. It connects again by itself.`;
+      const reason = this.#refusal ? `: ${this.#refusal}` : "";
+      text = `The page has had no connection to its server since ${clock(this.#lostSince)}${reason}. ` +
+        `It connects again by itself.${reason ? "" : " If this takes longer than a minute, check that the server runs."}`;
       state = "no connection";
     } else if (this.service?.away_since) {
-      text = `The service has sent no events since ${clock(new Date(this.service.away_since))}. The page shows its last state.`;
-      state = "service away";
+      const last = this.service.streams.length ? " The page shows the last known state." : "";
+      text = `The service at ${this.service.endpoint} has sent no events since ${clock(new Date(this.service.away_since))}. ` +
+        `Check that it runs.${last}`;
+      state = "service silent";
     } else if (this.service === null) {
       state = "connecting";
     }
@@ -132,10 +139,12 @@ class Connection extends EventTarget {
   }
 }
 
-// Format a time of today as 13:05:09, another day with its date.
-export function clock(date) {
-  const time = date.toLocaleTimeString([], { hour12: false });
-  return date.toDateString() === new Date().toDateString() ? time : `${date.toLocaleDateString()} ${time}`;
+// Return the state of a stream in a word, with the reason if there is one. `state` is null before the first one.
+export function stateOf(state) {
+  if (connection.isAway || !state) return { word: "no data", reason: "" };
+  if (state.finished) return { word: "finished", reason: "" };
+  if (state.paused) return { word: "paused", reason: "" };
+  return { word: state.state, reason: state.state === "live" ? "" : (state.reason ?? "") };
 }
 
 // The elements of NiceGUI's pages appear once its application runs.

@@ -1,13 +1,11 @@
 // The page Settings: the streams of the configuration, their thresholds, and edits of its file.
 
-import { clock, whenReady } from "/static/page.js";
-import { call, el, setText } from "/static/dom.js";
+import { whenReady } from "/static/page.js";
+import { call, clock, el, setText, waitForService } from "/static/dom.js";
 import { AreaEditor } from "/static/area_editor.js";
 import { AddStreamForm } from "/static/settings_add.js";
 import { Thresholds } from "/static/settings_thresholds.js";
 
-const RESULT_POLL_MS = 500;
-const RESULT_MS = 12_000; // the service reads a changed file within about two seconds; its checks take more
 const REFRESH_MS = 5_000;
 
 class SettingsPage {
@@ -17,6 +15,7 @@ class SettingsPage {
   #isOfFile = false;
   #message = el("p", { class: "settings-message", role: "status" });
   #problem = el("p", { class: "settings-problem", role: "alert", hidden: true });
+  #news = el("div", { class: "settings-news" }, this.#message, this.#problem); // stays in sight
   #file = el("p", { class: "settings-file" });
   #undo = el("button", { type: "button", class: "button", hidden: true, onclick: () => this.undo() });
   #streams = el("ul", { class: "settings-streams" });
@@ -44,7 +43,7 @@ class SettingsPage {
     try {
       this.#show(await call("/api/settings"));
     } catch (error) {
-      this.fail(`The settings cannot be read: ${error.message}`);
+      this.fail(`The settings cannot be read: ${error.message}.`, true);
     }
   }
 
@@ -57,9 +56,10 @@ class SettingsPage {
     return this.#change("/api/settings/undo", { version: this.settings.version });
   }
 
-  // Show a problem. `isOfFile`: it is one of the file as it is now, and goes when the file is right again.
+  // Show a problem. `isOfFile`: it is one of the file as it is now, and goes when the file can be read and is right.
   fail(text, isOfFile = false) {
     this.#isOfFile = isOfFile;
+    if (!this.#problem.isConnected) this.#root.prepend(this.#news);
     setText(this.#problem, text);
     this.#problem.hidden = text === "";
   }
@@ -71,27 +71,16 @@ class SettingsPage {
     this.fail("");
     this.say("Checking…");
     try {
-      const answer = await fetch(path, {
-        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
-      });
-      const result = await answer.json().catch(() => ({ detail: `error ${answer.status}` }));
-      if (answer.status === 409) {
-        this.say("");
-        this.#showConflict(result.detail);
-        return false;
-      }
-      if (!answer.ok) {
-        this.say("");
-        this.fail(`Refused, nothing was written: ${result.detail}`);
-        return false;
-      }
+      const result = await call(path, { method: "POST", body: JSON.stringify(body) });
       this.#show(result.settings);
       this.say(`${result.description}: written. Waiting for the service…`);
       this.#followResult(result.description, result.settings.saved);
       return true;
     } catch (error) {
       this.say("");
-      this.fail(`No answer from the page's server: ${error.message}`);
+      if (error.status === 409) this.#showConflict(error.detail);
+      else if (error.status < 500) this.fail(`Refused, nothing was written: ${error.message}`);
+      else this.fail(`The change may not have been written: ${error.message}. Look at the values below before you try again.`);
       return false;
     } finally {
       this.#busy = false;
@@ -100,23 +89,16 @@ class SettingsPage {
   }
 
   async #followResult(description, saved) {
-    const end = Date.now() + RESULT_MS;
-    while (Date.now() < end && this.settings.saved === saved) {
-      const result = await call(`/api/settings/result?saved=${encodeURIComponent(saved)}`).catch(() => null);
-      if (result?.outcome === "applied") {
-        this.say(`${description}: the service has applied it at ${clock(new Date())}.`);
-        return this.refresh();
-      }
-      if (result?.outcome === "refused") {
-        this.say("");
-        this.fail(`${description}: written, but the service refuses it and continues as before: ${result.reason}`, true);
-        return this.refresh();
-      }
-      await new Promise((resolve) => setTimeout(resolve, RESULT_POLL_MS));
+    const result = await waitForService(saved, () => this.settings.saved === saved);
+    if (result.outcome === "unread") {
+      if (this.settings.saved === saved) this.say(`${description}: written. ${result.reason}`);
+      return;
     }
-    if (this.settings.saved !== saved) return undefined;
-    this.say(`${description}: written. The service has not read it yet: it does not run, or uses another file.`);
-    return undefined;
+    this.say(result.outcome === "applied" ? `${description}: the service has applied it at ${clock(new Date())}.` : "");
+    if (result.outcome === "refused") {
+      this.fail(`${description}: written, but the service refuses it and continues as before: ${result.reason}`, true);
+    }
+    await this.refresh();
   }
 
   say(text) {
@@ -134,8 +116,8 @@ class SettingsPage {
       return;
     }
     if (first) this.#layOut();
-    const origin = settings.read_only ?? "Every change is written to this file; its comments stay.";
-    this.#file.replaceChildren(el("code", {}, settings.file), ` ${origin}`);
+    this.#file.replaceChildren(...(settings.read_only === null
+      ? [el("code", {}, settings.file), " Every change is written to this file; its comments stay."] : [settings.read_only]));
     this.#file.toggleAttribute("data-warn", settings.read_only !== null);
     if (settings.error) this.fail(`The file has an error: ${settings.error}`, true);
     else if (settings.service.outcome === "refused") this.fail(`The service refuses the file: ${settings.service.reason}`, true);
@@ -151,8 +133,7 @@ class SettingsPage {
   #layOut() {
     this.#root.replaceChildren(
       el("div", { class: "settings-top" }, this.#file, this.#undo),
-      this.#message,
-      this.#problem,
+      this.#news,
       el("section", { "aria-labelledby": "streams-title", class: "settings-section" },
         el("h2", { id: "streams-title" }, "Streams"), this.#streams, this.add.element),
       this.thresholds.element,
@@ -170,7 +151,7 @@ class SettingsPage {
   }
 
   #row(stream) {
-    const state = stream.enabled ? (stream.state ?? "connecting") : "paused";
+    const state = !stream.enabled ? "paused" : stream.finished ? "finished" : (stream.state ?? "connecting");
     const title = stream.name ?? stream.stream;
     const pause = stream.enabled ? "Pause" : "Continue";
     return el("li", { class: "settings-stream", "data-stream": stream.stream },
@@ -179,7 +160,7 @@ class SettingsPage {
         stream.name ? el("span", { class: "quiet" }, stream.stream) : null,
         el("span", { class: "settings-state", "data-state": state }, state),
         el("span", { class: "quiet settings-source" }, stream.source),
-        stream.enabled && stream.state !== "live" && stream.reason ? el("span", { class: "quiet" }, stream.reason) : null),
+        stream.enabled && !stream.finished && stream.state !== "live" && stream.reason ? el("span", { class: "quiet" }, stream.reason) : null),
       el("div", { class: "settings-buttons" },
         el("button", {
           type: "button", class: "button", disabled: !this.isEditable, "data-key": `pause ${stream.stream}`,
@@ -193,7 +174,7 @@ class SettingsPage {
         el("button", {
           type: "button", class: "button button-danger", disabled: !this.isEditable || this.settings.streams.length < 2,
           "data-key": `remove ${stream.stream}`, "aria-label": `Remove ${title}`,
-          title: this.settings.streams.length < 2 ? "The last stream cannot be removed; pause it instead" : null,
+          title: this.settings.streams.length < 2 ? "The last stream cannot be removed. Pause it instead." : null,
           onclick: () => this.#confirmRemoval(stream.stream, title),
         }, "Remove")));
   }
@@ -222,7 +203,7 @@ class SettingsPage {
 
   #confirmRemoval(stream, title) {
     const dialog = openDialog(`Remove ${title}?`,
-      el("p", {}, "This removes the stream and its settings from the configuration. Its events and clips stay. You can undo this."),
+      el("p", {}, "This removes the stream and its settings from the configuration. Its events and clips stay. “Undo” restores it."),
       [el("button", { type: "button", class: "button button-danger", onclick: () => {
         dialog.close();
         this.edit({ change: "remove_stream", stream });

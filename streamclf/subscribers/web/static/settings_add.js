@@ -11,17 +11,17 @@ export class AddStreamForm {
   #variables = el("p", { class: "quiet" });
   #stream = input("Name in the configuration", { pattern: NAME, required: true, maxlength: 64, placeholder: "door",
     title: "1 to 64 characters of A-Z a-z 0-9 _ -" });
-  #name = input("Name for people (optional)", { maxlength: 64, placeholder: "Front door" });
+  #name = input("Display name (optional)", { maxlength: 64, placeholder: "Front door" });
   #url = input("Address or file", { maxlength: 2048, placeholder: "rtsp://10.0.0.5/stream1", spellcheck: "false" });
-  #user = input("User (optional)", { maxlength: 256, autocomplete: "off" });
+  #user = input("User name (optional)", { maxlength: 256, autocomplete: "off" });
   #password = input("Password (optional)", { maxlength: 256, type: "password", autocomplete: "new-password" });
-  #camera = input("Camera: its number, device or a part of its name", { maxlength: 256, placeholder: "0" });
+  #camera = input("Camera: its number, device path, or a part of its name", { maxlength: 256, placeholder: "0" });
   #test = el("button", { type: "button", class: "button", onclick: () => this.#runTest() }, "Test");
   #add = el("button", { type: "submit", class: "button button-main" }, "Add");
 
   constructor(owner) {
     this.#owner = owner;
-    const kinds = [["url", "Network camera, stream or file"], ["camera", "Webcam of the service's machine"]].map(
+    const kinds = [["url", "Network camera, other URL, or file"], ["camera", "Webcam on the machine of the service"]].map(
       ([kind, text]) => el("label", { class: "settings-choice" },
         el("input", { type: "radio", name: "kind", value: kind, checked: kind === "url",
           onchange: () => this.#choose(kind) }), text));
@@ -39,8 +39,8 @@ export class AddStreamForm {
     for (const button of [this.#add, this.#test]) button.disabled = !this.#owner.isEditable;
     const known = settings.variables.map((name) => `\${${name}}`).join(", ");
     setText(this.#variables,
-      "User and password are kept in a file beside the configuration that only its owner can read. The page does not " +
-      `show them again. An address may use variables instead${known ? `, like ${known}` : ", like ${NAME}"}.`);
+      "The page keeps the user name and the password in a file beside the configuration, which only its owner can read, " +
+      `and does not show them again. An address may use variables instead${known ? `, like ${known}` : ", like ${NAME}"}.`);
   }
 
   #choose(kind) {
@@ -76,13 +76,13 @@ export class AddStreamForm {
     this.#result.replaceChildren(el("p", {}, "Opening the source…"));
     try {
       const found = await call("/api/settings/test", { method: "POST", body: JSON.stringify(this.#edit) });
-      const rate = found.fps === null ? "an unknown rate" : `${Number(found.fps.toFixed(1))} frames per second`;
+      const rate = found.fps === null ? "an unknown rate" : `${Number(found.fps.toFixed(1))} frames/s`;
       this.#result.replaceChildren(
         el("p", {}, `The source works: ${found.codec}, ${found.width}×${found.height}, ${rate}.`),
         ...(found.note ? [el("p", { class: "quiet" }, found.note)] : []),
         el("img", { src: `data:image/jpeg;base64,${found.jpeg}`, alt: "First picture of the source", class: "settings-picture" }));
     } catch (error) {
-      this.#result.replaceChildren(el("p", { class: "settings-problem" }, error.message));
+      this.#result.replaceChildren(el("p", { class: "settings-problem" }, `The source does not work: ${error.message}`));
     } finally {
       this.#test.disabled = !this.#owner.isEditable;
     }

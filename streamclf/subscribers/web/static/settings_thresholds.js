@@ -1,15 +1,14 @@
 // The thresholds of one action, and a preview: which actions the last hour would have had with them.
 
-import { clock } from "/static/page.js";
-import { call, duration, el, setText } from "/static/dom.js";
+import { call, clock, duration, el, setText, timeOfDay } from "/static/dom.js";
 
 const DELAY_MS = 250; // after the last move of a slider
 const LISTED = 12;
 const FIELDS = [
-  { key: "on", label: "On: it starts at this probability", max: 1, step: 0.01, unit: "" },
-  { key: "off", label: "Off: it ends below this probability", max: 0.99, step: 0.01, unit: "" },
-  { key: "min_s", label: "Time at “on” until it starts", max: 30, step: 0.1, unit: "s", limit: 3600 },
-  { key: "cooldown_s", label: "Pause after an end", max: 120, step: 0.5, unit: "s", limit: 86400 },
+  { key: "on", label: "On: the action starts at this probability", max: 1, step: 0.01, unit: "" },
+  { key: "off", label: "Off: the action ends below this probability", max: 0.99, step: 0.01, unit: "" },
+  { key: "min_s", label: "Time at “on” or above until it starts", max: 30, step: 0.1, unit: "s", limit: 3600 },
+  { key: "cooldown_s", label: "Time after an end until it can start again", max: 120, step: 0.5, unit: "s", limit: 86400 },
 ];
 const HELD = "Actions marked “or longer” might be held until the scene is back, and then also last during the actions that follow them. " +
   "The preview cannot know this: the service compares the picture with the scene only while it reports an action.";
@@ -31,7 +30,7 @@ export class Thresholds {
   #list = el("ol", { class: "settings-firings" });
   #save = el("button", { type: "button", class: "button button-main", onclick: () => this.#submit() }, "Save");
   #remove = el("button", { type: "button", class: "button button-danger", onclick: () => this.#submitRemoval() }, "Remove");
-  #reset = el("button", { type: "button", class: "button", onclick: () => this.#load() }, "Present values");
+  #reset = el("button", { type: "button", class: "button", onclick: () => this.#load() }, "Reset to the present values");
   #timer = null;
   #request = 0;
   #loaded = "";
@@ -128,8 +127,10 @@ export class Thresholds {
 
   async #preview() {
     const request = ++this.#request;
+    const wrong = [...this.#sliders.values()].find((slider) => !slider.isValid);
     if (!this.#isValid) {
-      setText(this.#text, "“Off” has to be lower than “on”, and each value within its limits.");
+      const { on, off } = this.#values;
+      setText(this.#text, wrong?.limits ?? `“Off” is ${off}. It must be lower than “on”, which is ${on}.`);
       return;
     }
     const region = this.#region.field.hidden ? null : this.#region.box.value;
@@ -139,7 +140,7 @@ export class Thresholds {
       if (request === this.#request) this.#showPreview(preview, body);
     } catch (error) {
       if (request === this.#request) {
-        setText(this.#text, `No preview: ${error.message}`);
+        setText(this.#text, `No preview: ${error.message}.`);
         setText(this.#limits, "");
         this.#chart.replaceChildren();
         this.#list.replaceChildren();
@@ -149,18 +150,18 @@ export class Thresholds {
 
   #showPreview(preview, body) {
     const times = (count) => (count === 1 ? "once" : `${count} times`);
-    const present = preview.present === null ? "it is not reported now" : `with the present ones ${times(preview.present_count)}`;
+    const present = preview.present === null ? "now it is not reported as an action" : `with the present ones ${times(preview.present_count)}`;
     const hour = preview.end - preview.begin >= 3595 ? "the last hour" : `the last ${duration(preview.end - preview.begin)}`;
     setText(this.#text, preview.predictions === 0
       ? "The journal has no predictions of this stream in the last hour."
-      : `With these thresholds, it would have started ${times(preview.tried_count)} in ${hour}; ${present}.`);
+      : `With these thresholds, the action would have started ${times(preview.tried_count)} in ${hour}; ${present}.`);
     this.#text.dataset.count = preview.tried_count;
     this.#chart.replaceChildren(draw(preview, body));
     const listed = preview.tried.slice(-LISTED).reverse();
     this.#list.replaceChildren(...listed.map((firing) => el("li", {},
       `${clock(new Date(1000 * firing.fired_s))}, ` +
       `${firing.ended_s === null ? "still running" : duration(firing.ended_s - firing.began_s)}` +
-      `${firing.may_be_held ? " or longer" : ""}, peak ${firing.peak.toFixed(2)}`)));
+      `${firing.may_be_held ? " or longer" : ""}, up to ${firing.peak.toFixed(2)}`)));
     if (preview.tried_count > LISTED) this.#list.append(el("li", { class: "more" }, `and ${preview.tried_count - LISTED} earlier ones`));
     setText(this.#limits, [
       preview.tried.some(({ may_be_held }) => may_be_held) && HELD,
@@ -182,6 +183,7 @@ export class Thresholds {
 // A slider with a box for exact values beyond its range.
 class Slider {
   constructor({ key, label, max, step, unit, limit }, onChange) {
+    this.limits = `${label}: give a number from 0 to ${limit ?? max}${unit && ` ${unit}`}.`;
     this.range = el("input", { type: "range", min: 0, max, step, "aria-label": label, "data-key": key });
     this.box = el("input", { type: "number", min: 0, max: limit ?? max, step: "any", "aria-label": `${label}, exact value` });
     this.element = el("div", { class: "settings-slider" },
@@ -218,7 +220,7 @@ function draw(preview, { on, off, label }) {
   const y = (probability) => 4 + (HEIGHT - 8) * (1 - probability);
   const count = `${preview.tried_count} action${preview.tried_count === 1 ? "" : "s"}`;
   const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img",
-    "aria-label": `Probability of ${label} in the last hour, with ${count}` });
+    "aria-label": `Chart: probability of ${label} in the last hour, with ${count}` });
   for (const firing of preview.tried) {
     const left = Math.max(0, x(firing.began_s));
     svg.append(shape("rect", { class: "firing", x: left, y: 0, height: HEIGHT,
@@ -235,7 +237,7 @@ function draw(preview, { on, off, label }) {
   }
   if (path) svg.append(shape("path", { class: "curve", d: path }));
   const axis = el("div", { class: "settings-axis", "aria-hidden": "true" },
-    ...[0, 1, 2, 3, 4].map((part) => el("span", {}, clock(new Date(1000 * (begin + (part * span) / 4))).slice(0, span > 1200 ? 5 : 8))));
+    ...[0, 1, 2, 3, 4].map((part) => el("span", {}, timeOfDay(new Date(1000 * (begin + (part * span) / 4))).slice(0, span > 1200 ? 5 : 8))));
   return el("div", {}, svg, axis);
 }
 

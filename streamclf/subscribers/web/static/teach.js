@@ -16,11 +16,14 @@ class TeachPage {
   #root;
   #clockMs = 0; // the service's clock minus this browser's
   #refreshing = null;
+  #isOfReading = false; // whether the shown problem is one of reading the state
   #message = el("p", { class: "teach-message", role: "status" });
   #problem = el("p", { class: "settings-problem", role: "alert", hidden: true });
+  #news = el("div", { class: "settings-news" }, this.#message, this.#problem); // stays in sight
   #streams = el("select", { id: "teach-stream", onchange: () => this.#chosen() });
   #regions = el("select", { id: "teach-region", onchange: () => this.#chosen() });
   #regionField = field("Region", this.#regions);
+  #noStream = el("p", { class: "settings-hint", hidden: true }, "There is no stream to take examples from. Add a stream in Settings, or continue a paused one.");
   #names = el("datalist", { id: "teach-names" });
   #name = el("input", { id: "teach-name", list: "teach-names", pattern: NAME, maxlength: 64, required: true, spellcheck: "false",
     autocomplete: "off", title: "1 to 64 characters of A-Z a-z 0-9 _ -", onchange: () => this.#chosen() });
@@ -59,18 +62,20 @@ class TeachPage {
       const state = await call("/api/teach");
       this.#clockMs = state.now * 1000 - (began + Date.now()) / 2;
       this.#show(state);
-      if (state.available && this.#name.checkValidity() && this.name) {
+      if (state.available && this.#name.checkValidity()) {
         this.project = await call(this.base);
         this.marker.show();
         this.examples.show();
       }
       this.models.show();
+      if (this.#isOfReading) this.fail("");
     } catch (error) {
-      this.fail(`The examples cannot be read: ${error.message}`);
+      this.fail(`The examples cannot be read: ${error.message}.`);
+      this.#isOfReading = true;
     }
   }
 
-  // Send a change; show what came of it. Returns the answer, or null after a refusal.
+  // Send a change, and show `said` or the error. Returns the answer, or null after an error.
   async send(path, body, said, method = "POST") {
     this.fail("");
     try {
@@ -81,8 +86,8 @@ class TeachPage {
       return answer;
     } catch (error) {
       this.say("");
-      this.fail(error.message);
       await this.refresh();
+      this.fail(error.status === undefined ? `The change may not have been made: ${error.message}.` : `Not done: ${error.message}`);
       return null;
     }
   }
@@ -90,6 +95,8 @@ class TeachPage {
   say(text) { setText(this.#message, text); }
 
   fail(text) {
+    this.#isOfReading = false;
+    if (!this.#problem.isConnected) this.#root.prepend(this.#news);
     setText(this.#problem, text);
     this.#problem.hidden = text === "";
   }
@@ -106,16 +113,16 @@ class TeachPage {
     if (!state.available) {
       if (!first) return;
       const enable = el("button", { type: "button", class: "button button-main", onclick: () => this.#enable(enable) }, "Add it");
-      enable.hidden = !state.can_enable;
-      this.#root.replaceChildren(el("p", { class: "settings-hint" }, state.reason), exampleOfSection(),
-        el("div", { class: "settings-buttons" }, enable), this.#message, this.#problem);
+      this.#root.replaceChildren(el("p", { class: "settings-hint" }, state.reason), ...(state.can_enable ? [exampleOfSection(), el("div", { class: "settings-buttons" }, enable)] : []),
+        this.#news);
       return;
     }
     if (first) this.#layOut();
+    this.#noStream.hidden = state.streams.length > 0;
     const known = state.streams.map((each) => [each.stream, each.name ? `${each.name} (${each.stream})` : each.stream]);
     fill(this.#streams, known);
     const chosen = state.streams.find((each) => each.stream === this.stream);
-    fill(this.#regions, Object.keys(chosen?.models ?? {}).map((name) => [name, name || "the whole picture"]));
+    fill(this.#regions, Object.keys(chosen?.models ?? {}).map((name) => [name, name || "whole picture"]));
     this.#regionField.hidden = Object.keys(chosen?.models ?? {}).every((name) => name === "");
     if (this.#names.childElementCount !== state.projects.length) {
       this.#names.replaceChildren(...state.projects.map((name) => el("option", { value: name })));
@@ -130,7 +137,7 @@ class TeachPage {
     try { stored = JSON.parse(localStorage.getItem(STORED)) ?? {}; } catch { /* a browser without storage */ }
     if (this.state.streams.some((each) => each.stream === stored.stream)) this.#streams.value = stored.stream;
     const regions = this.state.streams.find((each) => each.stream === this.stream)?.models ?? {};
-    fill(this.#regions, Object.keys(regions).map((name) => [name, name || "the whole picture"]));
+    fill(this.#regions, Object.keys(regions).map((name) => [name, name || "whole picture"]));
     if (stored.region in regions) this.#regions.value = stored.region;
     this.#name.value = stored.name || this.state.projects[0] || this.stream || "";
     this.marker.restart();
@@ -153,7 +160,8 @@ class TeachPage {
       el("div", { class: "teach-choice" },
         field("Stream", this.#streams), this.#regionField, field("Name of the model", this.#name), this.#names),
       el("p", { class: "settings-hint", hidden: !this.state.missing }, this.state.missing ?? ""),
-      this.#message, this.#problem,
+      this.#noStream,
+      this.#news,
       this.marker.element, this.models.element, this.examples.element);
   }
 }

@@ -1,7 +1,6 @@
 // The examples of a model: watch, label again, delete, undo; examples without a label, and clips of events.
 
-import { clock } from "/static/page.js";
-import { call, duration, el, percent, setText } from "/static/dom.js";
+import { call, clock, duration, el, percent, setText } from "/static/dom.js";
 
 const CLIPS = 24;
 const SHOWN = 60; // examples that are shown until the button shows more
@@ -22,7 +21,7 @@ export class Examples {
   constructor(page) {
     this.#page = page;
     this.uncertainBox = el("details", { class: "teach-more", ontoggle: () => this.#loadUnlabelled() },
-      el("summary", {}, el("span", {}, "Moments that were not certain")), this.#unlabelled);
+      el("summary", {}, el("span", {}, "Uncertain moments")), this.#unlabelled);
     this.clipsBox = el("details", { class: "teach-more", ontoggle: () => this.#loadClips() },
       el("summary", {}, "Clips of events"), this.#clipsNote, this.#clips);
     this.element = el("section", { class: "settings-section teach-examples" },
@@ -33,7 +32,7 @@ export class Examples {
   show() {
     const { project, state } = this.#page;
     const summary = this.uncertainBox.querySelector("summary > span");
-    setText(summary, `Moments that were not certain: ${state.unlabelled}`);
+    setText(summary, `Uncertain moments: ${state.unlabelled}`);
     this.uncertainBox.hidden = state.unlabelled === 0 && state.uncertain === 0;
     if (this.uncertainBox.open) this.#loadUnlabelled();
     setText(this.#title, `Examples of ${project.project}: ${project.examples.length}`);
@@ -46,8 +45,10 @@ export class Examples {
     this.#more.hidden = project.examples.length <= this.#shown;
   }
 
-  // Show the examples of a list of files first, as the wrong ones of a training.
+  // Show one example, as a wrong one of a training. Returns whether it exists.
   find(file) {
+    this.#shown = Math.max(this.#shown, 1 + this.#page.project.examples.findIndex((each) => each.file === file));
+    this.show();
     const item = [...this.#films.children].find((each) => each.dataset.file === file);
     item?.scrollIntoView({ block: "center" });
     item?.querySelector("video, select")?.focus();
@@ -57,7 +58,7 @@ export class Examples {
   #film(example) {
     const when = clock(new Date(example.began * 1000));
     const url = `/api/teach/film?file=${encodeURIComponent(example.file)}`;
-    const text = example.seconds ? `${duration(example.seconds)} · ${when}` : "cannot be read";
+    const text = example.seconds ? `${duration(example.seconds)} · ${when}` : "The film cannot be read";
     return el("li", { class: "teach-film", "data-file": example.file },
       example.plays && example.seconds ? video(url, `Example from ${when}`) : el("p", { class: "teach-no-film" }, "No preview"),
       example.top.length > 0 ? el("p", { class: "teach-guess" }, example.top.slice(0, 2).map(([label, p]) => `${label} ${percent(p)}`).join(", ")) : null,
@@ -87,7 +88,7 @@ export class Examples {
 
   async #loadUnlabelled() {
     if (!this.uncertainBox.open) return;
-    const found = await call("/api/teach/unlabelled").catch((error) => { this.#page.fail(error.message); return []; });
+    const found = await call("/api/teach/unlabelled").catch((error) => { this.#page.fail(`The uncertain moments cannot be read: ${error.message}.`); return []; });
     const key = JSON.stringify([found, this.#page.labels]);
     if (key === this.#unlabelledKey) return;
     this.#unlabelledKey = key;
@@ -100,10 +101,10 @@ export class Examples {
     try {
       const { events } = await call(`/api/events?${query}`);
       const clips = events.flatMap((event) => event.clips.map((clip) => ({ event, clip }))).slice(0, CLIPS);
-      setText(this.#clipsNote, clips.length ? "" : "There are no clips of this stream.");
+      setText(this.#clipsNote, clips.length ? "" : "There are no clips of this stream yet. A clip is saved of each action if the configuration has the section “clips”.");
       this.#clips.replaceChildren(...clips.map(({ event, clip }) => this.#clip(event, clip)));
     } catch (error) {
-      setText(this.#clipsNote, error.message);
+      setText(this.#clipsNote, `The clips cannot be read: ${error.message}.`);
     }
   }
 

@@ -1,6 +1,6 @@
 // Mark what happens: hold a key or a button while it happens, or mark a stretch of the last minute.
 
-import { connection } from "/static/page.js";
+import { connection, stateOf } from "/static/page.js";
 import { call, duration, el, field, percent, setText } from "/static/dom.js";
 import { Strip } from "/static/teach_strip.js";
 
@@ -17,30 +17,30 @@ export class Marker {
   #timer = null;
   #canvas = el("canvas", { class: "teach-picture", width: 16, height: 9, role: "img", "aria-label": "Live picture" });
   #state = el("p", { class: "teach-live", role: "status" });
-  #models = el("ul", { class: "teach-says", "aria-label": "What the models say now" });
+  #models = el("ul", { class: "teach-says", "aria-label": "Latest prediction of each model" });
   #now = el("p", { class: "teach-now" });
   #strip;
   #from = number("from", 6);
   #to = number("to", 2);
   #labels = el("ul", { class: "teach-labels" });
-  #newLabel = el("input", { maxlength: 256, "aria-label": "New label", placeholder: "open", autocomplete: "off" });
+  #newLabel = el("input", { maxlength: 256, placeholder: "open", autocomplete: "off" });
   #stretchLabel = el("select", { id: "teach-stretch-label" });
 
   constructor(page) {
     this.#page = page;
     this.#strip = new Strip(page);
     const addForm = el("form", { class: "teach-add", onsubmit: (event) => this.#addLabel(event) },
-      this.#newLabel, el("button", { type: "submit", class: "button" }, "Add label"));
+      field("New label", this.#newLabel), el("button", { type: "submit", class: "button" }, "Add label"));
     const stretchForm = el("form", { class: "teach-stretch", onsubmit: (event) => this.#saveStretch(event) },
       field("From, seconds ago", this.#from), field("To, seconds ago", this.#to), field("Label", this.#stretchLabel),
       el("button", { type: "submit", class: "button" }, "Save the stretch"));
     this.element = el("section", { class: "teach-mark", "aria-label": "Examples" },
       el("div", { class: "teach-screen" }, this.#canvas, this.#state, this.#models, this.#now),
       el("div", { class: "teach-panel" },
-        el("h2", {}, "Hold while it happens"),
-        el("p", { class: "quiet" }, "Hold a number key or a button. A tap saves the second before it. Escape drops it."),
+        el("h2", {}, "Labels"),
+        el("p", { class: "quiet" }, "Hold the number key or the button of a label while the picture shows it. A tap saves the second before it. Escape discards the example."),
         this.#labels, addForm),
-      el("details", { class: "teach-last" }, el("summary", {}, "Mark a stretch of the last minute"),
+      el("details", { class: "teach-last" }, el("summary", {}, "Mark an earlier stretch"),
         ...this.#strip.elements, stretchForm));
     connection.addEventListener("picture", (event) => this.#take(event));
     connection.addEventListener("states", () => this.#showState());
@@ -110,7 +110,7 @@ export class Marker {
   #keyDown(event) {
     if (event.key === "Escape" && this.#held) {
       this.#drop();
-      this.#page.say("Dropped.");
+      this.#page.say("Discarded.");
       return;
     }
     const focused = event.target.closest?.(".teach-hold");
@@ -175,9 +175,12 @@ export class Marker {
   async #saveStretch(event) {
     event.preventDefault();
     const label = this.#stretchLabel.value;
-    if (!label) return this.#page.fail("Add a label first.");
+    if (!label) return this.#page.fail("There is no label yet. Add one first.");
     const mark = this.#strip.mark ?? this.#typedMark();
-    if (mark.end - mark.begin < this.#page.state.min_s) return this.#page.fail("The stretch ends before it begins, or is too short.");
+    const { min_s } = this.#page.state;
+    if (mark.end - mark.begin < min_s) {
+      return this.#page.fail(`“From” is ${this.#from.value} s ago, “To” is ${this.#to.value} s ago. The stretch must last at least ${min_s} s, so “From” must be larger than “To”.`);
+    }
     const saved = await this.#save({ ...mark, label, stream: this.#page.stream, region: this.#page.region });
     if (saved) this.#strip.mark = null;
     this.#strip.draw();
@@ -242,18 +245,23 @@ export class Marker {
     const { stream, region } = this.#page;
     if (!stream || !this.element.isConnected || document.visibilityState !== "visible" || connection.isAway || !this.#state.hidden) return;
     const query = region ? `?region=${encodeURIComponent(region)}` : "";
-    const found = await call(`/api/teach/predictions/${stream}${query}`).catch(() => null);
-    if (found === null || stream !== this.#page.stream) return;
+    let found;
+    try {
+      found = await call(`/api/teach/predictions/${stream}${query}`);
+    } catch (error) {
+      this.#models.replaceChildren(el("li", {}, `The predictions cannot be read: ${error.message}.`));
+      return;
+    }
+    if (stream !== this.#page.stream) return;
     this.#models.replaceChildren(...found.filter((each) => each.top.length).map((each) =>
       el("li", { "data-model": each.model }, found.length > 1 ? el("span", { class: "teach-model" }, each.model) : null,
         `${each.top[0][0]} ${percent(each.top[0][1])}`)));
   }
 
   #showState() {
-    const state = connection.states.get(this.#page.stream);
-    const word = connection.isAway ? "no data" : state?.paused ? "paused" : state?.state ?? "no data";
+    const { word, reason } = stateOf(connection.states.get(this.#page.stream));
     this.#state.hidden = word === "live";
-    setText(this.#state, `${word}${state?.reason ? `: ${state.reason}` : ""}`);
+    setText(this.#state, reason ? `${word}: ${reason}` : word);
     if (word !== "live") this.#models.replaceChildren();
   }
 }

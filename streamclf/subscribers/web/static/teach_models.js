@@ -1,11 +1,9 @@
 // Train a model, show how good it is, and make it live.
 
-import { clock } from "/static/page.js";
-import { call, duration, el, percent, setText } from "/static/dom.js";
+import { clock, duration, el, percent, setText, waitForService } from "/static/dom.js";
 
 const POLL_MS = 700;
-const RESULT_MS = 20_000;
-const STAGES = { start: "Starting", read: "Reading the films", measure: "Measuring on films that were left out", fit: "Fitting", write: "Writing the model" };
+const STAGES = { start: "Starting", read: "Reading the films", measure: "Measuring on held-out films", fit: "Fitting the head", write: "Writing the model" };
 
 export class Models {
   #page;
@@ -13,7 +11,7 @@ export class Models {
   #poll = null;
   #advice = el("ul", { class: "teach-advice" });
   #train = el("button", { type: "button", class: "button button-main", onclick: () => this.#start() }, "Train");
-  #cancel = el("button", { type: "button", class: "button", hidden: true, onclick: () => this.#page.send("/api/teach/cancel", undefined, "Cancelled.") }, "Cancel");
+  #cancel = el("button", { type: "button", class: "button", hidden: true, onclick: () => this.#page.send("/api/teach/cancel", undefined, "") }, "Cancel");
   #bar = el("progress", { max: 1, value: 0, "aria-label": "Progress of the training", hidden: true });
   #text = el("p", { class: "teach-progress", role: "status" });
   #problem = el("p", { class: "settings-problem", role: "alert", hidden: true });
@@ -24,7 +22,7 @@ export class Models {
   constructor(page) {
     this.#page = page;
     this.element = el("section", { class: "settings-section" },
-      el("h2", {}, "What to give next"), this.#advice,
+      el("h2", {}, "Next examples"), this.#advice,
       el("div", { class: "settings-buttons" }, this.#train, this.#cancel), this.#bar, this.#text, this.#problem, this.#notesBox,
       this.#versions);
   }
@@ -78,8 +76,8 @@ export class Models {
     if (!version.is_live) {
       buttons.push(this.#button(`Go live on ${place}`, version, isNewest, () => this.#change(`${base}/live`, { version: version.name, stream, region })));
     } else {
-      if (others.length) buttons.push(this.#button(`Keep, remove ${others.map((each) => each.name).join(", ")}`, version, true, () => this.#change(`${base}/keep`, { version: version.name })));
-      buttons.push(this.#button(others.length ? `Back to ${others[0].name}` : "Back: stop serving it", version, false, () => this.#change(`${base}/back`, { version: version.name })));
+      if (others.length) buttons.push(this.#button(`Keep ${version.name}, stop serving ${others.map((each) => each.name).join(", ")}`, version, true, () => this.#change(`${base}/keep`, { version: version.name })));
+      buttons.push(this.#button(others.length ? `Go back to ${others[0].name}` : `Stop serving ${version.name}`, version, false, () => this.#change(`${base}/back`, { version: version.name })));
     }
     const views = version.views.map(([name, part]) => (part ? `${name}/${part}` : name)).join(", ");
     return el("li", { class: "teach-version", "data-version": version.name },
@@ -100,30 +98,25 @@ export class Models {
     const changes = await this.#page.send(path, body, "Written to the configuration. Waiting for the service…");
     if (!changes) return;
     const { saved, description } = changes[changes.length - 1];
-    const end = Date.now() + RESULT_MS;
-    while (Date.now() < end) {
-      const result = await call(`/api/settings/result?saved=${encodeURIComponent(saved)}`).catch(() => null);
-      if (result?.outcome === "applied") return this.#page.say(`${description}: the service has applied it.`);
-      if (result?.outcome === "refused") {
-        this.#page.say("");
-        return this.#page.fail(`The service refuses it and continues as before: ${result.reason}`);
-      }
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    const result = await waitForService(saved);
+    if (result.outcome === "refused") {
+      this.#page.say("");
+      return this.#page.fail(`${description}: written, but the service refuses it and continues as before: ${result.reason}`);
     }
-    return this.#page.say(`${description}: written. The service has not read it yet.`);
+    return this.#page.say(`${description}: ${result.outcome === "applied" ? "the service has applied it." : `written. ${result.reason}`}`);
   }
 
   // The figures of films that the model did not see while it was fitted.
   #figures(result, isOpen) {
     const accuracy = result.balanced_accuracy;
-    const interval = Array.isArray(result.interval) ? ` (likely ${percent(result.interval[0])} to ${percent(result.interval[1])})` : "";
+    const interval = Array.isArray(result.interval) ? ` (95 % interval: ${percent(result.interval[0])} to ${percent(result.interval[1])})` : "";
     const taught = (result.per_label ?? []).map((each) => each.label);
     return el("details", { class: "teach-figures", open: isOpen },
-      el("summary", {}, accuracy === null || accuracy === undefined ? "No figures" : `Right on ${percent(accuracy)} of films that it had not seen${interval}`),
+      el("summary", {}, accuracy === null || accuracy === undefined ? "Accuracy: not measured" : `Balanced accuracy on held-out films: ${percent(accuracy)}${interval}`),
       ...(result.advice ?? []).slice(0, 6).map((text) => el("p", { class: "teach-remark" }, text)),
-      ...(result.alike ?? []).map((each) => el("p", { class: "teach-remark" }, `${each.labels.join(" and ")} are too alike: ${percent(each.confused)} confused. ${each.advice ?? ""}`)),
+      ...(result.alike ?? []).map((each) => el("p", { class: "teach-remark" }, `${each.labels.join(" and ")} are too alike: the model confuses ${percent(each.confused)} of their clips. ${each.advice ?? ""}`)),
       taught.length ? this.#confusion(result, taught) : null,
-      (result.wrong ?? []).length ? el("h3", {}, "Films that it got wrong") : null,
+      (result.wrong ?? []).length ? el("h3", {}, "Held-out films with a wrong prediction") : null,
       (result.wrong ?? []).length ? el("ul", { class: "teach-wrong" }, ...result.wrong.slice(0, 20).map((each) => this.#wrong(each))) : null);
   }
 
@@ -132,7 +125,7 @@ export class Models {
     const rows = result.confusion ?? [];
     return el("div", { class: "teach-table", tabindex: "0", role: "region", "aria-label": "Confusion of the labels" },
       el("table", {},
-        el("caption", {}, "Rows: the label that you gave. Columns: what the model said."),
+        el("caption", {}, "Rows: the label of the film. Columns: the label that the model predicted."),
         el("thead", {}, el("tr", {}, el("td", {}), ...columns.map((label) => el("th", { scope: "col" }, label)))),
         el("tbody", {}, ...rows.map((row, index) => el("tr", {}, el("th", { scope: "row" }, taught[index] ?? ""),
           ...row.map((count, column) => el("td", { class: "num", "data-right": columns[column] === taught[index], "data-some": count > 0 }, String(count))))))));
@@ -142,7 +135,7 @@ export class Models {
     const file = `${this.#page.name}/${each.film}`;
     return el("li", {}, el("button", { type: "button", class: "quiet-button", onclick: () => {
       if (!this.#page.examples.find(file)) this.#page.say(`${each.film} is not among the examples any more.`);
-    } }, each.film), ` is ${each.label}, and looked like ${each.predicted} (${percent(each.probability)})`);
+    } }, each.film), `: label ${each.label}, predicted ${each.predicted} (${percent(each.probability)})`);
   }
 }
 

@@ -1,4 +1,4 @@
-// The strip of the last minute's pictures, on which a stretch can be marked.
+// The strip of the pictures that can still be saved, on which a stretch can be marked.
 
 import { duration, el, setText, timeOfDay } from "/static/dom.js";
 
@@ -12,7 +12,7 @@ export class Strip {
   #frames = []; // { at, image }, oldest first
   #lastAt = 0;
   #canvas = el("canvas", { class: "teach-strip", height: HEIGHT, width: 600, role: "img",
-    "aria-label": "The last minute. Drag to mark a stretch, or use the fields below." });
+    "aria-label": "Strip of earlier pictures. Drag to mark a stretch, or use the fields below." });
   #text = el("p", { class: "quiet", role: "status" });
 
   constructor(page) {

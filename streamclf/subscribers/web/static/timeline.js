@@ -1,10 +1,12 @@
 // The probabilities of one stream over the last hour, in a chart that scrolls and zooms.
+import { call, percent } from "/static/dom.js";
 
 const HOUR_MS = 3600_000;
 const DRAW_MS = 1000;
 const STEP_MS = 1000; // new predictions of this time share a point, which shows the highest probabilities
 const GAP_MS = 20_000; // after a longer time without predictions, the line begins again
 const MAX_SERIES = 6;
+const NO_DATA = "There is no prediction in the last hour.";
 const COLOURS = {
   dark: ["#7fd1ae", "#8ab8f0", "#eeb26a", "#d79bd8", "#e6dd7c", "#f28b82"],
   light: ["#12694d", "#1f5fa8", "#9a5a00", "#8a3d8c", "#6b6200", "#a4201a"],
@@ -32,10 +34,10 @@ export class Timeline {
     this.box = document.createElement("div");
     this.box.className = "chart";
     this.box.setAttribute("role", "img");
-    this.box.setAttribute("aria-label", "Chart of the probabilities of the last hour");
+    this.box.setAttribute("aria-label", `Chart: ${this.head.textContent}`);
     this.note = document.createElement("p");
     this.note.className = "chart-note";
-    this.note.textContent = "Reading the journal…";
+    this.#say("Reading the journal…");
     element.append(this.head, this.note, this.box);
     this.#start();
   }
@@ -47,7 +49,13 @@ export class Timeline {
     if (at <= this.#latest) return;
     this.#latest = at;
     this.#append(at, state.top);
+    if (this.note.textContent === NO_DATA) this.#say("");
     this.#dirty = true;
+  }
+
+  #say(text) {
+    this.note.textContent = text;
+    this.note.hidden = text === "";
   }
 
   close() {
@@ -71,8 +79,8 @@ export class Timeline {
       });
       this.#latest = this.#times.at(-1) ?? 0;
       this.#chart = echarts.init(this.box, null, { renderer: "canvas" });
-      this.note.textContent = history.complete ? "" : "The journal does not reach back an hour, or took too long to read.";
-      this.note.hidden = history.complete;
+      this.#say(!history.complete ? "The chart does not show the whole hour: the journal does not reach back an hour, or reading it took too long."
+        : this.#times.length === 0 ? NO_DATA : "");
       this.#draw(true);
       this.box.dataset.points = String(this.#times.length);
       this.#resize = new ResizeObserver(() => this.#chart?.resize());
@@ -82,15 +90,13 @@ export class Timeline {
         if (this.#dirty && document.visibilityState === "visible") this.#draw(false);
       }, DRAW_MS);
     } catch (error) {
-      this.note.textContent = `The timeline cannot be shown: ${error.message}`;
+      this.#say(`The chart cannot be shown: ${error.message}. Load this page again to retry.`);
     }
   }
 
   async #fetch() {
     const names = this.view === null ? "" : `?${new URLSearchParams({ region: this.view.region ?? "", model: this.view.model_name ?? "" })}`;
-    const answer = await fetch(`/api/streams/${this.stream}/timeline${names}`);
-    if (!answer.ok) throw new Error((await answer.json()).detail);
-    return answer.json();
+    return call(`/api/streams/${this.stream}/timeline${names}`);
   }
 
   #append(at, top) {
@@ -160,7 +166,7 @@ export class Timeline {
         backgroundColor: colour("--panel-2"),
         borderColor: colour("--line"),
         textStyle: { color: colour("--text") },
-        valueFormatter: (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)} %`),
+        valueFormatter: (value) => (value === null || value === undefined ? "–" : percent(value)),
       },
       xAxis: {
         type: "time",

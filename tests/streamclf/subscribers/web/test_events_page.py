@@ -207,6 +207,24 @@ def test_a_shared_clip_needs_no_login_and_opens_one_file(site: Page, tab: Tab) -
     assert site.get(link.removeprefix(site.base).replace(f"{offset:03}-film", f"{other:03}-film"))[0] == 404
 
 
+def test_failed_requests_are_shown_with_their_reason(site: Page, tab: Tab) -> None:
+    offset = site.act("porch", "parcel", film=True)
+    site.wait_for(offset, 1)
+    page = tab.open("/events/999999999")
+    problem = page.locator(".events-problem")
+    problem.get_by_text("The event cannot be shown: no event 999999999; it was deleted").wait_for()
+    page.route("**/api/events?*", lambda route: route.abort())
+    problem.get_by_text("The events cannot be read: the page's server does not answer").wait_for()
+    page.unroute("**/api/events?*")
+    problem.wait_for(state="hidden")
+    page.locator(f"a.event-row[href*='/events/{offset}?']").click()
+    page.route("**/share?*", lambda route: route.abort())
+    page.get_by_role("button", name="Share").click()
+    page.get_by_role("dialog").get_by_text("There is no link to the clip: the page's server does not answer").wait_for()
+    assert page.get_by_label("The clip alone").is_hidden()
+    tab.faults.clear()  # the browser reports the requests that failed
+
+
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_axe_finds_no_violation_and_a_phone_scrolls_in_one_direction(site: Page, browser: Any, theme: str) -> None:
     offset = site.act("door", "waving " * 20, film=True)
