@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.bundles import make_brightness_bundle, make_other_head
+from support.clips import write_clip
 from support.hub_process import wait_until
 from support.live import CHUNK_S, Setup
 from support.service import DEADLINE_S, Service
@@ -218,9 +219,10 @@ def test_a_model_that_cannot_be_opened_or_whose_process_dies_takes_no_other_mode
 
 
 def test_a_file_that_is_read_as_fast_as_possible_waits_for_all_models(setup: Setup) -> None:
+    write_clip(setup.folder / "short.mp4", frames=600, fps=10)
     path = setup.write(
         models={"first": "brightness", "levels": "levels", "slow": "slow"},
-        streams={"door": {"url": "film.mp4", "pace": "fast"}},
+        streams={"door": {"url": "short.mp4", "pace": "fast"}},
     )
     with Service("run", str(path), cwd=setup.folder) as service:
         assert service.wait() == 0
