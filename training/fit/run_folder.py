@@ -139,16 +139,17 @@ def _lock(folder: int, run: Path) -> None:
         raise RunError(
             f"{run}: another training writes there; wait for its end, or give another --run folder"
         ) from None
-    except OSError:  # NFS cannot lock a folder
-        return
+    except OSError:
+        pass  # NFS cannot lock a folder
 
 
 @contextmanager
 def _recipe_written(recipe: Recipe, run: Path) -> Iterator[None]:
     """Write the recipe into `run`; remove it again if the block fails before its first checkpoint."""
     path = run / RECIPE_FILE
-    writes = rank() == 0 and (not path.is_file() or _is_failed_start(run))
-    if path.is_file() and not _is_failed_start(run) and read_recipe(run) != recipe:
+    is_start = not path.is_file() or _is_failed_start(run)
+    writes = is_start and rank() == 0
+    if not is_start and read_recipe(run) != recipe:
         raise RunError(f"{run}: holds a run of another recipe; give another --run folder or delete this one")
     try:
         try:

@@ -35,9 +35,8 @@ def moved(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Distu
     share = TURNS[strength]
     _, h, w, _ = frames.shape
     sign, begin = float(rng.choice([-1, 1])), float(rng.uniform(0.45, 0.7))
-    if (
-        form == "by hand"
-    ):  # along a bow, with a tremor that ends when the hand lets go; the camera stays a little aslant
+    if form == "by hand":
+        # Along a bow, with a tremor that ends when the hand lets go; the camera stays a little aslant.
         takes = rng.uniform(0.5, 0.8)
         done = np.clip((times_s - begin) / takes, 0, 1)
         eased = done**3 * (10 - 15 * done + 6 * done**2)
