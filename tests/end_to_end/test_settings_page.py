@@ -324,6 +324,8 @@ def test_thresholds_are_previewed_and_saved_in_the_browser(page: RunningPage, ta
     browser.get_by_label("Time at “on” or above until it starts", exact=True).fill("5")
     wait_text(tab, ".settings-preview-text", "would have started 0 times")
     assert browser.locator(".settings-chart svg .curve").count() == 1
+    described = r"^Chart of stays: probability of bright in the last .*, with 0 actions: last \d\.\d\d.* highest "
+    assert browser.get_by_role("img", name=re.compile(described)).count() == 1
     browser.get_by_role("button", name="Save").click()
     wait_text(tab, ".settings-message", "the service has applied it")
     text = page.path.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ def base(tmp_path: Path) -> Iterator[str]:
         link.post(status("door"))
         for view in (GATE, HANDS):
             link.post(action("start", **view))
+        link.post(prediction("door", top=[["wave", 0.95], ["still", 0.05]], **GATE))
         done = threading.Event()
 
         def go_on() -> None:
@@ -80,3 +82,37 @@ def test_views_are_apart_on_the_wall_in_the_timeline_and_in_the_list_of_events(b
         assert "Front door · gate" in page.locator(".event-row").inner_text()
         assert page.title() != "broken"
         assert not tab.find_violations()
+
+
+def test_screen_readers_get_the_chart_as_text_which_changes_only_with_the_data_of_a_visible_page(base: str) -> None:
+    with start_chromium() as browser, open_tab(browser, base) as tab:
+        page: Any = tab.open("/live/door")
+
+        def wait_for_label(wave: str, still: str) -> None:
+            text = f"Chart of Front door. Probabilities of the last hour: gate. wave: {wave}; still: {still}"
+            pattern = re.escape(text).replace("TIME", r"\d\d:\d\d:\d\d")
+            page.get_by_role("img", name=re.compile(f"^{pattern}$")).wait_for()
+
+        def wait_for_points(number: int) -> None:
+            least = number + int(page.locator(".chart").get_attribute("data-points"))
+            page.wait_for_function(
+                "least => Number(document.querySelector('.chart').dataset.points) >= least", arg=least
+            )
+
+        wait_for_label("now 90 %, highest 95 % at TIME", "now 10 %, the highest value")
+        page.evaluate("""() => {
+            globalThis.changes = 0;
+            const observer = new MutationObserver((found) => { globalThis.changes += found.length; });
+            observer.observe(document.querySelector(".chart"), { attributeFilter: ["aria-label"] });
+        }""")
+        wait_for_points(3)
+        page.evaluate("""() => {
+            Object.defineProperty(document, "visibilityState", { value: "hidden", configurable: true });
+            const now = Date.now;
+            Date.now = () => now() + 60_000; // the newest predictions are a minute old
+        }""")
+        wait_for_points(3)
+        assert page.evaluate("globalThis.changes") == 0
+        page.evaluate("delete document.visibilityState")
+        wait_for_label("last 90 % at TIME, highest 95 % at TIME", "last 10 % at TIME, the highest value")
+        assert page.locator("[aria-live] .chart, [role=status] .chart, [role=alert] .chart").count() == 0

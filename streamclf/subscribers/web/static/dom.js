@@ -23,6 +23,26 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+// Set the name of an element that screen readers read.
+export function setLabel(element, text) {
+  if (element.getAttribute("aria-label") !== text) element.setAttribute("aria-label", text);
+}
+
+// Describe a line of a chart: "last 0.12 at 13:05:09, highest 0.93 at 13:02:11", or with `isNow` "now 0.12, highest …".
+// `times` are Unix milliseconds; a value is null where its label was not among the most probable ones. Empty without values.
+export function describeLine(times, values, format, isNow = false) {
+  let best = 0;
+  for (let index = 1; index < values.length; index += 1) {
+    if (values[index] !== null && values[index] > (values[best] ?? -1)) best = index;
+  }
+  if ((values[best] ?? null) === null) return "";
+  const at = (index) => ` at ${clock(new Date(times[index]))}`;
+  const last = values.at(-1) === null ? "not among the most probable labels" : format(values.at(-1));
+  const highest = format(values[best]);
+  return `${isNow ? "now" : "last"} ${last}${isNow ? "" : at(values.length - 1)}, ` +
+    (highest === last ? "the highest value" : `highest ${highest}${at(best)}`);
+}
+
 // 4.2 s, 1:05 min, 2:03:00 h
 export function duration(seconds) {
   if (seconds < 59.95) return `${seconds.toFixed(1)} s`;

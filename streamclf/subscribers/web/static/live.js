@@ -1,6 +1,6 @@
 // The wall of streams, and one stream large. Texts of the service are set as text, never as HTML.
 import { connection, stateOf, whenReady } from "/static/page.js";
-import { clock, milliseconds, percent, setText } from "/static/dom.js";
+import { clock, milliseconds, percent, setLabel, setText } from "/static/dom.js";
 import { bestGrid } from "/static/grid.js";
 import { Timeline } from "/static/timeline.js";
 
@@ -361,7 +361,7 @@ class Panel {
     const shown = state.views.map((each) => `${viewName(each)} ${labelsOf(each)}`.trim()).join("; ");
     const [first] = state.top;
     const probability = isPlain(state) && first ? percent(first[1]) : "";
-    this.screen.canvas.setAttribute("aria-label", `Picture of ${state.name}: ${shown} ${probability}`.trim());
+    setLabel(this.screen.canvas, `Picture of ${state.name}: ${shown} ${probability}`.trim());
     this.top.hidden = view.top.length === 0;
     this.rows.forEach((row, index) => {
       const [label, value] = view.top[index] ?? ["", undefined];
@@ -391,7 +391,7 @@ class Panel {
     this.previous.href = `/live/${names[(index - 1 + names.length) % names.length]}`;
     this.next.href = `/live/${names[(index + 1) % names.length]}`;
     this.previous.hidden = this.next.hidden = names.length < 2;
-    this.timeline.add(view);
+    this.timeline.add(view, state.name);
   }
 
   close() {

@@ -1,6 +1,6 @@
 // The thresholds of one action, and a preview: which actions the last hour would have had with them.
 
-import { call, clock, duration, el, setText, timeOfDay } from "/static/dom.js";
+import { call, clock, describeLine, duration, el, setText, timeOfDay } from "/static/dom.js";
 
 const DELAY_MS = 250; // after the last move of a slider
 const LISTED = 12;
@@ -156,7 +156,8 @@ export class Thresholds {
       ? "The journal has no predictions of this stream in the last hour."
       : `With these thresholds, the action would have started ${times(preview.tried_count)} in ${hour}; ${present}.`);
     this.#text.dataset.count = preview.tried_count;
-    this.#chart.replaceChildren(draw(preview, body));
+    const of = [this.#stream.box.selectedOptions[0].text, body.region].filter(Boolean).join(" · ");
+    this.#chart.replaceChildren(draw(preview, body, `Chart of ${of}: probability of ${body.label} in ${hour}`));
     const listed = preview.tried.slice(-LISTED).reverse();
     this.#list.replaceChildren(...listed.map((firing) => el("li", {},
       `${clock(new Date(1000 * firing.fired_s))}, ` +
@@ -213,14 +214,15 @@ class Slider {
 }
 
 // Draw the probability of the label, the two thresholds, and the stretches of the actions.
-function draw(preview, { on, off, label }) {
+function draw(preview, { on, off }, title) {
   const begin = Math.min(preview.begin, preview.end - 60);
   const span = preview.end - begin;
   const x = (time) => (WIDTH * (time - begin)) / span;
   const y = (probability) => 4 + (HEIGHT - 8) * (1 - probability);
   const count = `${preview.tried_count} action${preview.tried_count === 1 ? "" : "s"}`;
+  const line = describeLine(preview.curve.map(([time]) => 1000 * time), preview.curve.map(([, value]) => value), (value) => value.toFixed(2));
   const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img",
-    "aria-label": `Chart: probability of ${label} in the last hour, with ${count}` });
+    "aria-label": [`${title}, with ${count}`, line].filter(Boolean).join(": ") });
   for (const firing of preview.tried) {
     const left = Math.max(0, x(firing.began_s));
     svg.append(shape("rect", { class: "firing", x: left, y: 0, height: HEIGHT,

@@ -1,5 +1,5 @@
 // The probabilities of one stream over the last hour, in a chart that scrolls and zooms.
-import { call, percent } from "/static/dom.js";
+import { call, describeLine, percent, setLabel } from "/static/dom.js";
 
 const HOUR_MS = 3600_000;
 const DRAW_MS = 1000;
@@ -14,8 +14,10 @@ const COLOURS = {
 
 export class Timeline {
   #chart = null;
+  #name = "";
   #times = [];
   #series = new Map(); // by label, values at #times
+  #shown = []; // the labels that are drawn, with their values
   #latest = 0;
   #closed = false;
   #dirty = false;
@@ -34,7 +36,7 @@ export class Timeline {
     this.box = document.createElement("div");
     this.box.className = "chart";
     this.box.setAttribute("role", "img");
-    this.box.setAttribute("aria-label", `Chart: ${this.head.textContent}`);
+    setLabel(this.box, `Chart: ${this.head.textContent}`);
     this.note = document.createElement("p");
     this.note.className = "chart-note";
     this.#say("Reading the journal…");
@@ -42,8 +44,9 @@ export class Timeline {
     this.#start();
   }
 
-  // Add the present state of the view.
-  add(state) {
+  // Add the present state of the view; `name` is the stream's for people.
+  add(state, name) {
+    this.#name = name;
     if (state.predicted === null || this.#chart === null) return;
     const at = Date.parse(state.predicted);
     if (at <= this.#latest) return;
@@ -82,12 +85,15 @@ export class Timeline {
       this.#say(!history.complete ? "The chart does not show the whole hour: the journal does not reach back an hour, or reading it took too long."
         : this.#times.length === 0 ? NO_DATA : "");
       this.#draw(true);
+      this.#describe();
       this.box.dataset.points = String(this.#times.length);
       this.#resize = new ResizeObserver(() => this.#chart?.resize());
       this.#resize.observe(this.box);
       addEventListener("themechange", this.#restyle);
       this.#timer = setInterval(() => {
-        if (this.#dirty && document.visibilityState === "visible") this.#draw(false);
+        if (document.visibilityState !== "visible") return;
+        if (this.#dirty) this.#draw(false);
+        this.#describe();
       }, DRAW_MS);
     } catch (error) {
       this.#say(`The chart cannot be shown: ${error.message}. Load this page again to retry.`);
@@ -133,7 +139,17 @@ export class Timeline {
   #chosen() {
     const sum = (values) => values.reduce((total, value) => total + (value ?? 0), 0);
     const ranked = [...this.#series].map(([label, values]) => [sum(values), label, values]);
-    return ranked.sort((a, b) => b[0] - a[0]).slice(0, MAX_SERIES);
+    return ranked.sort((a, b) => b[0] - a[0]).slice(0, MAX_SERIES).map(([, ...line]) => line);
+  }
+
+  // Say in words what the chart shows. Screen readers read it when asked; no change is announced.
+  #describe() {
+    const isNow = Date.now() - this.#latest < GAP_MS;
+    const lines = this.#shown.flatMap(([label, values]) => {
+      const line = describeLine(this.#times, values, percent, isNow);
+      return line ? [`${label}: ${line}`] : []; // a label without a value in this hour has no line
+    });
+    setLabel(this.box, `Chart of ${this.#name}. ${this.head.textContent}. ${lines.join("; ") || NO_DATA}`);
   }
 
   #draw(whole) {
@@ -143,7 +159,8 @@ export class Timeline {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
     const text = { color: colour("--muted"), fontFamily: style.getPropertyValue("--font") };
-    const series = this.#chosen().map(([, label, values]) => ({
+    this.#shown = this.#chosen();
+    const series = this.#shown.map(([label, values]) => ({
       name: label,
       type: "line",
       data: this.#times.map((at, index) => [at, values[index]]),
