@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
+import csv
 import json
 import shutil
 import sys
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from urllib.parse import quote, urlsplit
 
 from training.data.clip_cache import exclusive_folder
+from training.data.fetch import BLOCK, FileGoneError, digest_of, fetch
 from training.errors import DataError
 
-BLOCK = 1 << 18
-TIMEOUT_S = 30.0
-"""The longest wait for the next byte."""
-ATTEMPTS = 5
-"""Give up after this many attempts in a row without a new byte."""
 MAX_UNPACKED_BYTES = 20 << 30
 MAX_MEMBERS = 200_000
+MAX_GONE = 0.1
+"""The largest share of a list's films that their servers may lack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +43,31 @@ class DataSetFile:
         return urlsplit(self.url).path.rpartition("/")[2]
 
 
-DATA_SETS = {
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedFilms:
+    """Films of several GitHub repositories, which a list of this package names; `url` is the server of their files.
+
+    Columns of the list: path, split, start_s, end_s, scene, licence, repository, commit, source (the path in the
+    repository) and sha256.
+    """
+
+    url: str
+    films: Path
+    unpacked: str
+    max_bytes: int
+    source: str
+    licence: str
+
+
+DATA_SETS: dict[str, DataSetFile | PublishedFilms] = {
+    "fixed-cameras": PublishedFilms(
+        url="https://raw.githubusercontent.com",
+        films=Path(__file__).with_name("fixed_cameras.csv"),
+        unpacked="fixed-cameras",
+        max_bytes=4 << 20,
+        source="film of fixed cameras from public repositories, for camera-events; films.csv names each film's origin",
+        licence="that of each film's repository, in films.csv",
+    ),
     "organmnist3d": DataSetFile(
         url="https://zenodo.org/records/10519652/files/organmnist3d.npz",
         # From medmnist/info.py of MedMNIST 3.0.
@@ -90,6 +103,9 @@ def download(name: str, folder: Path, *, url: str | None = None) -> Path:
     scheme = urlsplit(address).scheme
     if scheme not in ("https", "http"):
         raise DataError(f"{address}: https or http, not {scheme or 'nothing'}")
+    if isinstance(published, PublishedFilms):
+        with exclusive_folder(folder / published.unpacked):
+            return _download_films(published, address, folder / published.unpacked)
     if scheme == "http" and published.digest is None and not _recorded_digest(folder / published.name):
         host = urlsplit(address).hostname
         if host not in ("127.0.0.1", "localhost", "::1"):
@@ -99,7 +115,7 @@ def download(name: str, folder: Path, *, url: str | None = None) -> Path:
         wanted = published.digest or _recorded_digest(file)
         if not (file.is_file() and wanted is not None and digest_of(file, wanted.partition(":")[0]) == wanted):
             file.unlink(missing_ok=True)
-            _fetch(address, file, published.max_bytes)
+            fetch(address, file, published.max_bytes)
             _check(file, wanted, address)
         if published.unpacked is None:
             return file
@@ -109,13 +125,38 @@ def download(name: str, folder: Path, *, url: str | None = None) -> Path:
         return target
 
 
-def digest_of(path: Path, kind: str) -> str:
-    """Return a file's digest as `kind:hex`."""
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return f"{kind}:{digest.hexdigest()}"
+def _download_films(published: PublishedFilms, server: str, folder: Path) -> Path:
+    """Download the films that `folder` lacks, and write the list of all that are there.
+
+    A film that its server no longer has is left out, and named. Raises `DataError` where over 10 % are gone.
+    """
+    with published.films.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    gone = []
+    for row in rows:
+        film, digest = folder / row["path"], f"sha256:{row['sha256']}"
+        if film.is_file() and digest_of(film, "sha256") == digest:
+            continue
+        address = f"{server.rstrip('/')}/{row['repository']}/{row['commit']}/{quote(row['source'])}"
+        try:
+            fetch(address, film, published.max_bytes)
+            _check(film, digest, address)
+        except FileGoneError:
+            gone.append(row)
+            print(f"{row['path']}: left out, {address} has no such film any more", file=sys.stderr, flush=True)
+    if len(gone) > MAX_GONE * len(rows):
+        raise DataError(
+            f"{server}: {len(gone)} of {len(rows)} films are gone, at most {MAX_GONE:.0%} may be; check the connection "
+            "and proxy, or give a mirror with --url"
+        )
+    listed = folder / "films.csv"
+    partial = listed.with_suffix(".part")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row for row in rows if row not in gone)
+    partial.replace(listed)
+    return folder
 
 
 def _recorded_digest(file: Path) -> str | None:
@@ -148,93 +189,6 @@ def _check(file: Path, wanted: str | None, address: str) -> None:
             f"{address}: the downloaded file has the digest {found}, expected {wanted}; it was damaged or replaced, "
             "and has been deleted: try again, or give a mirror with --url"
         )
-
-
-def _fetch(address: str, file: Path, max_bytes: int) -> None:
-    """Download `address` to `file`. After an error, resume as long as new bytes arrive."""
-    partial = file.with_name(f"{file.name}.part")
-    failures = 0
-    with _progress(file.name) as report:
-        while True:
-            had = partial.stat().st_size if partial.is_file() else 0
-            try:
-                if _fetch_rest(address, partial, max_bytes, report):
-                    partial.replace(file)
-                    _etag_file(partial).unlink(missing_ok=True)
-                    return
-                reason = "the connection ended early"
-            except urllib.error.HTTPError as error:
-                error.close()
-                if error.code == 416:  # the partial file is no beginning of the server's file
-                    partial.unlink(missing_ok=True)
-                elif error.code < 500 and error.code != 429:
-                    raise DataError(
-                        f"{address}: the server answered {error.code} {error.reason}; check whether the file has "
-                        "moved, or give a mirror with --url"
-                    ) from None
-                reason = f"the server answered {error.code}"
-            except (OSError, http.client.HTTPException) as error:
-                if isinstance(error, OSError) and error.filename is not None:
-                    raise DataError(f"{error.filename}: {error.strerror}; give a --folder with free space") from error
-                reason = str(getattr(error, "reason", None) or error) or type(error).__name__
-            now = partial.stat().st_size if partial.is_file() else 0
-            failures = 0 if now > had else failures + 1
-            if failures >= ATTEMPTS:
-                raise DataError(
-                    f"{address}: {reason}, {ATTEMPTS} times; {now} bytes are kept: run the same command to resume"
-                )
-
-
-def _fetch_rest(address: str, partial: Path, max_bytes: int, report: Callable[[int, int | None], None]) -> bool:
-    """Download the rest of a partial file. Returns whether the file is complete."""
-    have = partial.stat().st_size if partial.is_file() else 0
-    etag = _etag_file(partial).read_text(encoding="utf-8") if have and _etag_file(partial).is_file() else ""
-    headers = {"User-Agent": "streamclf", "Accept-Encoding": "identity"}
-    if have and etag:
-        headers |= {"Range": f"bytes={have}-", "If-Range": etag}
-    request = urllib.request.Request(address, headers=headers)  # noqa: S310 - the scheme was checked
-    with _OPENER.open(request, timeout=TIMEOUT_S) as response:
-        resumed = response.status == 206
-        start = have if resumed else 0
-        length = response.headers.get("Content-Length")
-        whole = start + int(length) if length is not None and length.isdigit() else None
-        if whole is not None and whole > max_bytes:
-            raise DataError(f"{address}: {whole} bytes, at most {max_bytes} are expected; is it the right file?")
-        if resumed and not str(response.headers.get("Content-Range", "")).startswith(f"bytes {have}-"):
-            raise DataError(f"{address}: the server sent another part than the requested one; try a mirror")
-        # A weak ETag does not guarantee the same bytes; then the date of the last change is used instead.
-        new_etag = response.headers.get("ETag", "")
-        _etag_file(partial).write_text(
-            new_etag if new_etag and not new_etag.startswith("W/") else response.headers.get("Last-Modified", ""),
-            encoding="utf-8",
-        )
-        report(start, whole)
-        with partial.open("ab" if resumed else "wb") as file:
-            done = start
-            while block := response.read(BLOCK):
-                done += len(block)
-                if done > max_bytes:
-                    raise DataError(f"{address}: sends over {max_bytes} bytes; is it the right file?")
-                file.write(block)
-                report(done, whole)
-    return whole is None or done == whole
-
-
-def _etag_file(partial: Path) -> Path:
-    return partial.with_name(f"{partial.name}.tag")
-
-
-class _NoDowngrade(urllib.request.HTTPRedirectHandler):
-    """Follow redirects, but not from https to another scheme."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        """Check one redirect."""
-        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
-            raise DataError(f"{req.full_url}: redirects to {urlsplit(newurl).scheme}, which is not safe; give a mirror")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-_OPENER = urllib.request.build_opener(_NoDowngrade)
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -276,19 +230,3 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, archiv
     assert source is not None  # the member is a file
     with source, path.open("wb") as file:
         shutil.copyfileobj(source, file, BLOCK)
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show progress on a terminal. Yields a function of (bytes so far, all bytes or None)."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(name, total=None)
-        yield lambda done, whole: progress.update(task, completed=done, total=whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import tarfile
@@ -15,9 +16,11 @@ from support.labelled import write_volumes
 from typer.testing import CliRunner
 
 from training.__main__ import app
+from training.builtin.camera_events.film_windows import listed_films
 from training.data import download as download_module
+from training.data import fetch as fetch_module
 from training.data.clip_lists import read_rows
-from training.data.download import DATA_SETS, DataSetFile, download, unpack
+from training.data.download import DATA_SETS, download, unpack
 from training.data.volumes import read_volumes
 from training.errors import DataError
 
@@ -132,18 +135,18 @@ def test_cut_download_resumes(site, organs, tmp_path):
 def test_stopped_command_keeps_the_partial_file(site, organs, tmp_path, monkeypatch):
     part = tmp_path / "organmnist3d.npz.part"
     site.cut_after = 1000
-    original = download_module._fetch_rest
+    original = fetch_module._fetch_rest
 
     def once(*args):
         if part.is_file():
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(download_module, "_fetch_rest", once)
+    monkeypatch.setattr(fetch_module, "_fetch_rest", once)
     with pytest.raises(KeyboardInterrupt):
         download("organmnist3d", tmp_path)
     assert part.stat().st_size == 1000
-    monkeypatch.setattr(download_module, "_fetch_rest", original)
+    monkeypatch.setattr(fetch_module, "_fetch_rest", original)
     site.cut_after = None
     assert download("organmnist3d", tmp_path).read_bytes() == organs
     assert site.requests[-1][1] == "bytes=1000-"
@@ -257,10 +260,60 @@ def test_command_prints_the_path(site, organs, tmp_path):
     assert "CC BY 4.0" in result.stderr
     unknown = CliRunner().invoke(app, ["download", "kinetics"])
     assert unknown.exit_code == 1
-    assert "there are organmnist3d, ucf101top5" in unknown.stderr
+    assert "there are fixed-cameras, organmnist3d, ucf101top5" in unknown.stderr
 
 
 def test_every_data_set_is_fetched_over_https():
     for name, published in DATA_SETS.items():
-        assert isinstance(published, DataSetFile)
         assert published.url.startswith("https://"), name
+
+
+def published_films(site, folder, monkeypatch, count: int = 12) -> None:
+    """Publish films of several repositories, and their list in the format of `fixed_cameras.csv`."""
+    lines = ["path,split,start_s,end_s,scene,licence,repository,commit,source,sha256"]
+    for number in range(count):
+        data = b"film %d" % number
+        site.files[f"/owner/repository{number}/abc/a%20film.mp4"] = data
+        digest = hashlib.sha256(data).hexdigest()
+        lines.append(f"{number}.mp4,train,0,3,a road,MIT,owner/repository{number},abc,a film.mp4,{digest}")
+    (folder / "list.csv").write_text("\n".join(lines) + "\n")
+    known = replace(DATA_SETS["fixed-cameras"], url=site.url, films=folder / "list.csv")
+    monkeypatch.setitem(download_module.DATA_SETS, "fixed-cameras", known)
+
+
+def test_films_of_several_repositories_become_a_listed_folder(site, tmp_path, monkeypatch, capsys):
+    published_films(site, tmp_path, monkeypatch)
+    del site.files["/owner/repository3/abc/a%20film.mp4"]
+    folder = download("fixed-cameras", tmp_path)
+    listed = listed_films(folder)
+    assert [film.path.name for film in listed] == [f"{number}.mp4" for number in range(12) if number != 3]
+    assert [film.path.read_bytes() for film in listed[:2]] == [b"film 0", b"film 1"]
+    assert "3.mp4: left out" in capsys.readouterr().err
+    before = len(site.requests)
+    download("fixed-cameras", tmp_path)
+    assert [path for path, _ in site.requests[before:]] == ["/owner/repository3/abc/a%20film.mp4"]
+
+
+def test_a_list_whose_films_are_gone_or_changed_is_refused(site, tmp_path, monkeypatch):
+    published_films(site, tmp_path, monkeypatch)
+    site.files["/owner/repository5/abc/a%20film.mp4"] = b"another"
+    with pytest.raises(DataError, match="damaged or replaced"):
+        download("fixed-cameras", tmp_path)
+    site.files.clear()
+    with pytest.raises(DataError, match="7 of 12 films are gone, at most 10% may be"):
+        download("fixed-cameras", tmp_path)
+    assert not (tmp_path / "fixed-cameras" / "films.csv").exists()
+
+
+def test_the_list_of_fixed_cameras_is_complete() -> None:
+    with DATA_SETS["fixed-cameras"].films.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["path"] for row in rows}) == len({row["sha256"] for row in rows}) == len(rows)
+    splits = {row["repository"]: row["split"] for row in rows}
+    for row in rows:
+        assert len(row["sha256"]) == 64
+        assert len(row["commit"]) == 40
+        assert row["licence"]
+        assert row["scene"]
+        assert row["split"] == splits[row["repository"]], "the films of one repository stay together"
+        assert float(row["end_s"]) - float(row["start_s"]) >= 2.0

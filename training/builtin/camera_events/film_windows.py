@@ -1,0 +1,118 @@
+"""Real film of fixed cameras: the list of a folder's films, and undisturbed windows of them to train on."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from engines.arrays import U8
+from training.data.clip_cache import read_array, store_clips
+from training.data.decode import DecodeSpec
+from training.data.shape import Shape
+from training.errors import DataError
+
+LIST: Final = "films.csv"
+"""The list in a folder of films: `path`, `split` (train, tuning or held-out), `start_s` and `end_s`."""
+SPLITS: Final = ("train", "tuning", "held-out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedFilm:
+    """A film in which nothing happens to the camera from `start_s` to `end_s`."""
+
+    path: Path
+    split: str
+    start_s: float
+    end_s: float
+
+
+def listed_films(folder: Path) -> list[ListedFilm]:
+    """Read the list of the films in `folder`. Raises `DataError` that names the line.
+
+    `split` is `train` where the list has no such column, and the whole film is used where it gives no times.
+    """
+    path = folder / LIST
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(zip(count(2), csv.DictReader(file), strict=False))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read ({reason}); it lists the films: path,split,start_s,end_s") from error
+    films = []
+    for line, row in rows:
+        split = row.get("split") or "train"
+        if not row.get("path"):
+            raise DataError(f"{path}:{line}: no path; the columns are path,split,start_s,end_s")
+        if split not in SPLITS:
+            raise DataError(f"{path}:{line}: split {split!r}; write {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
+        try:
+            start_s, end_s = float(row.get("start_s") or 0), float(row.get("end_s") or "inf")
+        except ValueError as error:
+            raise DataError(f"{path}:{line}: {error}; write start_s and end_s in seconds") from error
+        if not 0 <= start_s < end_s:
+            raise DataError(f"{path}:{line}: start_s {start_s:g}, end_s {end_s:g}; write 0 or more, then more")
+        films.append(ListedFilm(path=folder / row["path"], split=split, start_s=start_s, end_s=end_s))
+    if not films:
+        raise DataError(f"{path}: lists no film")
+    return films
+
+
+def training_films(folders: Sequence[Path]) -> list[ListedFilm]:
+    """Return the films of `folders` that may be trained on. Raises `DataError` where a folder has none."""
+    chosen = []
+    for folder in folders:
+        films = [film for film in listed_films(folder) if film.split == "train"]
+        if not films:
+            raise DataError(f"{folder / LIST}: no film has the split 'train'")
+        chosen += films
+    return chosen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilmWindows:
+    """Windows of decoded films: each has its file of frames (F, H, W, 3) and the range of its undisturbed frames."""
+
+    window: int
+    films: tuple[tuple[Path, range], ...]
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def decoded(cls, folders: Sequence[Path], shape: Shape, cache: Path, *, workers: int) -> FilmWindows:
+        """Decode the training films of `folders` that `cache` lacks, as the service samples and scales them.
+
+        Raises `DataError` where they cannot be read, or are shorter than a window.
+        """
+        listed = training_films(folders)
+        spec = DecodeSpec(
+            fps=shape.fps,
+            frames_per_chunk=shape.frames_per_chunk,
+            steps=1,
+            height=shape.height,
+            width=shape.width,
+            resize="stretch",
+        )
+        stored = store_clips([film.path for film in listed], spec, cache, workers=workers)
+        films, notes = [], [clip.reason for clip in stored if clip.frames is None]
+        for film, clip in zip(listed, stored, strict=True):
+            if clip.frames is None:
+                continue
+            first, last = (int(min(at_s * shape.fps, clip.facts["frames"])) for at_s in (film.start_s, film.end_s))
+            if last - first < shape.window:
+                raise DataError(
+                    f"{film.path}: {(last - first) / shape.fps:g} s from start_s to end_s, and a window has "
+                    f"{shape.window / shape.fps:g} s; remove its line from {LIST}"
+                )
+            films.append((clip.frames, range(first, last)))
+        return cls(window=shape.window, films=tuple(films), notes=notes)
+
+    def draw(self, rng: np.random.Generator) -> U8:
+        """Draw a film, each as often as another, and a window of it: (F, H, W, 3) uint8 RGB, read-only."""
+        path, frames = self.films[int(rng.integers(len(self.films)))]
+        start = int(rng.integers(frames.start, frames.stop - self.window + 1))
+        return np.asarray(read_array(path)[start : start + self.window], np.uint8)
