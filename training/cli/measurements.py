@@ -91,7 +91,7 @@ def explain(
 
 
 def camera_events_benchmark(
-    data: Annotated[Path, typer.Option(help="folder with clips/ and fight/")],
+    data: Annotated[Path, typer.Option(help="folder with clips/ and fight/, and maybe fixed-cameras/")],
     bundle: Annotated[Path, typer.Option(help="the bundle to measure")] = Path("streamclf/bundles/camera-events"),
     precision: Annotated[Precision, typer.Option(help="precision of its engine")] = "fp32",
     calibrate: Annotated[

@@ -42,7 +42,7 @@ def measure_camera_events(
         array = ArraySource(film_frames((image for _, image in images), (time_s for time_s, _ in times)))
         ordinary[source.half].append(compare_film(play_source(engine, array, actions), []))
     labels = list(actions.labels)
-    seconds = {half: sum(duration_s(film.path) for film in fixed_films(films) if film.half == half) for half in HALVES}
+    seconds = {half: sum(duration_s(film) for film in fixed_films(films) if film.half == half) for half in HALVES}
     return {
         half: {
             "events": live_figures(_of(events, half), labels),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -25,9 +26,12 @@ from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.offline import file_chunks
 from training.builtin.camera_events import LABELS
+from training.builtin.camera_events.film_windows import listed_films
 from training.builtin.camera_events.tampering import STRENGTHS, TAMPERINGS, Excerpt, Tampered, inside
 from training.errors import DataError
 
+FIXED_CAMERAS = "fixed-cameras"
+"""The folder of films that `python -m training download fixed-cameras` writes."""
 EXCERPT_S = 2.4
 EXCERPTS_PER_FILM = 12
 """The number of excerpts from a longer film; they are spread evenly."""
@@ -81,15 +85,24 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealFilm:
-    """A film of the data folder; `source` is the set that it comes from, `half` is "tuning" or "held-out"."""
+    """A film of the data folder; `source` is the set that it comes from, `half` is "tuning" or "held-out".
+
+    Only the time from `start_s` to `end_s` is used.
+    """
 
     path: Path
     source: str
     half: str
+    start_s: float = 0.0
+    end_s: float = math.inf
 
 
 def real_films(data: Path) -> list[RealFilm]:
-    """List the clips and the `no_fight` films in `data`. All films of a group are in the same half."""
+    """List the clips and the `no_fight` films in `data`, and the films of `fixed-cameras/` if this folder is there.
+
+    All films of a group are in the same half. The list of `fixed-cameras/` names the half of each of its films; those
+    to train on are left out.
+    """
     clips = [(path, "signs" if path.suffix == ".mkv" else path.stem) for path in sorted((data / "clips").glob("*.m*"))]
     try:
         with (data / "fight" / "clips.csv").open(newline="") as table:
@@ -106,7 +119,16 @@ def real_films(data: Path) -> list[RealFilm]:
         raise DataError(f"{data}/fight/clips.csv: no column {error}; it needs path, label and group") from error
     if not clips or not fixed:
         raise DataError(f"{data}: contains no film; --data is the folder with clips/ and fight/")
-    return [*_halves("clips", clips), *_halves("no_fight", fixed)]
+    others = listed_films(data / FIXED_CAMERAS) if (data / FIXED_CAMERAS).is_dir() else []
+    return [
+        *_halves("clips", clips),
+        *_halves("no_fight", fixed),
+        *(
+            RealFilm(path=film.path, source=FIXED_CAMERAS, half=film.split, start_s=film.start_s, end_s=film.end_s)
+            for film in others
+            if film.split != "train"
+        ),
+    ]
 
 
 def _halves(source: str, films: list[tuple[Path, str]]) -> Iterator[RealFilm]:
@@ -118,15 +140,17 @@ def _halves(source: str, films: list[tuple[Path, str]]) -> Iterator[RealFilm]:
 
 
 def cases(films: list[RealFilm], spec: ModelSpec, *, kinds: tuple[str, ...] = (*LABELS, CUT)) -> Iterator[Case]:
-    """Yield every window of the benchmark, film by film."""
+    """Yield every window of the benchmark, film by film. Those of `fixed-cameras/` are undisturbed only."""
     before: dict[str, Excerpt] = {}  # an excerpt of the film before, by half
     for number, film in enumerate(films):
         if "normal" in kinds:
             for start_s, frames in _windows(film.path, spec):
-                yield _case(film, "normal", "", "", start_s, frames)
+                if film.start_s <= start_s <= film.end_s - spec.window_s:
+                    yield _case(film, "normal", "", "", start_s, frames)
         wanted = [kind for kind in kinds if kind in TAMPERINGS]
         original = None
-        for part, original in enumerate(_excerpts(film.path) if wanted or CUT in kinds else ()):
+        is_disturbed = film.source != FIXED_CAMERAS and (wanted or CUT in kinds)
+        for part, original in enumerate(_excerpts(film.path) if is_disturbed else ()):
             if CUT in kinds and film.half in before and part == 0:
                 yield from _tampered(film, CUT, "", cut(original, before[film.half]), spec, QUALITIES[number % 3])
             for offset, kind in enumerate(wanted):

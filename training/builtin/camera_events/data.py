@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from engines.arrays import F32, U8
 from training.builtin.camera_events import LABELS
+from training.builtin.camera_events.film_windows import FilmWindows, training_films
 from training.builtin.camera_events.footage import jump_frames
 from training.builtin.camera_events.footage_cache import STATES, Footage, FootageSpec, open_footage
 from training.builtin.camera_events.fresh_windows import fresh_window
@@ -51,7 +52,14 @@ class CameraEventsData(DataSection):
         le=1,
         description="share of a training batch's windows that are normal windows, disturbed anew in each step",
     )
-    workers: int = Field(2, ge=0, le=64, description="processes that render")
+    film: tuple[Path, ...] = Field(
+        (),
+        description="folders with films.csv: film of fixed cameras in which nothing happens, to disturb anew too",
+    )
+    film_windows: float = Field(
+        0.0, ge=0, le=1, description="share of the windows disturbed anew that come from the film, not from the footage"
+    )
+    workers: int = Field(2, ge=0, le=64, description="processes that render, or decode")
 
     synthetic: ClassVar[bool] = True
     cuts_windows: ClassVar[bool] = True
@@ -63,8 +71,24 @@ class CameraEventsData(DataSection):
         return LABELS
 
     def open(self, shape: Shape, *, seed: int, stretch: bool) -> FootageDataSet:
-        """Prepare the data set; it renders each part when the part is first used."""
+        """Prepare the data set; it renders each part when the part is first used. Raises `DataError` without film."""
+        if self.film:
+            training_films(self.film)
         return FootageDataSet(self, shape, seed=seed)
+
+    @field_validator("film", mode="before")
+    @classmethod
+    def _one_folder(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _check_film(self) -> CameraEventsData:
+        if bool(self.film) != bool(self.film_windows):
+            raise ValueError(
+                f"data.film={', '.join(map(str, self.film)) or '[]'}, data.film_windows={self.film_windows:g}: give "
+                "both, or neither; the second is a share above 0"
+            )
+        return self
 
     @property
     def cache_folder(self) -> Path:
@@ -85,11 +109,17 @@ class CameraEventsData(DataSection):
             )
 
     def card_text(self) -> str:
-        """Count the clips and say how they were made."""
-        return (
+        """Count the clips and films, and say how they were made."""
+        rendered = (
             "rendered by the recipe itself (`training/builtin/camera_events/`): drawn scenes, moving sprites, "
-            f"disturbances, codecs. {self.clips} clips for training, {self.validation_clips} for validation. No film "
-            "of any real camera, no data set, no real person. `golden.npz` is a window of the synthetic footage."
+            f"disturbances, codecs. {self.clips} clips for training, {self.validation_clips} for validation. "
+            "`golden.npz` is a window of the synthetic footage. "
+        )
+        if not self.film:
+            return rendered + "No film of any real camera, no data set, no real person."
+        return (
+            rendered + f"{self.film_windows:.0%} of the windows that are disturbed anew come from "
+            f"{len(training_films(self.film))} films of real cameras."
         )
 
     def spec_metrics(self, metrics: dict[str, Any], benchmark: dict[str, Any] | None) -> dict[str, float]:
@@ -118,7 +148,11 @@ class FootageDataSet(DataSet):
     ) -> FootageTrainingBatches:
         """Return batches of augmented windows; `windows` and `augment` are not used."""
         footage = self._open(self._data.clips, self._seed)
-        return FootageTrainingBatches(footage, self._data, shape, seed=seed, batch=batch)
+        film = None
+        if self._data.film:
+            film = FilmWindows.decoded(self._data.film, shape, self._data.cache, workers=self._data.workers)
+            self.notes += film.notes
+        return FootageTrainingBatches(footage, self._data, shape, seed=seed, batch=batch, film=film)
 
     def validation_batches(self, shape: Shape, windows: WindowsRecipe) -> FootageValidationBatches:
         """Return batches of all validation windows whose label is clear; `windows` is not used."""
@@ -159,9 +193,19 @@ class FootageDataSet(DataSet):
 class FootageTrainingBatches(TrainingBatches):
     """Training batches of augmented windows; `target` (N,) is the class, `aux_targets` (N, T, 70)."""
 
-    def __init__(self, footage: Footage, data: CameraEventsData, shape: Shape, *, seed: int, batch: int) -> None:
+    def __init__(
+        self,
+        footage: Footage,
+        data: CameraEventsData,
+        shape: Shape,
+        *,
+        seed: int,
+        batch: int,
+        film: FilmWindows | None = None,
+    ) -> None:
         super().__init__(seed=seed, batch=batch)
         self.footage, self.shape = footage, shape
+        self._film, self._film_share = film, data.film_windows
         normal, disturbed = np.argwhere(footage.labels == 0), np.argwhere(footage.labels > 0)
         if not len(normal) or not len(disturbed):
             raise RunError(
@@ -186,7 +230,7 @@ class FootageTrainingBatches(TrainingBatches):
     def _sample(self, rng: np.random.Generator) -> tuple[U8, F32, np.int64]:
         """Draw a window (T, t, H, W, 3), its auxiliary targets (T, 70) and its class."""
         if rng.random() < self._fresh_share:
-            (frames, states), (other, _) = (self._window(*pair) for pair in rng.choice(self._normal, 2))
+            (frames, states), (other, _) = (self._undisturbed(rng) for _ in range(2))
             frames, states, covers, label = fresh_window(rng, frames, states, other, fps=self.footage.spec.fps)
             target = LABELS.index(label)
         else:
@@ -196,6 +240,13 @@ class FootageTrainingBatches(TrainingBatches):
             covers = np.zeros((len(frames), *COVER_MAP), np.float32)
             covers[states[:, STATES.index("cover")] > 0] = np.nan  # the cache has the covered share, but not where
         return *training_window(rng, frames, states, covers, self.shape.frames_per_chunk), np.int64(target)
+
+    def _undisturbed(self, rng: np.random.Generator) -> tuple[U8, F32]:
+        """Draw an undisturbed window of the film or of the footage: frames (F, H, W, 3), states (F, 7)."""
+        if self._film is not None and rng.random() < self._film_share:
+            frames = self._film.draw(rng)
+            return frames, np.zeros((len(frames), len(STATES)), np.float32)
+        return self._window(*rng.choice(self._normal))
 
     def _window(self, clip: int, i: int) -> tuple[U8, F32]:
         """Return the frames (F, H, W, 3) and the states (F, 7) of the window at offset number `i` of a clip."""

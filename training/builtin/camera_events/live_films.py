@@ -7,6 +7,7 @@ that no cut is seen where they repeat.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def fixed_films(films: Sequence[RealFilm]) -> list[RealFilm]:
 
 
 def event_films(films: Sequence[RealFilm], each: int) -> Iterator[EventFilm]:
-    """Yield `each` films with every label and for each half of `films`, from both of its sources in turn."""
+    """Yield `each` films with every label and for each half of `films`, from `clips` and `no_fight` in turn."""
     for half in ("held-out", "tuning"):
         sources = [
             [film for film in fixed_films(films) if (film.half, film.source) == (half, source)]
@@ -80,12 +81,15 @@ def ordinary_films(films: Sequence[RealFilm]) -> Iterator[tuple[RealFilm, Iterat
         for film in fixed_films(films):
             rng = _rng(f"{film.path.name}/{number}")
             left, top = (1 - share) * rng.uniform(0, 1, 2)
-            frames = read_film(film.path, start_s=float(rng.uniform(0, 1.5)), at_least_s=LOOP_S)
+            start_s = film.start_s + float(rng.uniform(0, 1.5))
+            frames = read_film(film.path, start_s=start_s, end_s=film.end_s, at_least_s=LOOP_S)
             yield film, ((time_s, _part(image, share, left, top, is_mirrored)) for time_s, image in frames)
 
 
-def read_film(path: Path, *, start_s: float = 0.0, at_least_s: float = 0.0) -> Iterator[tuple[float, U8]]:
-    """Yield the frames of a film from `start_s` to its end, at most `MAX_RATE` a second.
+def read_film(
+    path: Path, *, start_s: float = 0.0, end_s: float = math.inf, at_least_s: float = 0.0
+) -> Iterator[tuple[float, U8]]:
+    """Yield the frames of a film from `start_s` to `end_s` or its end, at most `MAX_RATE` a second.
 
     A frame is (time from 0 in seconds, (H, W, 3) uint8 RGB). A film that ends before `at_least_s` goes on
     backwards, then forwards again.
@@ -93,6 +97,8 @@ def read_film(path: Path, *, start_s: float = 0.0, at_least_s: float = 0.0) -> I
     kept: list[tuple[float, U8]] = []
     first_s, last_s = 0.0, -_FAR_S
     for time_s, frame in _decode(path, start_s):
+        if time_s > end_s:
+            break
         if time_s - last_s < 1 / MAX_RATE - 0.005:
             continue
         first_s, last_s = (time_s if last_s < 0 else first_s), time_s
@@ -111,10 +117,10 @@ def read_film(path: Path, *, start_s: float = 0.0, at_least_s: float = 0.0) -> I
         turns += 1
 
 
-def duration_s(path: Path) -> float:
-    """Return how long a film is, as its container says. Raises `DataError`."""
-    with _open(path) as container:
-        return float((container.duration or 0) / av.time_base)
+def duration_s(film: RealFilm) -> float:
+    """Return how long the used part of a film is, as its container says. Raises `DataError`."""
+    with _open(film.path) as container:
+        return min(float((container.duration or 0) / av.time_base), film.end_s) - film.start_s
 
 
 def _decode(path: Path, start_s: float) -> Iterator[tuple[float, av.VideoFrame]]:
@@ -154,8 +160,8 @@ def _disturb(film: RealFilm, label: str, strength: str, rng: np.random.Generator
     """Disturb the film from `BEFORE_S` on. Times before the disturbance are its time 0, so that nothing happens."""
     length_s = BEFORE_S + STAY_S + AFTER_S
     frames, times = [], []
-    start_s = float(rng.uniform(0, max(0.0, duration_s(film.path) - length_s)))
-    for time_s, image in read_film(film.path, start_s=start_s, at_least_s=length_s):
+    start_s = film.start_s + float(rng.uniform(0, max(0.0, duration_s(film) - length_s)))
+    for time_s, image in read_film(film.path, start_s=start_s, end_s=film.end_s, at_least_s=length_s):
         if time_s > length_s:
             break
         frames.append(image)
