@@ -147,11 +147,11 @@ class FootageDataSet(DataSet):
         self, shape: Shape, *, windows: WindowsRecipe, augment: AugmentRecipe, seed: int, batch: int
     ) -> FootageTrainingBatches:
         """Return batches of augmented windows; `windows` and `augment` are not used."""
-        footage = self._open(self._data.clips, self._seed)
         film = None
-        if self._data.film:
+        if self._data.film:  # before the footage: a film that does not fit is reported before minutes of rendering
             film = FilmWindows.decoded(self._data.film, shape, self._data.cache, workers=self._data.workers)
             self.notes += film.notes
+        footage = self._open(self._data.clips, self._seed)
         return FootageTrainingBatches(footage, self._data, shape, seed=seed, batch=batch, film=film)
 
     def validation_batches(self, shape: Shape, windows: WindowsRecipe) -> FootageValidationBatches:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +11,10 @@ import numpy as np
 
 from engines.arrays import U8
 from training.data.clip_cache import read_array, store_clips
+from training.data.csv_columns import plain_name
+from training.data.csv_lists import read_records
 from training.data.decode import DecodeSpec
+from training.data.file_names import listed_path
 from training.data.shape import Shape
 from training.errors import DataError
 
@@ -38,14 +39,11 @@ def listed_films(folder: Path) -> list[ListedFilm]:
     `split` is `train` where the list has no such column, and the whole film is used where it gives no times.
     """
     path = folder / LIST
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(zip(count(2), csv.DictReader(file), strict=False))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read ({reason}); it lists the films: path,split,start_s,end_s") from error
+    header, records = read_records(path)
+    names = [plain_name(name) for name in header]
     films = []
-    for line, row in rows:
+    for line, fields in records:
+        row = dict(zip(names, (field.strip() for field in fields), strict=True))
         split = row.get("split") or "train"
         if not row.get("path"):
             raise DataError(f"{path}:{line}: no path; the columns are path,split,start_s,end_s")
@@ -57,7 +55,9 @@ def listed_films(folder: Path) -> list[ListedFilm]:
             raise DataError(f"{path}:{line}: {error}; write start_s and end_s in seconds") from error
         if not 0 <= start_s < end_s:
             raise DataError(f"{path}:{line}: start_s {start_s:g}, end_s {end_s:g}; write 0 or more, then more")
-        films.append(ListedFilm(path=folder / row["path"], split=split, start_s=start_s, end_s=end_s))
+        films.append(
+            ListedFilm(path=folder / listed_path(folder, row["path"]), split=split, start_s=start_s, end_s=end_s)
+        )
     if not films:
         raise DataError(f"{path}: lists no film")
     return films
