@@ -179,7 +179,7 @@ def _frames_from(film: Path, at_s: float) -> Generator[tuple[float, OrientedFram
         context.thread_type, context.options = "NONE", dict(DECODER_OPTIONS)
         begin, time_base = stream.start_time or 0, stream.time_base or Fraction(1, 1000)
         container.seek(begin + int(max(0.0, at_s) / time_base), stream=stream, backward=True)
-        limit, tracker = PictureLimit(shown), OrientationTracker()
+        limit, tracker = PictureLimit(shown), OrientationTracker(context.name)
         aspect = plausible_aspect(stream.sample_aspect_ratio)
         decoded = 0
         for packet in container.demux(stream):

@@ -83,8 +83,8 @@ class AvContainer:
         self.times = VideoTimes(self._container, self._stream, is_film=is_film, is_timed=self.reader.is_timed)
         declared = self._stream.sample_aspect_ratio
         self._pixel_aspect = None if declared is None else plausible_aspect(declared)  # None: the decoder knows it
-        self._orientation = OrientationTracker()
         context = self._stream.codec_context
+        self._orientation = OrientationTracker(context.name)
         self._size = (context.width, context.height)
         self._note = device_note(hardware, context, context.name)
         self._classifier = PacketClassifier(context.name, context.extradata)

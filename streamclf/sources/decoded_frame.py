@@ -21,6 +21,12 @@ _QUARTER_TURNS: Final = (
     Orientation(transposed=True, flip_x=True, flip_y=False),
 )
 """The orientations after 0 to 3 quarter turns counter-clockwise."""
+_PNG: Final = frozenset({"png", "apng"})
+"""The decoders of FFmpeg that attach metadata to side data: the name of an image's colour profile.
+
+`SideDataContainer` lists side data. PyAV 15 to 18.1 frees the metadata of what it has listed (`SideData.metadata` in
+av/sidedata/sidedata.py), and FFmpeg frees it again with the frame: the process ends with a segmentation fault.
+"""
 
 
 class DecodedFrame(NamedTuple):
@@ -59,7 +65,9 @@ class OrientationTracker:
     where several key frames had it, a key frame without it ends the orientation.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, codec: str) -> None:
+        """Start upright. `codec`: FFmpeg's name of the decoder."""
+        self._lists_side_data = codec not in _PNG
         self._current = UPRIGHT
         self._repeated = 0
 
@@ -68,7 +76,7 @@ class OrientationTracker:
 
         `reduction`: the factor by which its decoder has reduced it.
         """
-        found = _orientation(frame)
+        found = _orientation(frame) if self._lists_side_data else _rotation(frame)
         if found is not None:
             self._current = found
             self._repeated += bool(frame.key_frame)
@@ -99,8 +107,7 @@ def _orientation(frame: av.VideoFrame) -> Orientation | None:
         # `frame.side_data` would refer back to the frame: only the garbage collector would free it, 12 MB for 4K.
         data: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg] # missing in PyAV's stubs
     except ValueError:  # PyAV 18 lists no side data if FFmpeg gives a kind that PyAV does not know, such as EXIF
-        turns = round(frame.rotation / 90) % 4
-        return _QUARTER_TURNS[turns] if turns else None
+        return _rotation(frame)
     matrix = np.frombuffer(b"" if data is None else data, np.int32)
     if matrix.size != 9:
         return None
@@ -108,6 +115,13 @@ def _orientation(frame: av.VideoFrame) -> Orientation | None:
     if abs(b) + abs(c) > abs(a) + abs(d):
         return Orientation(transposed=True, flip_x=c < 0, flip_y=b < 0)
     return Orientation(transposed=False, flip_x=a < 0, flip_y=d < 0)
+
+
+def _rotation(frame: av.VideoFrame) -> Orientation | None:
+    """Return the orientation without mirroring, which PyAV reads without listing side data; None if it is upright."""
+    turns = round(frame.rotation / 90)
+    # A matrix of zeros has no angle: PyAV then gives the smallest integer.
+    return _QUARTER_TURNS[turns % 4] if turns % 4 and abs(turns) < 4 else None
 
 
 def plausible_aspect(aspect: Fraction | None) -> Fraction:

@@ -63,7 +63,7 @@ class RtspDecoder:
         self._size = (0, 0)
         self._coded_size = (0, 0)
         self._pixel_aspect = SQUARE
-        self._orientation = OrientationTracker()
+        self._orientation = OrientationTracker(media.codec)
         self.undecodable = 0
         self._classifier = PacketClassifier(media.codec)
         self._skipper: PacketSkipper[AccessUnit] = PacketSkipper(low_delay=True)

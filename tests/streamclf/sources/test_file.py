@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import av
 import numpy as np
 import pytest
 from av.packet import Packet
+from PIL import Image, ImageCms
 from support.clips import draw, read_number, set_display_matrix, write_audio, write_clip, write_flat
 
 from streamclf.config.stream import StreamConfig
@@ -210,10 +212,59 @@ def test_side_data_that_pyav_does_not_know_does_not_end_a_film(monkeypatch: pyte
         raise ValueError("31 is not a valid Type")
 
     monkeypatch.setattr("streamclf.sources.decoded_frame.SideDataContainer", refuse)
-    shown = OrientationTracker().orient(cast("av.VideoFrame", _FrameOfExif()), Fraction(1))
+    shown = OrientationTracker("mjpeg").orient(cast("av.VideoFrame", _FrameOfExif()), Fraction(1))
     assert (shown.width, shown.height) == (180, 320)
     image = draw(3, 320, 180)
     assert (shown.orientation.apply(image) == np.rot90(image, 3)).all()
+
+
+PIXELS = """
+import sys, numpy as np
+from streamclf.config.stream import StreamConfig
+from streamclf.sources import open_source
+for path in sys.argv[1:]:
+    with open_source(StreamConfig.model_validate({"url": path, "pace": "fast"})) as source:
+        np.save(path + ".npy", [frame.to_rgb(frame.height, frame.width) for frame in source])
+"""
+
+
+def test_a_colour_profile_does_not_end_the_process(tmp_path: Path) -> None:
+    """PyAV frees the name of a PNG's profile when it frees the listed side data, and FFmpeg frees it again."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    drawn = [draw(i, 320, 180) for i in range(3)]
+    images = [Image.fromarray(image) for image in drawn]
+    for name in ("image.png", "image.jpg"):
+        images[0].save(tmp_path / name, icc_profile=profile)
+    images[0].save(tmp_path / "animated.png", icc_profile=profile, save_all=True, append_images=images[1:])
+    for name, matrix in {"film.mov": (1, 0, 0, 1), "turned.mov": (0, 1, -1, 0), "zero.mov": (0, 0, 0, 0)}.items():
+        set_display_matrix(_write_png_film(tmp_path / name, images, profile), matrix)
+    expected = {
+        "image.png": drawn[:1],
+        "image.jpg": drawn[:1],
+        "animated.png": drawn,
+        "film.mov": drawn,
+        "turned.mov": [np.rot90(image, 3) for image in drawn],
+        "zero.mov": drawn,
+    }
+    # A process of its own: a segmentation fault would end all tests.
+    subprocess.run([sys.executable, "-c", PIXELS, *(str(tmp_path / name) for name in expected)], timeout=60, check=True)
+    for name, pixels in expected.items():
+        shown = np.load(tmp_path / f"{name}.npy")
+        assert shown.shape == np.shape(pixels), name
+        assert np.abs(shown.astype(int) - pixels).mean() < 2, name
+
+
+def _write_png_film(path: Path, images: list[Image.Image], profile: bytes) -> Path:
+    """Write a film of PNG images with a colour profile."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 180, "rgb24"
+        for i, image in enumerate(images):
+            image.save(file := io.BytesIO(), "PNG", icc_profile=profile)
+            packet = Packet(file.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 10)
+            container.mux(packet)
+    return path
 
 
 def test_the_pixel_aspect_is_applied(tmp_path: Path) -> None:
