@@ -99,7 +99,8 @@ def store_clips(paths: Sequence[Path], spec: DecodeSpec, folder: Path, *, worker
             if key.stem and _read(folder / key.stem) is None
         }
         failures: dict[str, str] = {}
-        results = map_in_processes(_store, list(missing.values()), workers=workers, chunksize=4)
+        jobs = list(missing.values())
+        results = map_in_processes(_store, jobs, workers=workers, chunksize=4, describe=lambda job: str(job[0]))
         for count, (stem, reason) in enumerate(results, start=1):
             if reason:
                 failures[stem] = reason

@@ -12,11 +12,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import cv2
 
+from engines.printable import printable
 from streamclf.runtime.signals import without_interrupts
 from training.errors import DataError
 
@@ -30,12 +32,17 @@ _ECHO_S = 1.0
 
 
 def map_in_processes(
-    function: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int, chunksize: int = 8
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    chunksize: int = 8,
+    describe: Callable[[Job], str] | None = None,
 ) -> Iterator[Result]:
     """Yield `function(job)` for each of `jobs`, in their order.
 
     `function` must be importable from a module. Each process receives `chunksize` jobs at a time. An exception in a
-    process is raised here. Raises `DataError` where a process is killed.
+    process is raised here. Raises `DataError` where a process is killed; with `describe`, it names the jobs that ran.
     """
     if workers < 2 or len(jobs) < MIN_JOBS:
         yield from map(function, jobs)
@@ -43,15 +50,21 @@ def map_in_processes(
     # A function that cannot be sent would end a thread of the pool (Python 3.11), and its processes would never end.
     pickle.dumps(function)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=prepare_process) as pool:
+    started, running = context.Value("i", 0), context.RawArray("q", workers)
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_prepare_worker, initargs=(started, running)
+    ) as pool:
         try:
             with starting_processes():
-                results = pool.map(function, jobs, chunksize=chunksize)
+                results = pool.map(partial(_run, function), range(1, len(jobs) + 1), jobs, chunksize=chunksize)
             yield from results
         except BrokenProcessPool as error:
+            named = ""
+            if describe is not None:
+                named = ", ".join(printable(describe(jobs[number - 1])) for number in sorted(running) if number)
             raise DataError(
-                "a process that decodes or renders clips ended; if memory ran out, lower data.workers, or else "
-                "data.workers: 0 shows the error. The same command continues"
+                f"a process that decodes or renders clips ended{named and f', while these ran: {named}'}; if memory "
+                "ran out, lower data.workers, or else data.workers: 0 shows the error. The same command continues"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -63,6 +76,27 @@ def starting_processes() -> Iterator[None]:
     resource_tracker.ensure_running()  # otherwise the first process starts it, and that unblocks SIGINT
     with without_interrupts():
         yield
+
+
+_running: Any = None
+"""Of each process of the pool, the number of the job that it runs, counted from 1; 0 while it runs none."""
+_place = 0
+"""The index of this process in `_running`."""
+
+
+def _prepare_worker(started: Any, running: Any) -> None:
+    global _running, _place
+    prepare_process()
+    with started.get_lock():
+        _running, _place = running, started.value
+        started.value += 1
+
+
+def _run(function: Callable[[Job], Result], number: int, job: Job) -> Result:
+    _running[_place] = number
+    result = function(job)
+    _running[_place] = 0
+    return result
 
 
 def prepare_process(*_: object) -> None:

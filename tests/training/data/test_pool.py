@@ -43,6 +43,12 @@ def test_process_that_is_killed_ends_the_call_with_an_error() -> None:
         list(map_in_processes(os._exit, [1] * MIN_JOBS, workers=2))
 
 
+def test_jobs_that_ran_when_a_process_was_killed_are_named() -> None:
+    jobs = [*["0"] * MIN_JOBS, "__import__('os')._exit(1)", *["0"] * MIN_JOBS]
+    with pytest.raises(DataError, match=r"clips ended, while these ran: .*job _exit\(1\).*; if memory ran out"):
+        list(map_in_processes(eval, jobs, workers=2, describe=lambda job: f"job {job.rpartition('.')[2]}"))
+
+
 def test_processes_end_when_the_training_process_is_killed() -> None:
     """The processes inherit the pipe of stdout, so that its end is reached only when the last of them has ended."""
     code = (
