@@ -91,7 +91,7 @@ def explain(
 
 
 def camera_events_benchmark(
-    data: Annotated[Path, typer.Option(help="folder with clips/ and fight/, and maybe fixed-cameras/")],
+    data: Annotated[Path, typer.Option(help="folder with clips/ and fight/, and maybe fixed-cameras/ and photos/")],
     bundle: Annotated[Path, typer.Option(help="the bundle to measure")] = Path("streamclf/bundles/camera-events"),
     precision: Annotated[Precision, typer.Option(help="precision of its engine")] = "fp32",
     calibrate: Annotated[
@@ -105,7 +105,7 @@ def camera_events_benchmark(
     """Measure `camera-events` on real film, undisturbed and with each disturbance. Takes minutes."""
     from engines.bundle import load_bundle
     from engines.opening import open_engine
-    from training.builtin.camera_events.benchmark import cases, real_films
+    from training.builtin.camera_events.benchmark import cases, real_films, real_photos
     from training.builtin.camera_events.calibration import choose_biases, with_biases
     from training.builtin.camera_events.figures import as_text, classify_cases, compute_figures
     from training.evaluation.camera_events_live import camera_events_text, measure_camera_events
@@ -120,7 +120,7 @@ def camera_events_benchmark(
         print_result({"live": live}, as_json=as_json, as_text=lambda _: camera_events_text(live))
         return
     engine = open_engine(loaded, precision=precision)
-    predictions = classify_cases(engine, cases(real_films(data), loaded.spec))
+    predictions = classify_cases(engine, cases([*real_films(data), *real_photos(data)], loaded.spec))
     biases = choose_biases(predictions) if calibrate else {}
     result = {**compute_figures(with_biases(predictions, biases)), "biases": biases}
     print_result(result, as_json=as_json, as_text=as_text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engines.printable import printable
@@ -26,7 +26,8 @@ def read_table(path: Path, base: Path, notes: list[str], *, split: str = "", may
 
     Commas, semicolons, tabs and bars separate fields. `notes` gets sentences about rows and columns that are not used.
     """
-    header, records = read_records(path)
+    # A file that is no list of clips gets the error about its columns, not one about a record.
+    header, records = read_records(path, check_header=lambda header: find_columns(path, header, []))
     columns = find_columns(path, header, records)
     if not records:
         raise DataError(f"{path}: no row below its first line; add a line for each clip")
@@ -121,8 +122,13 @@ class _RowReader:
             )
 
 
-def read_records(path: Path) -> tuple[list[str], list[Record]]:
-    """Return the header and the records of a CSV file. Records without any value are left out."""
+def read_records(
+    path: Path, *, check_header: Callable[[list[str]], object] = lambda header: None
+) -> tuple[list[str], list[Record]]:
+    """Return the header and the records of a CSV file. Records without any value are left out.
+
+    Before the error for a record with more fields than the header, `check_header` may raise one that says more.
+    """
     text = _read_text(path)
     first, _, rest = text.partition("\n")
     if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:  # Excel's hint
@@ -139,7 +145,7 @@ def read_records(path: Path) -> tuple[list[str], list[Record]]:
                 header = fields
                 continue
             if any(field.strip() for field in fields[len(header) :]):
-                find_columns(path, header, [])  # a file that is no list of clips gets that error instead
+                check_header(header)
                 raise DataError(
                     f"{path}, line {reader.line_num}: {len(fields)} fields, but the first line names {len(header)} "
                     f"columns; put quotes around a value that contains {delimiter!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from pydantic import ValidationError
 
 from engines.arrays import U8
@@ -13,6 +14,9 @@ from streamclf.classifier.offline import file_stream
 from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import SourceError
 from streamclf.sources import Resize, open_source
+from streamclf.sources.image_file import ImageError, read_image
+from streamclf.sources.images import SUFFIXES as IMAGE_SUFFIXES
+from streamclf.sources.resize import render_bgr
 from streamclf.windows.chunks import ChunkBuilder
 from streamclf.windows.sampling import ChunkSampler
 from streamclf.windows.segments import SegmentSink
@@ -61,10 +65,13 @@ class DecodedClip:
 def decode_clip(path: Path, spec: DecodeSpec) -> DecodedClip:
     """Decode the frames that the service would sample from `path`. Raises `DataError` where it cannot be read.
 
-    Serving drops a last chunk that is not full. Here its frames are kept, because clips are short.
+    An image is a clip of one frame. Serving drops a last chunk that is not full. Here its frames are kept, because
+    clips are short.
     """
     if reason := unreadable_reason(path):
         raise DataError(f"{printable(path)}: {reason}")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return _decode_image(path, spec)
     sampler = ChunkSampler(spec.fps * spec.steps, spec.frames_per_chunk * spec.steps)
     sink = SegmentSink(sampler, (spec.frames_per_chunk * spec.steps, spec.height, spec.width, 3))
     builder = ChunkBuilder(sampler, sink, height=spec.height, width=spec.width, resize=spec.resize, area=spec.area)
@@ -91,3 +98,14 @@ def decode_clip(path: Path, spec: DecodeSpec) -> DecodedClip:
         duplicates=sink.duplicates,
         undecodable=undecodable,
     )
+
+
+def _decode_image(path: Path, spec: DecodeSpec) -> DecodedClip:
+    """Decode an image as the service decodes one of a folder of images."""
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        raise DataError(f"{printable(path)}: {error}") from error
+    frames = np.empty((1, spec.height, spec.width, 3), np.uint8)
+    render_bgr(image, spec.height, spec.width, spec.resize, frames[0], spec.area)
+    return DecodedClip(frames=frames, elsewhere=0, duplicates=0, undecodable=0)

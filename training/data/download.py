@@ -19,7 +19,7 @@ from training.errors import DataError
 MAX_UNPACKED_BYTES = 20 << 30
 MAX_MEMBERS = 200_000
 MAX_GONE = 0.1
-"""The largest share of a list's films that their servers may lack."""
+"""The largest share of a list's files that their servers may lack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +45,10 @@ class DataSetFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedFilms:
-    """Films of several GitHub repositories, which a list of this package names; `url` is the server of their files.
+    """Films or photographs of GitHub repositories, which a list of this package names; `url` is the files' server.
 
-    Columns of the list: path, split, start_s, end_s, scene, licence, repository, commit, source (the path in the
-    repository) and sha256.
+    Columns of the list: path, split, licence, repository, commit, source (the path in the repository) and sha256, for
+    films also start_s, end_s and scene.
     """
 
     url: str
@@ -67,6 +67,14 @@ DATA_SETS: dict[str, DataSetFile | PublishedFilms] = {
         max_bytes=4 << 20,
         source="film of fixed cameras from public repositories, for camera-events; films.csv names each film's origin",
         licence="that of each film's repository, in films.csv",
+    ),
+    "photos": PublishedFilms(
+        url="https://raw.githubusercontent.com",
+        films=Path(__file__).with_name("photos.csv"),
+        unpacked="photos",
+        max_bytes=4 << 20,
+        source="photographs from public repositories, as scenes for camera-events; films.csv names each one's origin",
+        licence="that of each photograph's repository, in films.csv",
     ),
     "organmnist3d": DataSetFile(
         url="https://zenodo.org/records/10519652/files/organmnist3d.npz",
@@ -126,27 +134,27 @@ def download(name: str, folder: Path, *, url: str | None = None) -> Path:
 
 
 def _download_films(published: PublishedFilms, server: str, folder: Path) -> Path:
-    """Download the films that `folder` lacks, and write the list of all that are there.
+    """Download the files that `folder` lacks, and write the list of all that are there.
 
-    A film that its server no longer has is left out, and named. Raises `DataError` where over 10 % are gone.
+    A file that its server no longer has is left out, and named. Raises `DataError` where over 10 % are gone.
     """
     with published.films.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     gone = []
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
         film, digest = folder / row["path"], f"sha256:{row['sha256']}"
         if film.is_file() and digest_of(film, "sha256") == digest:
             continue
         address = f"{server.rstrip('/')}/{row['repository']}/{row['commit']}/{quote(row['source'])}"
         try:
-            fetch(address, film, published.max_bytes)
+            fetch(address, film, published.max_bytes, title=f"{number} of {len(rows)}: {row['path']}")
             _check(film, digest, address)
         except FileGoneError:
             gone.append(row)
-            print(f"{row['path']}: left out, {address} has no such film any more", file=sys.stderr, flush=True)
+            print(f"{row['path']}: left out, {address} has no such file any more", file=sys.stderr, flush=True)
     if len(gone) > MAX_GONE * len(rows):
         raise DataError(
-            f"{server}: {len(gone)} of {len(rows)} films are gone, at most {MAX_GONE:.0%} may be; check the connection "
+            f"{server}: {len(gone)} of {len(rows)} files are gone, at most {MAX_GONE:.0%} may be; check the connection "
             "and proxy, or give a mirror with --url"
         )
     listed = folder / "films.csv"

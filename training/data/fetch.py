@@ -37,14 +37,14 @@ def digest_of(path: Path, kind: str) -> str:
     return f"{kind}:{digest.hexdigest()}"
 
 
-def fetch(address: str, file: Path, max_bytes: int) -> None:
-    """Download `address` to `file`. After an error, resume as long as new bytes arrive.
+def fetch(address: str, file: Path, max_bytes: int, *, title: str = "") -> None:
+    """Download `address` to `file`. After an error, resume as long as new bytes arrive. A terminal shows `title`.
 
     Raises `FileGoneError` where the server has no such file, and `DataError` for everything else.
     """
     partial = file.with_name(f"{file.name}.part")
     failures = 0
-    with _progress(file.name) as report:
+    with _progress(title or file.name) as report:
         while True:
             had = partial.stat().st_size if partial.is_file() else 0
             try:
@@ -129,7 +129,7 @@ _OPENER = urllib.request.build_opener(_NoDowngrade)
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
+def _progress(title: str) -> Iterator[Callable[[int, int | None], None]]:
     """Show progress on a terminal. Yields a function of (bytes so far, all bytes or None)."""
     console = Console(stderr=True)
     columns = (
@@ -140,5 +140,5 @@ def _progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(name, total=None)
+        task = progress.add_task(title, total=None)
         yield lambda done, whole: progress.update(task, completed=done, total=whole)

@@ -20,7 +20,7 @@ from training.builtin.camera_events.film_windows import listed_films
 from training.data import download as download_module
 from training.data import fetch as fetch_module
 from training.data.clip_lists import read_rows
-from training.data.download import DATA_SETS, download, unpack
+from training.data.download import DATA_SETS, PublishedFilms, download, unpack
 from training.data.volumes import read_volumes
 from training.errors import DataError
 
@@ -260,7 +260,7 @@ def test_command_prints_the_path(site, organs, tmp_path):
     assert "CC BY 4.0" in result.stderr
     unknown = CliRunner().invoke(app, ["download", "kinetics"])
     assert unknown.exit_code == 1
-    assert "there are fixed-cameras, organmnist3d, ucf101top5" in unknown.stderr
+    assert "there are fixed-cameras, photos, organmnist3d, ucf101top5" in unknown.stderr
 
 
 def test_every_data_set_is_fetched_over_https():
@@ -300,20 +300,35 @@ def test_a_list_whose_films_are_gone_or_changed_is_refused(site, tmp_path, monke
     with pytest.raises(DataError, match="damaged or replaced"):
         download("fixed-cameras", tmp_path)
     site.files.clear()
-    with pytest.raises(DataError, match="7 of 12 films are gone, at most 10% may be"):
+    with pytest.raises(DataError, match="7 of 12 files are gone, at most 10% may be"):
         download("fixed-cameras", tmp_path)
     assert not (tmp_path / "fixed-cameras" / "films.csv").exists()
 
 
-def test_the_list_of_fixed_cameras_is_complete() -> None:
-    with DATA_SETS["fixed-cameras"].films.open(newline="") as file:
+@pytest.mark.parametrize("name", ["fixed-cameras", "photos"])
+def test_a_list_of_films_or_photographs_is_complete(name: str) -> None:
+    published = DATA_SETS[name]
+    assert isinstance(published, PublishedFilms)
+    with published.films.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len({row["path"] for row in rows}) == len({row["sha256"] for row in rows}) == len(rows)
+    assert len({row["path"] for row in rows}) == len({row["sha256"] for row in rows}) == len(rows) > 100
     splits = {row["repository"]: row["split"] for row in rows}
+    assert set(splits.values()) == {"train", "tuning", "held-out"}
     for row in rows:
         assert len(row["sha256"]) == 64
         assert len(row["commit"]) == 40
         assert row["licence"]
-        assert row["scene"]
-        assert row["split"] == splits[row["repository"]], "the films of one repository stay together"
-        assert float(row["end_s"]) - float(row["start_s"]) >= 2.0
+        assert row["split"] == splits[row["repository"]], "the files of one repository stay together"
+        if name == "fixed-cameras":
+            assert row["scene"]
+            assert float(row["end_s"]) - float(row["start_s"]) >= 2.0
+
+
+def test_no_repository_is_trained_on_and_measured_with() -> None:
+    splits: dict[str, set[str]] = {}
+    for published in DATA_SETS.values():
+        if isinstance(published, PublishedFilms):
+            with published.films.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    splits.setdefault(row["repository"].lower(), set()).add(row["split"])
+    assert not {name: found for name, found in splits.items() if len(found) > 1}

@@ -26,12 +26,15 @@ from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.offline import file_chunks
 from training.builtin.camera_events import LABELS
-from training.builtin.camera_events.film_windows import listed_films
+from training.builtin.camera_events.film_windows import hold_photo, listed_films
 from training.builtin.camera_events.tampering import STRENGTHS, TAMPERINGS, Excerpt, Tampered, inside
+from training.data.decode import DecodeSpec, decode_clip
 from training.errors import DataError
 
 FIXED_CAMERAS = "fixed-cameras"
 """The folder of films that `python -m training download fixed-cameras` writes."""
+PHOTOS = "photos"
+"""The folder of photographs that `python -m training download photos` writes."""
 EXCERPT_S = 2.4
 EXCERPTS_PER_FILM = 12
 """The number of excerpts from a longer film; they are spread evenly."""
@@ -119,15 +122,24 @@ def real_films(data: Path) -> list[RealFilm]:
         raise DataError(f"{data}/fight/clips.csv: no column {error}; it needs path, label and group") from error
     if not clips or not fixed:
         raise DataError(f"{data}: contains no film; --data is the folder with clips/ and fight/")
-    others = listed_films(data / FIXED_CAMERAS) if (data / FIXED_CAMERAS).is_dir() else []
+    return [*_halves("clips", clips), *_halves("no_fight", fixed), *_listed(data / FIXED_CAMERAS)]
+
+
+def real_photos(data: Path) -> list[RealFilm]:
+    """List the photographs of `photos/` in `data` if this folder is there, without those to train on.
+
+    Each is held for one window, as a fixed camera shows a scene in which nothing moves. A thousand scenes say more
+    about false alarms at other cameras than a thousand windows of a few films.
+    """
+    return _listed(data / PHOTOS)
+
+
+def _listed(folder: Path) -> list[RealFilm]:
+    """Return the films that the list of `folder` names, without those to train on; none without the folder."""
     return [
-        *_halves("clips", clips),
-        *_halves("no_fight", fixed),
-        *(
-            RealFilm(path=film.path, source=FIXED_CAMERAS, half=film.split, start_s=film.start_s, end_s=film.end_s)
-            for film in others
-            if film.split != "train"
-        ),
+        RealFilm(path=film.path, source=folder.name, half=film.split, start_s=film.start_s, end_s=film.end_s)
+        for film in (listed_films(folder) if folder.is_dir() else [])
+        if film.split != "train"
     ]
 
 
@@ -140,16 +152,17 @@ def _halves(source: str, films: list[tuple[Path, str]]) -> Iterator[RealFilm]:
 
 
 def cases(films: list[RealFilm], spec: ModelSpec, *, kinds: tuple[str, ...] = (*LABELS, CUT)) -> Iterator[Case]:
-    """Yield every window of the benchmark, film by film. Those of `fixed-cameras/` are undisturbed only."""
+    """Yield every window of the benchmark, film by film. Those of listed films and photographs are undisturbed only."""
     before: dict[str, Excerpt] = {}  # an excerpt of the film before, by half
     for number, film in enumerate(films):
         if "normal" in kinds:
-            for start_s, frames in _windows(film.path, spec):
+            windows = _held(film.path, spec) if film.source == PHOTOS else _windows(film.path, spec)
+            for start_s, frames in windows:
                 if film.start_s <= start_s <= film.end_s - spec.window_s:
                     yield _case(film, "normal", "", "", start_s, frames)
         wanted = [kind for kind in kinds if kind in TAMPERINGS]
         original = None
-        is_disturbed = film.source != FIXED_CAMERAS and (wanted or CUT in kinds)
+        is_disturbed = film.source not in (FIXED_CAMERAS, PHOTOS) and (wanted or CUT in kinds)
         for part, original in enumerate(_excerpts(film.path) if is_disturbed else ()):
             if CUT in kinds and film.half in before and part == 0:
                 yield from _tampered(film, CUT, "", cut(original, before[film.half]), spec, QUALITIES[number % 3])
@@ -210,6 +223,23 @@ def _windows(path: Path, spec: ModelSpec) -> Iterator[tuple[float, U8]]:
             recent.append((meta.segment, meta.start_pts_ns / 1e9, pixels))
             if len(recent) == spec.chunks:
                 yield recent[0][1], np.stack([item[2] for item in recent])
+
+
+def _held(path: Path, spec: ModelSpec) -> Iterator[tuple[float, U8]]:
+    """Yield (0.0, (T, t, H, W, 3)): a photograph as one window, with noise drawn from the file's name."""
+    size = DecodeSpec(
+        fps=spec.fps,
+        frames_per_chunk=spec.frames_per_chunk,
+        steps=1,
+        height=spec.height,
+        width=spec.width,
+        resize=spec.resize,
+    )
+    seed = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:4], "big")
+    frames = hold_photo(
+        np.random.default_rng(seed), decode_clip(path, size).frames[0], spec.chunks * spec.frames_per_chunk
+    )
+    yield 0.0, frames.reshape(spec.chunks, spec.frames_per_chunk, *frames.shape[1:])
 
 
 def _excerpts(path: Path) -> Iterator[Excerpt]:

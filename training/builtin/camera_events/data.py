@@ -54,7 +54,8 @@ class CameraEventsData(DataSection):
     )
     film: tuple[Path, ...] = Field(
         (),
-        description="folders with films.csv: film of fixed cameras in which nothing happens, to disturb anew too",
+        description="folders with films.csv: film of fixed cameras in which nothing happens, or photographs, to "
+        "disturb anew too; each folder as often as another",
     )
     film_windows: float = Field(
         0.0, ge=0, le=1, description="share of the windows disturbed anew that come from the film, not from the footage"
@@ -72,8 +73,8 @@ class CameraEventsData(DataSection):
 
     def open(self, shape: Shape, *, seed: int, stretch: bool) -> FootageDataSet:
         """Prepare the data set; it renders each part when the part is first used. Raises `DataError` without film."""
-        if self.film:
-            training_films(self.film)
+        for folder in self.film:
+            training_films(folder)
         return FootageDataSet(self, shape, seed=seed)
 
     @field_validator("film", mode="before")
@@ -118,8 +119,10 @@ class CameraEventsData(DataSection):
         if not self.film:
             return rendered + "No film of any real camera, no data set, no real person."
         return (
-            rendered + f"{self.film_windows:.0%} of the windows that are disturbed anew come from "
-            f"{len(training_films(self.film))} films of real cameras."
+            rendered + f"{self.film_windows:.0%} of the windows that are disturbed anew come from real film and "
+            "photographs (files: "
+            + ", ".join(f"{len(training_films(folder)):,} of `{folder.name}`" for folder in self.film)
+            + ")."
         )
 
     def spec_metrics(self, metrics: dict[str, Any], benchmark: dict[str, Any] | None) -> dict[str, float]:

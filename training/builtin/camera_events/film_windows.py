@@ -1,4 +1,8 @@
-"""Real film of fixed cameras: the list of a folder's films, and undisturbed windows of them to train on."""
+"""Real film of fixed cameras, and photographs: the list of a folder, and undisturbed windows to train on.
+
+A photograph is held, as a fixed camera shows a scene in which nothing moves. There are far more photographs than films
+of fixed cameras, so they show a network many more kinds of scenes.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +23,15 @@ from training.data.shape import Shape
 from training.errors import DataError
 
 LIST: Final = "films.csv"
-"""The list in a folder of films: `path`, `split` (train, tuning or held-out), `start_s` and `end_s`."""
+"""The list in a folder of films or photographs: `path`, `split` (train, tuning or held-out), `start_s` and `end_s`."""
 SPLITS: Final = ("train", "tuning", "held-out")
+PHOTO_NOISE: Final = 2.5
+"""The strongest noise of a held photograph, as a standard deviation in grey levels. A camera's picture has some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedFilm:
-    """A film in which nothing happens to the camera from `start_s` to `end_s`."""
+    """A film in which nothing happens to the camera from `start_s` to `end_s`, or a photograph."""
 
     path: Path
     split: str
@@ -63,23 +69,23 @@ def listed_films(folder: Path) -> list[ListedFilm]:
     return films
 
 
-def training_films(folders: Sequence[Path]) -> list[ListedFilm]:
-    """Return the films of `folders` that may be trained on. Raises `DataError` where a folder has none."""
-    chosen = []
-    for folder in folders:
-        films = [film for film in listed_films(folder) if film.split == "train"]
-        if not films:
-            raise DataError(f"{folder / LIST}: no film has the split 'train'")
-        chosen += films
-    return chosen
+def training_films(folder: Path) -> list[ListedFilm]:
+    """Return the films of `folder` that may be trained on. Raises `DataError` where there is none."""
+    films = [film for film in listed_films(folder) if film.split == "train"]
+    if not films:
+        raise DataError(f"{folder / LIST}: no film has the split 'train'")
+    return films
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilmWindows:
-    """Windows of decoded films: each has its file of frames (F, H, W, 3) and the range of its undisturbed frames."""
+    """Windows of decoded films, by folder: each has its file of frames (F, H, W, 3) and its undisturbed frames.
+
+    A file of one frame is a photograph.
+    """
 
     window: int
-    films: tuple[tuple[Path, range], ...]
+    folders: tuple[tuple[tuple[Path, range], ...], ...]
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -88,7 +94,6 @@ class FilmWindows:
 
         Raises `DataError` where they cannot be read, or are shorter than a window.
         """
-        listed = training_films(folders)
         spec = DecodeSpec(
             fps=shape.fps,
             frames_per_chunk=shape.frames_per_chunk,
@@ -97,22 +102,50 @@ class FilmWindows:
             width=shape.width,
             resize="stretch",
         )
-        stored = store_clips([film.path for film in listed], spec, cache, workers=workers)
-        films, notes = [], [clip.reason for clip in stored if clip.frames is None]
-        for film, clip in zip(listed, stored, strict=True):
-            if clip.frames is None:
-                continue
-            first, last = (int(min(at_s * shape.fps, clip.facts["frames"])) for at_s in (film.start_s, film.end_s))
-            if last - first < shape.window:
-                raise DataError(
-                    f"{film.path}: {(last - first) / shape.fps:g} s from start_s to end_s, and a window has "
-                    f"{shape.window / shape.fps:g} s; remove its line from {LIST}"
+        decoded, notes = [], []
+        for folder in folders:
+            listed = training_films(folder)
+            stored = store_clips([film.path for film in listed], spec, cache, workers=workers)
+            notes += [clip.reason for clip in stored if clip.frames is None]
+            decoded.append(
+                tuple(
+                    (clip.frames, _undisturbed(film, clip.facts["frames"], shape))
+                    for film, clip in zip(listed, stored, strict=True)
+                    if clip.frames is not None
                 )
-            films.append((clip.frames, range(first, last)))
-        return cls(window=shape.window, films=tuple(films), notes=notes)
+            )
+        return cls(window=shape.window, folders=tuple(decoded), notes=notes)
 
     def draw(self, rng: np.random.Generator) -> U8:
-        """Draw a film, each as often as another, and a window of it: (F, H, W, 3) uint8 RGB, read-only."""
-        path, frames = self.films[int(rng.integers(len(self.films)))]
+        """Draw a folder, a film of it, each as often as another, and a window: (F, H, W, 3) uint8 RGB, read-only."""
+        films = self.folders[int(rng.integers(len(self.folders)))]
+        path, frames = films[int(rng.integers(len(films)))]
+        images = read_array(path)
+        if len(images) == 1:
+            return hold_photo(rng, np.asarray(images[0], np.uint8), self.window)
         start = int(rng.integers(frames.start, frames.stop - self.window + 1))
-        return np.asarray(read_array(path)[start : start + self.window], np.uint8)
+        return np.asarray(images[start : start + self.window], np.uint8)
+
+
+def _undisturbed(film: ListedFilm, frames: int, shape: Shape) -> range:
+    """Return the range of the listed frames. Raises `DataError` where a film's range is shorter than a window."""
+    if frames == 1:
+        return range(1)
+    first, last = (int(min(at_s * shape.fps, frames)) for at_s in (film.start_s, film.end_s))
+    if last - first < shape.window:
+        raise DataError(
+            f"{film.path}: {(last - first) / shape.fps:g} s from start_s to end_s, and a window has "
+            f"{shape.window / shape.fps:g} s; remove its line from {LIST}"
+        )
+    return range(first, last)
+
+
+def hold_photo(rng: np.random.Generator, photo: U8, frames: int) -> U8:
+    """Repeat a photograph (H, W, 3) uint8 for a number of frames: (F, H, W, 3), with a camera's noise."""
+    pixels = photo.ravel().astype(np.int16)
+    # Each frame takes another part of the same noise: to draw all of it anew would take longer than all else.
+    noise = rng.standard_normal(2 * pixels.size, np.float32) * np.float32(rng.uniform(0, PHOTO_NOISE))
+    levels = np.rint(noise).astype(np.int16)
+    starts = rng.integers(pixels.size, size=frames)
+    held = np.stack([pixels + levels[start : start + pixels.size] for start in starts])
+    return np.clip(held, 0, 255).astype(np.uint8).reshape(frames, *photo.shape)

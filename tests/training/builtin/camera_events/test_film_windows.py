@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from support.labelled import write_film
 
 from engines.bundle import ModelSpec, load_bundle
-from training.builtin.camera_events.benchmark import RealFilm, cases
+from training.builtin.camera_events.benchmark import RealFilm, cases, real_photos
 from training.builtin.camera_events.data import CameraEventsData
 from training.builtin.camera_events.film_windows import FilmWindows, listed_films, training_films
 from training.data.shape import Shape
@@ -21,6 +22,7 @@ LINES = {
     "b.mp4,train,3,2\n": "start_s 3, end_s 2",
     "b.mp4,training,,\n": "split 'training'; write train, tuning or held-out",
     ",train,,\n": "no path",
+    "b.mp4,train,2,3,4\n": "5 fields, but the first line names 4 columns",
 }
 """Faulty lines of a list, and the errors."""
 
@@ -44,20 +46,47 @@ def test_windows_lie_within_the_times_of_the_list(tmp_path: Path) -> None:
     assert levels[:, -1].max() == pytest.approx(29, abs=0.6)
 
 
+def test_a_photograph_is_held_with_a_cameras_noise(tmp_path: Path) -> None:
+    photo = np.random.default_rng(1).integers(0, 255, (32, 48, 3)).astype(np.uint8)
+    assert cv2.imwrite(str(tmp_path / "a.png"), photo[..., ::-1])
+    (tmp_path / "films.csv").write_text("path\na.png\n")
+    windows = FilmWindows.decoded([tmp_path], SHAPE, tmp_path / "cache", workers=0)
+    drawn = np.stack([windows.draw(np.random.default_rng(seed)) for seed in range(20)]).astype(float)
+    assert drawn.shape == (20, 16, 32, 48, 3)
+    assert np.abs(drawn.mean(axis=(0, 1)) - photo).mean() < 0.2
+    noise = drawn.std(axis=1).mean(axis=(1, 2, 3))
+    assert noise.min() < 0.8
+    assert 1.5 < noise.max() < 2.6
+
+
+def test_each_folder_is_drawn_as_often_as_another(tmp_path: Path) -> None:
+    few, many = tmp_path / "few", tmp_path / "many"
+    few.mkdir()
+    many.mkdir()
+    film_folder(few, "a.mp4,train,,\n")
+    for level in range(9):
+        assert cv2.imwrite(str(many / f"{level}.png"), np.full((32, 48, 3), 251 + level % 2, np.uint8))
+    (many / "films.csv").write_text("path\n" + "".join(f"{level}.png\n" for level in range(9)))
+    windows = FilmWindows.decoded([few, many], SHAPE, tmp_path / "cache", workers=0)
+    rng = np.random.default_rng(3)
+    photos = sum(windows.draw(rng).mean() > 240 for _ in range(200))
+    assert 75 <= photos <= 125
+
+
 @pytest.mark.parametrize(("line", "reason"), LINES.items())
 def test_a_faulty_line_of_the_list_is_named(tmp_path: Path, line: str, reason: str) -> None:
     folder = film_folder(tmp_path, "a.mp4,train,,\n" + line)
-    with pytest.raises(DataError, match=f"films.csv:3: .*{reason}"):
+    with pytest.raises(DataError, match=f"films.csv(:|, line )3: .*{reason}"):
         listed_films(folder)
 
 
 def test_a_folder_without_films_to_train_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"films\.csv: cannot be read \(No such file"):
-        training_films([tmp_path])
+        training_films(tmp_path)
     with pytest.raises(DataError, match="no film has the split 'train'"):
-        training_films([film_folder(tmp_path, "a.mp4,tuning,,\n")])
+        training_films(film_folder(tmp_path, "a.mp4,tuning,,\n"))
     with pytest.raises(DataError, match="lists no film"):
-        training_films([film_folder(tmp_path, "")])
+        training_films(film_folder(tmp_path, ""))
     short = film_folder(tmp_path, "a.mp4,train,1,2\n")
     with pytest.raises(DataError, match=r"1 s from start_s to end_s, and a window has 1\.6 s; remove its line"):
         FilmWindows.decoded([short], SHAPE, tmp_path / "cache", workers=0)
@@ -88,7 +117,7 @@ def test_a_recipe_gives_both_the_film_and_its_share(tmp_path: Path) -> None:
     # Every frame of this film has one grey level, and none of the rendered scenes has.
     flat = [float(window.astype(float).std(axis=(2, 3)).mean()) for window in batch["frames"].numpy()]
     assert min(flat) < 3
-    assert "1 films of real cameras" in batches.card_text()
+    assert f"(files: 1 of `{folder.name}`)" in batches.card_text()
 
 
 def test_the_benchmark_uses_the_listed_time_alone(tmp_path: Path, spec: ModelSpec) -> None:
@@ -97,6 +126,21 @@ def test_the_benchmark_uses_the_listed_time_alone(tmp_path: Path, spec: ModelSpe
     starts = [case.start_s for case in cases([film], spec, kinds=("normal",))]
     assert starts == pytest.approx([1.0, 1.2, 1.4])
     assert not list(cases([film], spec, kinds=("noise",))), "these films are for false alarms only"
+
+
+def test_the_benchmark_holds_a_photograph_for_one_window(tmp_path: Path, spec: ModelSpec) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    photo = np.random.default_rng(1).integers(0, 255, (spec.height, spec.width, 3)).astype(np.uint8)
+    assert cv2.imwrite(str(folder / "a.png"), photo[..., ::-1])
+    assert cv2.imwrite(str(folder / "b.png"), photo)
+    (folder / "films.csv").write_text("path,split\na.png,held-out\nb.png,train\n")
+    ((case,), (again,)) = (list(cases(real_photos(tmp_path), spec)) for _ in range(2))
+    assert (case.film, case.source, case.half, case.label) == ("a.png", "photos", "held-out", "normal")
+    assert case.frames.shape == (spec.chunks, spec.frames_per_chunk, spec.height, spec.width, 3)
+    assert np.abs(case.frames.astype(float).mean(axis=(0, 1)) - photo).mean() < 1
+    assert np.array_equal(case.frames, again.frames), "a second measurement gives the same figures"
+    assert not real_photos(folder), "without the folder, no photograph counts"
 
 
 @pytest.fixture(scope="module")
