@@ -60,11 +60,13 @@ def _real_film(benchmark: Mapping[str, Any], labels: Sequence[str]) -> list[str]
     held_out = benchmark["held-out"]
     events = {label: recall for label, recall in held_out["recall"].items() if label != "normal"}
     events |= held_out["recall_by_detail"]
+    by_source = held_out["false_alarms_by_source"]
+    sources = "real film of fixed cameras" + (" and of photographs, one window each" if "photos" in by_source else "")
     lines = [
         "## Accuracy on held-out film",
         "",
         f"**{held_out['false_alarms']:.1%} false alarms, {held_out['balanced_accuracy']:.1%} balanced accuracy** on "
-        f"{held_out['windows']:,} windows of real film of fixed cameras. No weights and no biases were chosen on this "
+        f"{held_out['windows']:,} windows of {sources}. No weights and no biases were chosen on this "
         "half. But the renderer of the training film was changed seven times after a look at its films, or at results "
         "on them.",
         "",
@@ -72,8 +74,9 @@ def _real_film(benchmark: Mapping[str, Any], labels: Sequence[str]) -> list[str]
         "|---|---|",
         *(f"| {event} | {recall:.1%} |" for event, recall in events.items()),
         "",
-        "A false alarm is a window of undisturbed film whose label is not `normal`. Balanced accuracy is the mean of "
-        "the seven recalls. In the confusion matrix, rows are the truth:",
+        "A false alarm is a window of undisturbed film whose label is not `normal`. Their shares by source: "
+        + ", ".join(f"`{name}` {share:.1%}" for name, share in by_source.items())
+        + ". Balanced accuracy is the mean of the seven recalls. In the confusion matrix, rows are the truth:",
         "",
         *confusion_table(labels, held_out["confusion"]),
         "",

@@ -104,12 +104,18 @@ def _add_normal_changes(rng: Rng, track: CameraTrack, times: F64) -> None:
         track.gain += rng.uniform(-0.2, 0.2) * (times - times.mean())
     if rng.random() < 0.15:
         track.gain += rng.uniform(0.005, 0.025) * np.sin(2 * np.pi * rng.uniform(0.5, 5) * times)
+    if rng.random() < 0.12:  # a lamp among others, a cloud's edge, a recorder's next key frame
+        track.gain += rng.uniform(0.02, 0.09) * rng.choice([-1, 1]) * (times >= rng.uniform(0, 1.8))
     if rng.random() < 0.3:  # something bright or dark enters or leaves the frame
         size = rng.uniform(0.1, 0.4) * rng.choice([-1, 1], p=[0.65, 0.35])
         start, duration = float(rng.uniform(-0.5, 1.4)), float(rng.uniform(0.7, 2))
-        track.exposure += size * _ramp(times, start, duration)
+        adapted = size * _ramp(times, start, duration)
         if rng.random() < 0.4:
-            track.exposure -= size * _ramp(times, start + duration, duration)
+            adapted -= size * _ramp(times, start + duration, duration)
+        if rng.random() < 0.4:  # many cameras set their exposure in steps
+            step = rng.uniform(0.04, 0.12)
+            adapted = np.round(adapted / step) * step
+        track.exposure += adapted
     if rng.random() < 0.5:
         track.noise += rng.exponential(0.8)
     np.clip(track.noise, 0, 2.3, out=track.noise)

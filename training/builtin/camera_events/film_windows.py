@@ -148,4 +148,4 @@ def hold_photo(rng: np.random.Generator, photo: U8, frames: int) -> U8:
     levels = np.rint(noise).astype(np.int16)
     starts = rng.integers(pixels.size, size=frames)
     held = np.stack([pixels + levels[start : start + pixels.size] for start in starts])
-    return np.clip(held, 0, 255).astype(np.uint8).reshape(frames, *photo.shape)
+    return np.asarray(np.clip(held, 0, 255), np.uint8).reshape(frames, *photo.shape)

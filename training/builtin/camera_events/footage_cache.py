@@ -40,7 +40,7 @@ class FootageSpec:
     window: int
     normal_share: float
     seed: int
-    maker: int = 10
+    maker: int = 12
     """Raise this number when the rendering code changes what it renders."""
 
     @property

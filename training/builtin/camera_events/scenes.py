@@ -367,6 +367,11 @@ def _ground(rng: Rng, height: int, width: int) -> F32:
     canvas += rng.uniform(0.5, 9) * rng.standard_normal((height, width, 1), dtype=np.float32)
     angle = rng.uniform(0, np.pi)
     along = np.array([np.cos(angle), np.sin(angle)]) * 2 * width
+    worn = np.ones((height, width, 1), np.float32)
+    for _ in range(int(rng.integers(0, 4))):  # tracks of tyres, a repaired strip
+        start, stop = (tuple(int(v) for v in rng.uniform(0, 1, 2) * [width, height] + s * along) for s in (-1, 1))
+        cv2.line(worn, start, stop, float(rng.uniform(0.8, 1.12)), int(rng.uniform(0.01, 0.15) * width) + 1)
+    canvas *= cv2.GaussianBlur(worn, (0, 0), rng.uniform(0.002, 0.008) * width)[..., None]
     for _ in range(int(rng.choice([0, 1, 2, 4], p=[0.35, 0.3, 0.2, 0.15]))):
         middle = rng.uniform(0, 1, 2) * [width, height]
         start, stop = (tuple(int(v) for v in middle + side * along) for side in (-1, 1))
@@ -423,14 +428,16 @@ def light_and_lens(rng: Rng, canvas: F32) -> F32:
     if rng.random() < 0.3:  # indoor scenes often have hard shadows
         shadow = (fractal_noise(rng, height, width, roughness=0.5) > rng.uniform(0.4, 0.7)).astype(np.float32)
         canvas = canvas * (1 - rng.uniform(0.2, 0.6) * shadow)
-    moods = ["day", "dim", "dark", "infrared", "night", "haze"]
-    mood = rng.choice(moods, p=[0.47, 0.13, 0.07, 0.12, 0.11, 0.1])
+    moods = ["day", "dim", "dark", "infrared", "night", "haze", "overexposed"]
+    mood = rng.choice(moods, p=[0.42, 0.13, 0.07, 0.12, 0.11, 0.1, 0.05])
     if mood == "dim":
         canvas = canvas * rng.uniform(0.25, 0.6)
     elif mood == "dark":
         canvas = canvas * rng.uniform(0.06, 0.25)
     elif mood == "haze":
         canvas = canvas * rng.uniform(0.25, 0.6) + rng.uniform(60, 140)
+    elif mood == "overexposed":  # a half of the frame or more is white
+        canvas = canvas * (rng.uniform(200, 320) / max(float(np.median(canvas)), 1.0))
     elif mood in ("infrared", "night"):
         y, x = np.mgrid[:height, :width].astype(np.float32)
         lamps = np.full((height, width), rng.uniform(0.06, 0.25), np.float32)
@@ -464,12 +471,14 @@ def scene(rng: Rng, height: int, width: int) -> U8:
 
     A scene without structure would look like a cover on the lens, so it is drawn again. So are most scenes with no
     structure in nearly two thirds of the frame, which look like a cover over a part of it: the drawn scenes have fewer
-    details than real ones, and plain surfaces would be more frequent here than on film.
+    details than real ones, and plain surfaces would be more frequent here than on film. Bare ground is kept more often
+    than others: it is plain all over, and no cover of a part of the frame looks like that.
     """
     makers, weights = zip(*_SCENES, strict=True)
-    least = MIN_STRUCTURE if rng.random() < PLAIN_SCENES else MIN_PART_STRUCTURE
+    plain = rng.random()
     while True:
         maker = makers[int(rng.choice(len(makers), p=weights))]
+        least = MIN_STRUCTURE if plain < (PLAIN_GROUND if maker is _ground else PLAIN_SCENES) else MIN_PART_STRUCTURE
         drawn = light_and_lens(rng, maker(rng, height, width)).astype(np.uint8)
         rows, columns = int(0.65 * height), int(0.65 * width)
         parts = (drawn[:rows], drawn[-rows:], drawn[:, :columns], drawn[:, -columns:])
@@ -477,8 +486,10 @@ def scene(rng: Rng, height: int, width: int) -> U8:
             return drawn
 
 
-PLAIN_SCENES = 0.2
+PLAIN_SCENES = 0.15
 """Share of the scenes that may have a plain part."""
+PLAIN_GROUND = 0.6
+"""Share of the scenes of bare ground that may have one."""
 MIN_PART_STRUCTURE = 14.0
 """Grey levels of `structure` of each side's 65 % of the frame. All 68 films of the tuning half have more than 36."""
 MIN_STRUCTURE = 4.0

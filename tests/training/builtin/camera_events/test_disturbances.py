@@ -24,6 +24,18 @@ def test_most_windows_of_a_track_have_its_label(kind: str) -> None:
     assert not set(labels) - {kind, "normal", None}
 
 
+def test_light_that_changes_a_little_at_once_is_normal() -> None:
+    """Sudden steps of brightness, by less than a flash, are frequent on film of fixed cameras."""
+    sudden = {"gain": 0, "exposure": 0}
+    for seed in range(100):
+        track = draw_track(np.random.default_rng(seed), "normal", np.arange(20) / 10)
+        for name in sudden:
+            steps = np.abs(np.diff(getattr(track, name)))
+            sudden[name] += bool(steps.max() > 0.03 and np.median(steps) < 0.3 * steps.max())
+            assert steps.max() < 0.25
+    assert all(5 <= count <= 40 for count in sudden.values()), sudden
+
+
 def test_frames_show_what_the_track_says() -> None:
     """A cover hides the scene, noise differs between frames, and defocus removes fine detail."""
     scene = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)

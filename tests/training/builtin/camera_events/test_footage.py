@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from support.camera_tracks import HALF, camera_track
 
+from training.builtin.camera_events import scenes
 from training.builtin.camera_events.disturbances import CameraTrack
 from training.builtin.camera_events.footage import make_clip, window_label
 from training.builtin.camera_events.scenes import (
     MIN_PART_STRUCTURE,
     MIN_STRUCTURE,
-    PLAIN_SCENES,
     mixed_texture,
     repeated_pattern,
     scene,
@@ -62,13 +62,28 @@ def test_every_scene_has_structure_and_a_bare_surface_has_none() -> None:
     assert structure(np.clip(noisy, 0, 255).astype(np.uint8)) < MIN_STRUCTURE
 
 
-def test_few_scenes_have_a_plain_part_like_a_partial_cover() -> None:
+def plain_scenes(count: int) -> int:
+    """Draw `count` scenes, and count those with a plain part, which looks like a cover over a part of the frame."""
     rng, plain = np.random.default_rng(1), 0
-    for _ in range(60):
-        drawn = scene(rng, 90, 120)
-        parts = (drawn[:58], drawn[-58:], drawn[:, :78], drawn[:, -78:])
+    for _ in range(count):
+        drawn = scene(rng, 240, 320)
+        parts = (drawn[:156], drawn[-156:], drawn[:, :208], drawn[:, -208:])
         plain += min(structure(part) for part in parts) < MIN_PART_STRUCTURE
-    assert 0 < plain <= 60 * PLAIN_SCENES
+    return plain
+
+
+def test_few_scenes_have_a_plain_part_but_much_bare_ground_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    all_kinds = plain_scenes(40)
+    assert 0 < all_kinds < 10
+    ground = next(each for each in scenes._SCENES if each[0] is scenes._ground)
+    monkeypatch.setattr(scenes, "_SCENES", ((ground[0], 1.0),))
+    assert plain_scenes(40) > all_kinds
+
+
+def test_in_an_overexposed_scene_half_of_the_frame_is_nearly_white() -> None:
+    canvas = np.random.default_rng(0).uniform(20, 120, (90, 120, 3)).astype(np.float32)
+    medians = [np.median(scenes.light_and_lens(np.random.default_rng(seed), canvas)) for seed in range(120)]
+    assert 2 <= sum(median > 170 for median in medians) <= 20
 
 
 @pytest.mark.parametrize("seed", range(30))
