@@ -67,15 +67,15 @@ def _real_film(benchmark: Mapping[str, Any], labels: Sequence[str]) -> list[str]
         "",
         f"**{held_out['false_alarms']:.1%} false alarms, {held_out['balanced_accuracy']:.1%} balanced accuracy** on "
         f"{held_out['windows']:,} windows of {sources}. No weights and no biases were chosen on this "
-        "half. But the renderer of the training film was changed seven times after a look at its films, or at results "
-        "on them.",
+        "half. But the renderer of the training film was changed seven times, and the lowest bias once, after a look "
+        "at its films, or at results on them.",
         "",
         "| event | recall |",
         "|---|---|",
         *(f"| {event} | {recall:.1%} |" for event, recall in events.items()),
         "",
         "A false alarm is a window of undisturbed film whose label is not `normal`. Their shares by source: "
-        + ", ".join(f"`{name}` {share:.1%}" for name, share in by_source.items())
+        + ", ".join(f"`{name}` {share:.2%}" for name, share in by_source.items())
         + ". Balanced accuracy is the mean of the seven recalls. In the confusion matrix, rows are the truth:",
         "",
         *confusion_table(labels, held_out["confusion"]),

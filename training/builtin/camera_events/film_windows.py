@@ -71,6 +71,11 @@ def listed_films(folder: Path) -> list[ListedFilm]:
 
 def training_films(folder: Path) -> list[ListedFilm]:
     """Return the films of `folder` that may be trained on. Raises `DataError` where there is none."""
+    if not (folder / LIST).is_file():
+        raise DataError(
+            f"{folder / LIST}: no such file; `python -m training download fixed-cameras` and `download photos` get the "
+            "project's lists with their files, and data.film=[] data.film_windows=0 trains without them"
+        )
     films = [film for film in listed_films(folder) if film.split == "train"]
     if not films:
         raise DataError(f"{folder / LIST}: no film has the split 'train'")

@@ -81,7 +81,7 @@ def test_a_faulty_line_of_the_list_is_named(tmp_path: Path, line: str, reason: s
 
 
 def test_a_folder_without_films_to_train_on_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"films\.csv: cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"films\.csv: no such file; .python -m training download"):
         training_films(tmp_path)
     with pytest.raises(DataError, match="no film has the split 'train'"):
         training_films(film_folder(tmp_path, "a.mp4,tuning,,\n"))
