@@ -47,7 +47,7 @@ def tiny_tree(cache: Path) -> dict[str, Any]:
         "data": {
             "cache": str(cache),
             "clips": 14,
-            "validation_clips": 8,
+            "validation_clips": 16,
             "frames": 8,
             "normal_share": 0.4,
             "normal_windows": 0.3,
