@@ -26,9 +26,9 @@ from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.offline import file_chunks
 from training.builtin.camera_events import LABELS
-from training.builtin.camera_events.film_windows import hold_photo, listed_films
+from training.builtin.camera_events.film_windows import frames_for, hold_photo, listed_films
 from training.builtin.camera_events.tampering import STRENGTHS, TAMPERINGS, Excerpt, Tampered, inside
-from training.data.decode import DecodeSpec, decode_clip
+from training.data.decode import decode_clip
 from training.errors import DataError
 
 FIXED_CAMERAS = "fixed-cameras"
@@ -227,18 +227,9 @@ def _windows(path: Path, spec: ModelSpec) -> Iterator[tuple[float, U8]]:
 
 def _held(path: Path, spec: ModelSpec) -> Iterator[tuple[float, U8]]:
     """Yield (0.0, (T, t, H, W, 3)): a photograph as one window, with noise drawn from the file's name."""
-    size = DecodeSpec(
-        fps=spec.fps,
-        frames_per_chunk=spec.frames_per_chunk,
-        steps=1,
-        height=spec.height,
-        width=spec.width,
-        resize=spec.resize,
-    )
+    photo = decode_clip(path, frames_for(spec, spec.resize)).frames[0]
     seed = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:4], "big")
-    frames = hold_photo(
-        np.random.default_rng(seed), decode_clip(path, size).frames[0], spec.chunks * spec.frames_per_chunk
-    )
+    frames = hold_photo(np.random.default_rng(seed), photo, spec.chunks * spec.frames_per_chunk)
     yield 0.0, frames.reshape(spec.chunks, spec.frames_per_chunk, *frames.shape[1:])
 
 

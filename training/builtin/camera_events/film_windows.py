@@ -14,6 +14,8 @@ from typing import Final
 import numpy as np
 
 from engines.arrays import U8
+from engines.bundle import ModelSpec
+from streamclf.sources import Resize
 from training.data.clip_cache import read_array, store_clips
 from training.data.csv_columns import plain_name
 from training.data.csv_lists import read_records
@@ -99,14 +101,7 @@ class FilmWindows:
 
         Raises `DataError` where they cannot be read, or are shorter than a window.
         """
-        spec = DecodeSpec(
-            fps=shape.fps,
-            frames_per_chunk=shape.frames_per_chunk,
-            steps=1,
-            height=shape.height,
-            width=shape.width,
-            resize="stretch",
-        )
+        spec = frames_for(shape, "stretch")
         decoded, notes = [], []
         for folder in folders:
             listed = training_films(folder)
@@ -143,6 +138,18 @@ def _undisturbed(film: ListedFilm, frames: int, shape: Shape) -> range:
             f"{shape.window / shape.fps:g} s; remove its line from {LIST}"
         )
     return range(first, last)
+
+
+def frames_for(model: Shape | ModelSpec, resize: Resize) -> DecodeSpec:
+    """Return how to decode films and photographs to the frames that `model` takes."""
+    return DecodeSpec(
+        fps=model.fps,
+        frames_per_chunk=model.frames_per_chunk,
+        steps=1,
+        height=model.height,
+        width=model.width,
+        resize=resize,
+    )
 
 
 def hold_photo(rng: np.random.Generator, photo: U8, frames: int) -> U8:
