@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import socket as sockets
 import stat
 import struct
 import sys
 import termios
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,8 +36,8 @@ _BYTES_AT: Final = 120
 _LINGER_NONE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER for a close that does not wait until the data is sent."""
 _DISCARDED_BYTES: Final = 16 * 1024
-_UNUSED_AT_END: Final = 64
-"""The system assigns the lowest free descriptor: after this many unused ones in a row, there are no more."""
+_MAX_DESCRIPTORS: Final = 65_536
+"""Descriptors to try if the system does not list those that are open."""
 
 
 @dataclass(slots=True)
@@ -112,16 +113,12 @@ class ConnectionTable:
         self._known: dict[int, Connection | None] = {}
         """By inode; None for a socket of another kind. Without it, most of a scan would ask this again."""
         self._closing: set[int] = set()
-        self._highest_fd = 0
-        """The highest descriptor of a socket in the last scan: many below it may be unused after a flood."""
 
     def scan(self) -> list[Connection]:
         """Return the connections, without those that are closing."""
         known: dict[int, Connection | None] = {}
         still_closing = set()
-        at_least, self._highest_fd = self._highest_fd, 0
-        for fd, inode in _open_sockets(at_least):
-            self._highest_fd = fd
+        for fd, inode in _open_sockets():
             if inode in self._closing:
                 still_closing.add(inode)
                 continue
@@ -223,19 +220,22 @@ def inode_of(fd: int) -> int | None:
     return status.st_ino if stat.S_ISSOCK(status.st_mode) else None
 
 
-def _open_sockets(at_least: int = 0) -> Iterator[tuple[int, int]]:
-    """Yield (descriptor, inode) of each socket of this process, in the order of descriptors.
+def _open_sockets() -> Iterator[tuple[int, int]]:
+    """Yield (descriptor, inode) of each socket of this process, in the order of descriptors."""
+    for fd in _open_descriptors():
+        inode = inode_of(fd)
+        if inode is not None:
+            yield fd, inode
 
-    `at_least`: a descriptor up to which to search, however many below it are unused.
+
+def _open_descriptors() -> Iterable[int]:
+    """Return the descriptors of this process in ascending order; some of them may be closed.
+
+    A search that stops after many unused descriptors in a row would miss connections. libzmq goes on accepting while
+    the guard disconnects others, so the new connections may lie above a gap of hundreds of descriptors.
     """
-    fd = unused = 0
-    while unused < _UNUSED_AT_END or fd <= at_least:
-        try:
-            status = os.fstat(fd)
-        except OSError:
-            unused += 1
-        else:
-            unused = 0
-            if stat.S_ISSOCK(status.st_mode):
-                yield fd, status.st_ino
-        fd += 1
+    try:
+        return sorted(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208 - called often
+    except OSError:
+        # The list takes a descriptor. If none is left, all below the limit are open.
+        return range(min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], _MAX_DESCRIPTORS))
