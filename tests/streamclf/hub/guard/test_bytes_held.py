@@ -94,6 +94,7 @@ def test_heartbeats_of_zeromq_are_no_flood(hub: HubProcess) -> None:
     with zmq.Context() as context, context.socket(zmq.SUB) as subscriber, Witness(hub):
         subscriber.linger = 0
         subscriber.heartbeat_ivl = 5  # two hundred times as many as usual
+        subscriber.heartbeat_timeout = 60_000  # the default, 5 ms, ends the connection on a busy machine
         monitor = subscriber.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         subscriber.connect(hub.events)
         subscriber.subscribe(b"nothing/")
