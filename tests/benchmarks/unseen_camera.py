@@ -1,15 +1,18 @@
 """Measure camera-events on film and disturbances that its other benchmark does not have.
 
-    PYTHONPATH=tests python -m benchmarks.unseen_camera --data DATA [--bundle B] [--json [FILE]] [--sheet FILE]
+    PYTHONPATH=tests python -m benchmarks.unseen_camera --data DATA [--materials FOLDER] [--bundle B] [--json [FILE]]
+        [--sheet FILE]
 
-DATA is the folder with `tennis/` and `gestures/`. README.md describes the films, the four groups of disturbances,
-the changes that leave a film normal, and the figures.
+DATA is the folder with `tennis/` and `gestures/`, and FOLDER that of the photographs of materials. README.md describes
+the films, the five groups of disturbances, the one of photographs, the changes that leave a film normal, and the
+figures.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +22,10 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from benchmarks.unseen_excerpts import CHANGED, Excerpt, excerpts
+from support.unseen.film import Group
 from support.unseen.groups import GROUPS
+from support.unseen.photographed import LIST, photographed_group
+from support.unseen.photographed import NAME as PHOTOGRAPHED
 
 from engines.arrays import U8
 from engines.bundle import Bundle
@@ -138,14 +144,15 @@ def compute_figures(judged: Sequence[Judged], labels: Sequence[str]) -> dict[str
 
 
 def compute_by_group(judged: Sequence[Judged], labels: Sequence[str]) -> dict[str, Any]:
-    """Return recalls side by side, and the figures of each group.
+    """Return recalls side by side, and the figures of each group that was judged.
 
     The undisturbed excerpts belong to each group. The changed ones have rows of their own and belong to none, so that
     the figures of all groups have the same `normal` film.
     """
     changed = [each for each in judged if each.properties.get("group") == CHANGED]
     side_by_side = {**recall_by(judged, GROUP_PARTS), **recall_by(changed, CHANGED_PARTS)}
-    of = {name: [each for each in judged if each.properties.get("group", name) == name] for name in GROUPS}
+    names = [name for name in (*GROUPS, PHOTOGRAPHED) if any(each.properties.get("group") == name for each in judged)]
+    of = {name: [each for each in judged if each.properties.get("group", name) == name] for name in names}
     figures = {name: compute_figures(found, labels) for name, found in of.items()}
     return {"by_group": side_by_side, "groups": figures}
 
@@ -165,6 +172,7 @@ def as_text(by_group: dict[str, Any]) -> str:
         return [
             line
             for part, rows in parts.items()
+            if rows
             for line in (f"| {part} {head}", *(row(name, found) for name, found in rows.items()), "")
         ]
 
@@ -205,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder with tennis/ and gestures/")
+    parser.add_argument("--materials", type=Path, help="the folder of photographs of materials; default DATA/materials")
     parser.add_argument("--bundle", default="camera-events", help="a bundle, by name or folder")
     parser.add_argument("--json", nargs="?", const="-", help="print JSON instead of tables, or write it to a file")
     parser.add_argument("--sheet", type=Path, help="draw a contact sheet, and classify nothing")
@@ -212,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cv2.setNumThreads(1)
     bundle = find_bundle(options.bundle)
     spec = bundle.spec
-    found = excerpts(options.data, spec)
+    found = excerpts(options.data, spec, find_groups(options.materials or options.data / "materials"))
     if options.sheet:
         draw_sheet(found, options.sheet)
         return
@@ -228,6 +237,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Path(options.json).write_text(text + "\n")
     print(spec.id)
     print(as_text(figures))
+
+
+def find_groups(materials: Path) -> dict[str, Group]:
+    """Return `GROUPS` and the group of photographs. Where it is missing, say so on stderr."""
+    if (materials / LIST).is_file():
+        return {**GROUPS, PHOTOGRAPHED: photographed_group(materials)}
+    print(
+        f"{materials / LIST}: no such file, so the group {PHOTOGRAPHED!r} is left out; `python -m training download "
+        "materials` gets the photographs, and --materials names their folder",
+        file=sys.stderr,
+    )
+    return dict(GROUPS)
 
 
 def each_as_dict(judged: Judged) -> dict[str, Any]:

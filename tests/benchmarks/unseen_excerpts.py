@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,16 +164,16 @@ def read_chunks(path: Path, spec: ModelSpec, counts: Callable[[float, float], bo
     return np.stack([pixels for _, pixels in chunks]), starts
 
 
-def excerpts(data: Path, spec: ModelSpec) -> Iterator[Excerpt]:
-    """Yield the undisturbed, the disturbed and the changed excerpts, film by film."""
+def excerpts(data: Path, spec: ModelSpec, groups: Mapping[str, Group] = GROUPS) -> Iterator[Excerpt]:
+    """Yield the undisturbed, the disturbed and the changed excerpts, film by film. `groups` contains the first."""
     names = [*FIXED, *PLAIN, *HELD]
     changes = _shuffled(np.random.default_rng(CHANGED_SEED), len(names) * CHANGES_PER_FILM, FOURTH_NORMAL)
-    plans = {name: _plan(group, len(names)) for name, group in GROUPS.items()}
+    plans = {name: _plan(group, len(names)) for name, group in groups.items()}
     for number, name in enumerate(names):
         path = data / f"{name}.mp4"
         if not path.is_file():
             raise SystemExit(f"{path}: no such file; --data is the folder with tennis/ and gestures/")
-        rngs = {name: np.random.default_rng([group.seed, number]) for name, group in GROUPS.items()}
+        rngs = {name: np.random.default_rng([group.seed, number]) for name, group in groups.items()}
         film = read_film(path)
         if name in HELD:
             film = hold(film[0][0], 3.0, rngs["first"])
@@ -181,7 +181,7 @@ def excerpts(data: Path, spec: ModelSpec) -> Iterator[Excerpt]:
         yield from undisturbed(name, kind, film, spec, rngs["first"])
         for group, (covers, others) in plans.items():
             plan = () if name in PLAIN else others[number]
-            yield from disturbed(name, group, film, spec, rngs[group], covers[number], plan)
+            yield from disturbed(name, groups[group], film, spec, rngs[group], covers[number], plan)
         if name not in PLAIN:
             mine = [change for (change,) in changes[number * CHANGES_PER_FILM :][:CHANGES_PER_FILM]]
             yield from changed(name, kind, film, spec, np.random.default_rng([CHANGED_SEED, number]), mine)
@@ -190,12 +190,15 @@ def excerpts(data: Path, spec: ModelSpec) -> Iterator[Excerpt]:
 def _plan(group: Group, films: int) -> tuple[list[list[Cover]], list[list[tuple[str, str, str]]]]:
     """Return the covers of each film, and the label, form and strength of each other excerpt of each film."""
     rng, each = np.random.default_rng(group.seed), group.covers_per_film
-    covers = _shuffled(rng, films * each, group.materials, (True, False), SHARES, (True, False))
-    others = [
-        [(label, *chosen) for chosen in _shuffled(rng, films, forms, STRENGTHS)]
-        for label, (_, forms) in group.forms.items()
-    ]
-    return [covers[number * each :][:each] for number in range(films)], list(map(list, zip(*others, strict=True)))
+    ways = ((True, False), SHARES, (True, False))
+    if films * each < len(group.materials) * math.prod(map(len, ways)):  # still, each material is to occur
+        materials = _shuffled(rng, films * each, group.materials)
+        covers = [(*one, *way) for one, way in zip(materials, _shuffled(rng, films * each, *ways), strict=True)]
+    else:
+        covers = _shuffled(rng, films * each, group.materials, *ways)
+    chosen = {label: _shuffled(rng, films, forms, STRENGTHS) for label, (_, forms) in group.forms.items()}
+    others = [[(label, *found[number]) for label, found in chosen.items()] for number in range(films)]
+    return [covers[number * each :][:each] for number in range(films)], others
 
 
 def _shuffled(rng: Rng, count: int, *axes: Any) -> list[tuple[Any, ...]]:
@@ -225,7 +228,7 @@ def changed(
 
 def disturbed(
     name: str,
-    group: str,
+    group: Group,
     film: tuple[U8, F64],
     spec: ModelSpec,
     rng: Rng,
@@ -237,19 +240,21 @@ def disturbed(
     def draw() -> tuple[U8, F64]:
         return part_of(*film, rng.uniform(0, float(film[1][-1])), DISTURBED_S)
 
-    for material, in_focus, share, coming in covers:
+    for covering, in_focus, share, coming in covers:
+        material = group.materials[covering]
         properties = {
-            "group": group,
-            "material": material,
+            "group": group.name,
+            "material": material.source or covering,
             "share": share,
             "focus": "in focus" if in_focus else "out of focus",
             "arrival": "coming" if coming else "lying still",
+            **({"photograph": covering} if material.source else {}),
         }
         found = cover(rng, *draw(), material, in_focus=in_focus, share=share, coming=coming)
         yield _excerpt(name, "covered", properties, found, spec, rng)
     for label, form, strength in plan:
-        found = GROUPS[group].forms[label][0](rng, *draw(), form, strength)
-        yield _excerpt(name, label, {"group": group, "form": form, "strength": strength}, found, spec, rng)
+        found = group.forms[label][0](rng, *draw(), form, strength)
+        yield _excerpt(name, label, {"group": group.name, "form": form, "strength": strength}, found, spec, rng)
 
 
 def _excerpt(name: str, label: str, properties: dict[str, str], found: Disturbed, spec: ModelSpec, rng: Rng) -> Excerpt:

@@ -6,20 +6,18 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-from support.unseen.film import Disturbed, Rng, always, disc, field, mostly_after
-from support.unseen.groups import GROUPS
+from support.unseen.film import Disturbed, Material, Rng, always, disc, field, mostly_after
 
 from engines.arrays import F32, F64, U8
 
 SHARES: Final = {"65-80 %": (0.65, 0.8), "85-95 %": (0.85, 0.95), "100 %": (1.0, 1.0)}
 """Ranges for the share of the picture that a cover hides."""
-MATERIALS: Final = {name: draw for group in GROUPS.values() for name, draw in group.materials.items()}
 
 
-def draw_material(material: str, height: int, width: int, rng: Rng, *, in_focus: bool) -> F32:
-    """Return one of `MATERIALS`, lit from a side: (height, width, 3) float32, 0 to 255."""
+def draw_material(material: Material, height: int, width: int, rng: Rng, *, in_focus: bool) -> F32:
+    """Return a material, turned a little and lit from a side: (height, width, 3) float32, 0 to 255."""
     h, w = 2 * height, 2 * width
-    picture = MATERIALS[material].draw(rng, h, w)
+    picture = material.draw(rng, h, w)
     turn = cv2.getRotationMatrix2D((w / 2, h / 2), float(rng.uniform(-18, 18)), float(rng.uniform(1, 1.3)))
     picture = cv2.warpAffine(picture, turn, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
@@ -32,7 +30,9 @@ def draw_material(material: str, height: int, width: int, rng: Rng, *, in_focus:
     return np.asarray(np.clip(picture, 0, 255), np.float32)
 
 
-def cover(rng: Rng, frames: U8, times_s: F64, material: str, *, in_focus: bool, share: str, coming: bool) -> Disturbed:
+def cover(
+    rng: Rng, frames: U8, times_s: F64, material: Material, *, in_focus: bool, share: str, coming: bool
+) -> Disturbed:
     """Cover a range of `SHARES` of the picture: from the first frame on, or coming within 0.15 to 0.6 s.
 
     The camera's exposure follows what it sees, and its sensor adds noise to the cover.
@@ -40,13 +40,12 @@ def cover(rng: Rng, frames: U8, times_s: F64, material: str, *, in_focus: bool, 
     _, height, width, _ = frames.shape
     picture = draw_material(material, height, width, rng, in_focus=in_focus)
     hidden = float(rng.uniform(*SHARES[share]))
-    order, toward = _order(rng, height, width, MATERIALS[material].edge)
+    order, toward = _order(rng, height, width, material.edge)
     ranked = np.sort(order, axis=None)
     soft = 1.2 if in_focus else float(rng.uniform(0.06, 0.16)) * width
     onset, takes = (float(rng.uniform(0.5, 0.8)), float(rng.uniform(0.15, 0.6))) if coming else (-1.0, 0.5)
     grain, settle, sway = rng.uniform(0.8, 4), rng.uniform(0.3, 1.0), rng.uniform(0, 0.03)
     adapted = float(np.clip((105 / max(picture.mean(), 1)) ** 0.4, 0.75, 2.0))
-    clear = MATERIALS[material].clear
     out = np.empty_like(frames)
 
     def edge(part: float) -> float:
@@ -65,8 +64,8 @@ def cover(rng: Rng, frames: U8, times_s: F64, material: str, *, in_focus: bool, 
             lid = cv2.warpAffine(
                 picture, np.array([[1, 0, dx], [0, 1, dy]]), (width, height), borderMode=cv2.BORDER_REFLECT_101
             )
-        if clear:
-            lid = lid * (1 - clear) + clear * cv2.blur(frame, (width // 6, width // 6))
+        if material.clear:
+            lid = lid * (1 - material.clear) + material.clear * cv2.blur(frame, (width // 6, width // 6))
         gain = 1 + (adapted - 1) * (1 - np.exp(-max(time_s - onset - takes / 2, 0) / settle) if coming else 1.0)
         gain *= 1 + sway * np.sin(2 * np.pi * time_s / 1.7)
         mixed = frame * (1 - alpha) + lid * alpha

@@ -41,12 +41,14 @@ class Material:
     """A cover's material. `draw(rng, h, w)` returns (h, w, 3) in grey levels.
 
     `clear`: the share of the scene's light that it lets through, scattered. `edge`: a piece may slide in with its edge;
-    lumps and spray have a ragged edge and grow.
+    lumps and spray have a ragged edge and grow. `source`: the name under which the figures count it, where several
+    materials share one.
     """
 
     draw: Callable[[Rng, int, int], F32]
     clear: float = 0.0
     edge: Literal["piece", "lumps", "spray"] = "piece"
+    source: str = ""
 
 
 Disturb = Callable[[Rng, U8, F64, str, str], Disturbed]
@@ -57,9 +59,11 @@ Disturb = Callable[[Rng, U8, F64, str, str], Disturbed]
 class Group:
     """Materials and forms that were fixed at the same time.
 
-    `forms`: by label, the function and its forms. `covers_per_film`: excerpts with a cover of each film.
+    `name`: its key in `groups.GROUPS`, or `photographed.NAME`. `forms`: by label, the function and its forms.
+    `covers_per_film`: excerpts with a cover of each film.
     """
 
+    name: str
     seed: int
     materials: Mapping[str, Material]
     forms: Mapping[str, tuple[Disturb, Sequence[str]]]

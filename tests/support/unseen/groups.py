@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from support.unseen.fifth_forms import FIFTH_FORMS
+from support.unseen.fifth_materials import FIFTH_MATERIALS
 from support.unseen.film import Group
 from support.unseen.first_forms import FIRST_FORMS
 from support.unseen.first_materials import FIRST_MATERIALS
@@ -15,8 +17,12 @@ from support.unseen.third_forms import THIRD_FORMS
 from support.unseen.third_materials import THIRD_MATERIALS
 
 GROUPS: Final = {
-    "first": Group(seed=2026, materials=FIRST_MATERIALS, forms=FIRST_FORMS, covers_per_film=6),
-    "second": Group(seed=2027, materials=SECOND_MATERIALS, forms=SECOND_FORMS, covers_per_film=4),
-    "third": Group(seed=2028, materials=THIRD_MATERIALS, forms=THIRD_FORMS, covers_per_film=3),
-    "fourth": Group(seed=2029, materials=FOURTH_MATERIALS, forms=FOURTH_FORMS, covers_per_film=3),
+    group.name: group
+    for group in (
+        Group(name="first", seed=2026, materials=FIRST_MATERIALS, forms=FIRST_FORMS, covers_per_film=6),
+        Group(name="second", seed=2027, materials=SECOND_MATERIALS, forms=SECOND_FORMS, covers_per_film=4),
+        Group(name="third", seed=2028, materials=THIRD_MATERIALS, forms=THIRD_FORMS, covers_per_film=3),
+        Group(name="fourth", seed=2029, materials=FOURTH_MATERIALS, forms=FOURTH_FORMS, covers_per_film=3),
+        Group(name="fifth", seed=2030, materials=FIFTH_MATERIALS, forms=FIFTH_FORMS, covers_per_film=3),
+    )
 }

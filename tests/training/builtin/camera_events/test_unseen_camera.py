@@ -4,21 +4,24 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from benchmarks import unseen_camera as benchmark
 from benchmarks import unseen_excerpts as making
 from benchmarks.unseen_camera import Judged
-from support.unseen.cover import MATERIALS, SHARES, cover, draw_material
+from support.unseen.cover import SHARES, cover, draw_material
 from support.unseen.film import STRENGTHS, Disturb, cropped, to_light
 from support.unseen.fourth_normal import FOURTH_NORMAL
 from support.unseen.groups import GROUPS
+from support.unseen.photographed import LIST, draw_photograph, photographed_group
 
 from engines.arrays import F64, U8
 from streamclf.builtin_models import find_bundle
 from streamclf.commands.report.accuracy import wilson_interval
 
 SPEC = find_bundle("camera-events").spec
+MATERIALS = {name: material for group in GROUPS.values() for name, material in group.materials.items()}
 EVERY_FORM = [
     pytest.param(disturb, label, form, id=f"{label} {form}")
     for group in GROUPS.values()
@@ -37,7 +40,9 @@ def film(seconds: float = 2.4, height: int = 64, width: int = 86) -> tuple[U8, F
 
 @pytest.mark.parametrize("material", MATERIALS)
 def test_focus_takes_away_the_detail_of_a_material(material: str) -> None:
-    sharp, soft = (draw_material(material, 64, 86, np.random.default_rng(1), in_focus=focus) for focus in (True, False))
+    sharp, soft = (
+        draw_material(MATERIALS[material], 64, 86, np.random.default_rng(1), in_focus=focus) for focus in (True, False)
+    )
     assert sharp.shape == soft.shape == (64, 86, 3)
     assert np.abs(np.diff(soft, axis=1)).mean() < np.abs(np.diff(sharp, axis=1)).mean()
 
@@ -48,7 +53,7 @@ def test_a_cover_hides_its_share_of_the_picture(share: str, coming: bool) -> Non
     frames, times_s = film()
     for seed in range(6):
         rng = np.random.default_rng(seed)
-        found = cover(rng, frames, times_s, "black cap", in_focus=True, share=share, coming=coming)
+        found = cover(rng, frames, times_s, MATERIALS["black cap"], in_focus=True, share=share, coming=coming)
         hidden = (found.frames[-1].max(axis=-1) < 60).mean()
         low, high = SHARES[share]
         assert low - 0.04 < hidden < high + 0.04
@@ -143,7 +148,7 @@ def test_excerpts_are_written_read_and_judged(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     covers, plan = [("black cap", False, "100 %", False)], [("noise", "gain", "strong")]
     found = list(making.undisturbed("made", "film", film(), SPEC, rng))
-    found += making.disturbed("made", "first", film(), SPEC, rng, covers, plan)
+    found += making.disturbed("made", GROUPS["first"], film(), SPEC, rng, covers, plan)
     found += making.changed("made", "film", film(), SPEC, rng, ["weak noise"])
     assert [each.label for each in found] == ["normal", "normal", "covered", "noise", "normal"]
     assert [len(each.starts) for each in found[:3]] == [13, 13, 5]
@@ -166,6 +171,8 @@ def test_the_figures_count_windows_and_their_interval_counts_excerpts() -> None:
     cap = {"group": "first", "material": "black cap", "share": "100 %", "focus": "in focus", "arrival": "coming"}
     mud, fur = {**cap, "group": "second", "material": "mud"}, {**cap, "group": "third", "material": "fur"}
     sand = {**cap, "group": "fourth", "material": "sand"}
+    felt = {**cap, "group": "fifth", "material": "felt pad"}
+    leather = {**cap, "group": "photographed", "material": "owner/leather", "photograph": "a.png"}
     every = [
         judged("normal", ["normal"] * 9 + ["moved"], kind="film", view="whole"),
         judged("covered", ["covered", "normal"], **cap),
@@ -174,6 +181,8 @@ def test_the_figures_count_windows_and_their_interval_counts_excerpts() -> None:
         judged("covered", ["covered"] * 3, **mud),
         judged("covered", ["covered", "moved", "moved", "noise"], **fur),
         judged("covered", ["covered", "noise"], **sand),
+        judged("covered", ["covered"], **felt),
+        judged("covered", ["covered", "moved", "noise", "noise", "noise"], **leather),
         judged("normal", ["flashing", "normal"], group=making.CHANGED, kind="rain", scene="film"),
     ]
     by_group = benchmark.compute_by_group(every, SPEC.labels)
@@ -189,11 +198,16 @@ def test_the_figures_count_windows_and_their_interval_counts_excerpts() -> None:
     assert by_group["by_group"]["covered by group"]["third"]["recall"] == 0.25
     assert by_group["by_group"]["covered by group"]["fourth"]["recall"] == 0.5
     assert by_group["by_group"]["normal by kind"]["rain"]["recall"] == 0.5
-    assert list(by_group["groups"]) == ["first", "second", "third", "fourth"]
-    for name in ("second", "third", "fourth"):
+    assert by_group["by_group"]["covered by group"]["fifth"]["recall"] == 1.0
+    assert list(by_group["groups"]) == [*GROUPS, "photographed"]
+    assert by_group["groups"]["photographed"]["parts"]["covered by material"]["owner/leather"]["recall"] == 0.2
+    for name in ("second", "third", "fourth", "fifth", "photographed"):
         assert by_group["groups"][name]["labels"]["normal"] == figures["labels"]["normal"]
         assert by_group["groups"][name]["labels"]["noise"]["windows"] == 0
-    assert "| noise | 1 | 4 | 100.0 % |" in benchmark.as_text(by_group)
+    text = benchmark.as_text(by_group)
+    assert "| noise | 1 | 4 | 100.0 % |" in text
+    assert "| owner/leather | 1 | 5 | 20.0 % |" in text
+    assert "group photographed: false alarms 0.1, balanced accuracy 0.55" in text
     assert json.loads(json.dumps(by_group)) == by_group
 
 
@@ -206,6 +220,74 @@ def test_wilson_interval() -> None:
 def test_a_missing_film_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"b_slice11\.mp4: no such file; --data is the folder"):
         next(making.excerpts(tmp_path, SPEC))
+
+
+def photographs(folder: Path, *, colours: dict[str, int]) -> Path:
+    """Write grey photographs, 40 pixels high and 60 wide, and their list with one more of the split `train`."""
+    rows = ["path,split,licence,repository,commit,source,sha256", "none.png,train,MIT,owner/other,1,a,0"]
+    for name, grey in colours.items():
+        cv2.imwrite(str(folder / name), np.full((40, 60), grey, np.uint8))
+        rows.append(f"{name},held-out,MIT,owner/{name[0]},1,a,0")
+    (folder / LIST).write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_held_out_photographs_are_materials_that_count_under_their_repository(tmp_path: Path) -> None:
+    group = photographed_group(photographs(tmp_path, colours={"a0.png": 40, "a1.png": 200, "b0.png": 120}))
+    assert {name: each.source for name, each in group.materials.items()} == {
+        "a0.png": "owner/a",
+        "a1.png": "owner/a",
+        "b0.png": "owner/b",
+    }
+    covers, others = making._plan(group, 8)
+    assert others == [[]] * 8
+    counts = Counter(name for each in covers for name, *_ in each)
+    assert sum(counts.values()) == 16
+    assert max(counts.values()) - min(counts.values()) <= 1
+    plan = [("a1.png", True, "100 %", False)]
+    [found] = making.disturbed("made", group, film(), SPEC, np.random.default_rng(3), plan, ())
+    assert found.label == "covered"
+    assert (found.properties["group"], found.properties["material"]) == ("photographed", "owner/a")
+    assert found.properties["photograph"] == "a1.png"
+    assert len(found.starts) == 5
+
+
+def test_a_photograph_is_shown_in_part_and_stretched_little(tmp_path: Path) -> None:
+    """Its two colours count the column and the row of a pixel, so that the part's place and size can be read."""
+    rows, columns = np.indices((100, 200), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), np.dstack([columns, rows, 0 * rows])[..., ::-1])
+    for seed in range(8):
+        shown = draw_photograph(tmp_path / "a.png", np.random.default_rng(seed), 300, 400)
+        assert shown.shape == (300, 400, 3)
+        wide, tall = np.ptp(shown[..., 0]) + 1, np.ptp(shown[..., 1]) + 1
+        assert 58 <= tall <= 102
+        assert 0.87 < wide / tall / (4 / 3) < 1.13
+
+
+def test_wrong_photographs_are_named(tmp_path: Path) -> None:
+    folder = photographs(tmp_path, colours={"a.png": 40})
+    (folder / "a.png").write_bytes(b"none")
+    group = photographed_group(folder)
+    with pytest.raises(SystemExit, match=r"a\.png: OpenCV reads no picture"):
+        group.materials["a.png"].draw(np.random.default_rng(0), 20, 20)
+    (folder / "a.png").unlink()
+    with pytest.raises(SystemExit, match=r"a\.png: no such file; .*films\.csv:3 lists it"):
+        photographed_group(folder)
+    (folder / LIST).write_text("path,split,repository\na.png,train,owner/a\n")
+    with pytest.raises(SystemExit, match="no photograph has the split 'held-out'"):
+        photographed_group(folder)
+    (folder / LIST).write_text("path,split,repository\na.png,held-out\n")
+    with pytest.raises(SystemExit, match=r"films\.csv:2: no path, split or repository"):
+        photographed_group(folder)
+
+
+def test_missing_photographs_leave_their_group_out_and_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert benchmark.find_groups(tmp_path) == GROUPS
+    assert "'photographed' is left out; `python -m training download materials`" in capsys.readouterr().err
+    assert [*benchmark.find_groups(photographs(tmp_path, colours={"a.png": 40}))] == [*GROUPS, "photographed"]
+    assert capsys.readouterr().err == ""
 
 
 def test_no_material_or_form_is_in_two_groups() -> None:
