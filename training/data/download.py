@@ -76,6 +76,14 @@ DATA_SETS: dict[str, DataSetFile | PublishedFilms] = {
         source="photographs from public repositories, as scenes for camera-events; films.csv names each one's origin",
         licence="that of each photograph's repository, in films.csv",
     ),
+    "materials": PublishedFilms(
+        url="https://raw.githubusercontent.com",
+        films=Path(__file__).with_name("materials.csv"),
+        unpacked="materials",
+        max_bytes=4 << 20,
+        source="photographs of cloth, paper, wood and so on, as covers for camera-events; films.csv names their origin",
+        licence="that of each photograph's repository, in films.csv",
+    ),
     "organmnist3d": DataSetFile(
         url="https://zenodo.org/records/10519652/files/organmnist3d.npz",
         # From medmnist/info.py of MedMNIST 3.0.
