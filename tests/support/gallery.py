@@ -38,6 +38,8 @@ NORMAL_S, EVENT_S = 6.0, 3.5
 SERVICE_S: Final = 45.0
 """Time in which the service sees several events before the pictures are taken."""
 NAMES: Final = ("Car park", "Bottling line", "Entrance", "Corridor", "Yard", "Ramp")
+_RUNNING: Final = "[...document.querySelectorAll('.tile[data-action=yes] .tile-link')].map(link => link.href)"
+"""JavaScript: the links of the streams that have an action in progress."""
 _QUALITIES: Final = (90, 80, 70, 55, 40)
 
 
@@ -186,8 +188,9 @@ def picture_tabs(tab: Tab, output: Path, suffix: str) -> None:
     """Save a picture of each tab."""
     page = tab.open("/live")
     page.wait_for_timeout(3000)
-    page.locator(".tile[data-action=yes]").first.wait_for()  # a picture that shows an action in progress
-    page.wait_for_timeout(500)
+    # Wait until an action begins: while it ends, the picture no longer shows the reason for it.
+    page.wait_for_function(f"before => {_RUNNING}.some(each => !before.includes(each))", arg=page.evaluate(_RUNNING))
+    page.wait_for_timeout(300)
     save_page(page, output / f"page-live{suffix}.webp")
     page = tab.open("/events")
     page.locator(".event-row img").first.wait_for()
