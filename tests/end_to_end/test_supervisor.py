@@ -194,7 +194,9 @@ def test_a_killed_service_can_restart_at_once_on_the_same_ports_and_journal(setu
     """Restart as systemd does. If the old hub has not quite ended, a later attempt succeeds."""
     setup.config["publish"] = {key: f"tcp://127.0.0.1:{free_port()}" for key in ("events", "replay")}
     with Watcher(setup.config["publish"]["events"]) as watcher:
+        began = time.monotonic()
         with two_streams(setup) as (service, _):
+            watcher.wait("prediction", "one", since=began, within=DEADLINE_S)  # it may connect after the other watcher
             service.process.kill()
             killed = time.monotonic()
             seen: Seen | None = None
