@@ -38,6 +38,8 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except (TrainingError, EngineError, StreamclfError, OSError) as error:
+            if is_interrupted():  # the signal has caused the error, for instance by ending a process of num_workers
+                raise
             raise typer.Exit(print_error(error, place=ctx.meta["arguments"]) or 1) from error
 
 

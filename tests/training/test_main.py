@@ -12,6 +12,7 @@ from support.labelled import write_list
 from typer.testing import CliRunner
 
 from training.__main__ import app
+from training.errors import DataError
 
 
 def test_missing_recipe_is_wrong_usage(tmp_path: Path) -> None:
@@ -131,3 +132,11 @@ def test_error_of_the_disk_is_one_line(
     result = CliRunner().invoke(app, ["train", "recipe.yaml", "--run", "run"])
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert expected in result.stderr
+
+
+def test_an_error_that_a_signal_caused_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal also ends a process of num_workers, for instance. `run` prints the one line about the signal."""
+    monkeypatch.setattr("training.__main__.is_interrupted", lambda: True)
+    result = CliRunner().invoke(app, ["download", "no-such-set"])
+    assert isinstance(result.exception, DataError)
+    assert not result.stderr

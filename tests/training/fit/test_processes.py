@@ -245,7 +245,7 @@ def test_a_signal_ends_a_real_training_with_one_line(
     assert code == expected, errors
     last = errors.splitlines()[-1]
     assert re.fullmatch(rf"training: {words}; step \d+ of 100000; {CONTINUES}", last), errors
-    assert errors.count("training: ") == 1
+    assert errors.count("training: ") == 1, errors
     assert "Traceback" not in errors
 
 
