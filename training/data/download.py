@@ -51,36 +51,30 @@ class PublishedFilms:
     films also start_s, end_s and scene.
     """
 
-    url: str
     films: Path
     unpacked: str
-    max_bytes: int
     source: str
     licence: str
+    url: str = "https://raw.githubusercontent.com"
+    max_bytes: int = 4 << 20
 
 
 DATA_SETS: dict[str, DataSetFile | PublishedFilms] = {
     "fixed-cameras": PublishedFilms(
-        url="https://raw.githubusercontent.com",
         films=Path(__file__).with_name("fixed_cameras.csv"),
         unpacked="fixed-cameras",
-        max_bytes=4 << 20,
         source="film of fixed cameras from public repositories, for camera-events; films.csv names each film's origin",
         licence="that of each film's repository, in films.csv",
     ),
     "photos": PublishedFilms(
-        url="https://raw.githubusercontent.com",
         films=Path(__file__).with_name("photos.csv"),
         unpacked="photos",
-        max_bytes=4 << 20,
         source="photographs from public repositories, as scenes for camera-events; films.csv names each one's origin",
         licence="that of each photograph's repository, in films.csv",
     ),
     "materials": PublishedFilms(
-        url="https://raw.githubusercontent.com",
         films=Path(__file__).with_name("materials.csv"),
         unpacked="materials",
-        max_bytes=4 << 20,
         source="photographs of cloth, paper, wood and so on, as covers for camera-events; films.csv names their origin",
         licence="that of each photograph's repository, in films.csv",
     ),

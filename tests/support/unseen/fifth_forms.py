@@ -24,6 +24,7 @@ from support.unseen.film import (
     mostly_after,
     to_grey,
     to_light,
+    turned,
     view,
 )
 
@@ -41,7 +42,7 @@ def moved(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Distu
         after = np.maximum(times_s - begin - takes, 0)
         rock = 0.06 * np.sin(2 * np.pi * rng.uniform(5, 7) * after) * np.exp(-after / 0.12)
         path = sign * share * 4 / 3 * h * (np.sin(np.pi * (done - 0.5)) / 2 + rock)
-        seen = _tilted(frames, (0.56, 0.84), np.arctan(path / (0.9 * w)), rise=0.12 * path, far=0.9 * w)
+        seen = turned(frames, (0.56, 0.84), np.arctan(path / (0.9 * w)), far=0.9 * w, tilts=True, rise=0.12 * path)
     else:  # each tug turns the camera, and friction holds a part of the turn when the cable hangs loose again
         count, every = int(rng.integers(2, 4)), rng.uniform(0.28, 0.36)
         takes = (count - 1) * every + 0.22
@@ -54,28 +55,6 @@ def moved(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Distu
         across, upright = sign * share * w * path, rng.uniform(-0.5, 0.5) * share * h * path
         seen = view(frames, (0.7, 0.64), np.c_[across, upright], roll=sign * 0.25 * share * roll)
     return Disturbed(frames=seen, times_s=times_s, counts=inside(begin, begin + takes))
-
-
-def _tilted(frames: U8, size: tuple[float, float], angle: F64, rise: F64, far: float) -> U8:
-    """Show a part (height, width; shares of the picture) through a lens of focal length `far`.
-
-    The lens tilts by `angle` and rises by `rise` pixels.
-    """
-    _, h, w, _ = frames.shape
-    height, width = (int(share * side) // 2 * 2 for share, side in zip(size, (h, w), strict=True))
-    to_ray = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, far]])
-    out = np.empty((len(frames), height, width, 3), np.uint8)
-    for number, (frame, c, s) in enumerate(zip(frames, np.cos(angle), np.sin(angle), strict=True)):
-        to_picture = np.array([[far, 0, w / 2], [0, far, h / 2 + rise[number]], [0, 0, 1]])
-        turn = to_picture @ np.array([[1, 0, 0], [0, c, s], [0, -s, c]]) @ to_ray
-        out[number] = cv2.warpPerspective(
-            frame,
-            turn,
-            (width, height),
-            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT_101,
-        )
-    return out
 
 
 def shaking(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Disturbed:

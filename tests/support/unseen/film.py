@@ -155,6 +155,37 @@ def view(frames: U8, size: tuple[float, float], shift: F64, *, roll: F64 | None 
     return out
 
 
+def turned(
+    frames: U8,
+    size: tuple[float, float],
+    angle: F64,
+    *,
+    far: float,
+    tilts: bool = False,
+    rise: F64 | None = None,
+) -> U8:
+    """Show a part (height, width; shares of the picture) through a lens of focal length `far`, in pixels.
+
+    The lens turns by `angle` (F,), in radians: to a side, or up and down if it `tilts`. It rises by `rise` (F,) pixels.
+    """
+    _, h, w, _ = frames.shape
+    height, width = (int(share * side) // 2 * 2 for share, side in zip(size, (h, w), strict=True))
+    to_ray = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, far]])
+    up = np.zeros(len(frames)) if rise is None else rise
+    out = np.empty((len(frames), height, width, 3), np.uint8)
+    for number, (frame, c, s) in enumerate(zip(frames, np.cos(angle), np.sin(angle), strict=True)):
+        to_picture = np.array([[far, 0, w / 2], [0, far, h / 2 + up[number]], [0, 0, 1]])
+        rotation = [[1, 0, 0], [0, c, s], [0, -s, c]] if tilts else [[c, 0, s], [0, 1, 0], [-s, 0, c]]
+        out[number] = cv2.warpPerspective(
+            frame,
+            to_picture @ np.array(rotation) @ to_ray,
+            (width, height),
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+    return out
+
+
 def cropped(frames: U8) -> U8:
     """Show three quarters of the picture without motion, as a control for the crop of `moved` and `shaking`."""
     return view(frames, (0.75, 0.75), np.zeros((len(frames), 2)))

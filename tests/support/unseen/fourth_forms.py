@@ -24,6 +24,7 @@ from support.unseen.film import (
     mostly_after,
     to_grey,
     to_light,
+    turned,
     view,
 )
 
@@ -49,27 +50,8 @@ def moved(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Distu
     else:  # fast at first, then braked; the picture is foreshortened, as the camera turns and does not shift
         takes = rng.uniform(0.6, 0.9)
         path = 0.5 - (1 - np.clip((times_s - begin) / takes, 0, 1)) ** rng.uniform(2, 3)
-        seen = _turned(frames, (0.84, 0.62), np.arctan(sign * share * path / 0.9), far=0.9 * w)
+        seen = turned(frames, (0.84, 0.62), np.arctan(sign * share * path / 0.9), far=0.9 * w)
     return Disturbed(frames=seen, times_s=times_s, counts=inside(begin, begin + takes))
-
-
-def _turned(frames: U8, size: tuple[float, float], angle: F64, far: float) -> U8:
-    """Show a part (height, width; shares of the picture) through a lens of focal length `far` that turns by `angle`."""
-    _, h, w, _ = frames.shape
-    height, width = (int(share * side) // 2 * 2 for share, side in zip(size, (h, w), strict=True))
-    to_ray = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, far]])
-    to_picture = np.array([[far, 0, w / 2], [0, far, h / 2], [0, 0, 1]])
-    out = np.empty((len(frames), height, width, 3), np.uint8)
-    for number, (frame, c, s) in enumerate(zip(frames, np.cos(angle), np.sin(angle), strict=True)):
-        turn = to_picture @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) @ to_ray
-        out[number] = cv2.warpPerspective(
-            frame,
-            turn,
-            (width, height),
-            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT_101,
-        )
-    return out
 
 
 def shaking(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Disturbed:
