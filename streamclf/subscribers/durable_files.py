@@ -28,6 +28,18 @@ def replace_file(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
+def append(fd: int, data: bytes) -> None:
+    """Append `data` to a file, and write it to disk. Raises `OSError`; the file is then as before."""
+    end = os.fstat(fd).st_size
+    try:
+        write_all(fd, data)
+        os.fsync(fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, end)
+        raise
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write all of `data`, however many calls of `os.write` that takes. Raises `OSError`."""
     view = memoryview(data)

@@ -21,7 +21,7 @@ from streamclf.errors import JournalError
 from streamclf.events.positions import Position
 from streamclf.events.types import TIME_FORMAT, Lost, StreamEvent, published_json
 from streamclf.runtime.file_lock import open_locked
-from streamclf.subscribers.durable_files import sync_directory, write_all
+from streamclf.subscribers.durable_files import append, sync_directory
 from streamclf.subscribers.log.rotation import complete_files, next_name, surplus
 
 _READ_BYTES = 1 << 20
@@ -44,6 +44,9 @@ class JsonlSink:
             self._position = self._recover()
             self._began_s = self._first_time_s()
             self._remove_old()
+        except OSError as error:
+            os.close(self._fd)
+            raise self._fault(error) from error
         except BaseException:
             os.close(self._fd)
             raise
@@ -67,19 +70,20 @@ class JsonlSink:
                 end = 0
             if new and end == 0:
                 self._began_s = time.time()
-            write_all(self._fd, data)
-            os.fsync(self._fd)
+            append(self._fd, data)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, end)
-            raise JournalError(
-                f"{self._path}: {error.strerror}; nothing is lost: free space, and start this command again"
-            ) from error
+            raise self._fault(error) from error
         self._position = position or known
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
+
+    def _fault(self, error: OSError) -> JournalError:
+        return JournalError(
+            f"{error.filename or self._path}: {error.strerror}; nothing is lost: free space or correct the "
+            "permissions, and start this command again"
+        )
 
     def _open(self) -> int:
         path = self._path
@@ -101,15 +105,18 @@ class JsonlSink:
 
     def _remove_old(self) -> None:
         """Remove the complete files that the limits do not allow; the current file needs room for its full size."""
-        limits, files = self._rotation, complete_files(self._path)
-        found = [path.stat() for path in files]
+        limits = self._rotation
+        found: list[tuple[Path, os.stat_result]] = []
+        for path in complete_files(self._path):
+            with contextlib.suppress(FileNotFoundError):  # moved away meanwhile, or a link to a disk that is away
+                found.append((path, path.stat()))
         count = surplus(
-            [(each.st_size, each.st_mtime) for each in found],
+            [(each.st_size, each.st_mtime) for _, each in found],
             keep=limits.keep,
             keep_bytes=None if limits.keep_bytes is None else limits.keep_bytes - (limits.max_bytes or 0),
             oldest_s=None if limits.keep_s is None else time.time() - limits.keep_s,
         )
-        for path in files[:count]:
+        for path, _ in found[:count]:
             path.unlink(missing_ok=True)
 
     def _recover(self) -> Position | None:

@@ -12,6 +12,7 @@ import orjson
 
 from streamclf.errors import JournalError
 from streamclf.net.http_target import Target
+from streamclf.subscribers.durable_files import append
 from streamclf.subscribers.webhook.http_post import Answer
 
 MAX_DEAD_LETTER_BYTES: Final = 64 << 20
@@ -60,8 +61,7 @@ class DeadLetters:
                         f"{self.path}: holds {MAX_DEAD_LETTER_BYTES >> 20} MiB of refused events; "
                         "repair the receiver, move this file away, and start this command again"
                     )
-                file.write(line + b"\n")
-                os.fsync(file.fileno())
+                append(file.fileno(), line + b"\n")
         except OSError as error:
             raise JournalError(
                 f"{self.path}: {error.strerror}; nothing is lost: free space, and start this command again"

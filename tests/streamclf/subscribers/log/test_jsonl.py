@@ -171,6 +171,35 @@ def test_a_full_disk_leaves_no_half_line_and_loses_nothing(tmp_path: Path, monke
     sink.close()
 
 
+def test_an_old_file_that_cannot_be_removed_leaves_the_log_readable(tmp_path: Path) -> None:
+    path, rotation = tmp_path / "events.jsonl", Rotation(max_bytes=1000, keep=1)
+    sink = JsonlSink(path, rotation)
+    write(sink, [status(1, "x" * 800)])
+    (tmp_path / "events.000000.jsonl").mkdir()  # `unlink` refuses it, also for root
+    with pytest.raises(JournalError, match=r"events\.000000\.jsonl: .*correct the permissions"):
+        write(sink, [status(2, "x" * 800)])
+    assert path.read_bytes() == b""
+    with pytest.raises(JournalError, match=r"events\.000000\.jsonl: .*correct the permissions"):
+        reopen(sink, path, rotation)
+    (tmp_path / "events.000000.jsonl").rmdir()
+    sink = JsonlSink(path, rotation)
+    assert sink.position() == Position(EPOCH, 1)
+    write(sink, [status(2)])
+    assert reopen(sink, path, rotation).position() == Position(EPOCH, 2)
+
+
+def test_a_link_to_a_disk_that_is_away_does_not_stop_the_rotation(tmp_path: Path) -> None:
+    path, rotation = tmp_path / "events.jsonl", Rotation(max_bytes=1000, keep=1)
+    sink = JsonlSink(path, rotation)
+    write(sink, [status(1, "x" * 800)])
+    (tmp_path / "events.000000.jsonl").symlink_to(tmp_path / "away" / "events.000000.jsonl")
+    sink = reopen(sink, path, rotation)
+    for offset in range(2, 5):
+        write(sink, [status(offset, "x" * 800)])
+    assert [each.name for each in complete_files(path)] == ["events.000000.jsonl", "events.000003.jsonl"]
+    sink.close()
+
+
 @given(st.text(max_size=200))
 def test_each_event_is_one_line_that_holds_its_position(reason: str) -> None:
     text = line_of(status(7, reason))

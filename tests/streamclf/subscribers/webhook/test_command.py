@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import re
+import resource
 import shutil
 import subprocess
 import time
@@ -295,6 +296,21 @@ def test_a_full_dead_letter_file_is_an_error_with_a_remedy(tmp_path: Path, monke
     with pytest.raises(JournalError, match="move this file away"):
         letters.append(target, content, Answer(400, "Bad"))
     assert len(letters.path.read_text().splitlines()) == 2
+
+
+def test_a_full_disk_leaves_no_half_dead_letter(tmp_path: Path) -> None:
+    letters = DeadLetters(tmp_path / "dead")
+    content, target = RequestContent("key", b"", b'"' + b"x" * 800 + b'"'), parse_target("http://127.0.0.1:1/")
+    letters.append(target, content, Answer(400, "Bad"))
+    before = letters.path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))  # cuts a write off, as a full disk does
+    try:
+        with pytest.raises(JournalError, match="nothing is lost: free space"):
+            letters.append(target, content, Answer(400, "Bad"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert letters.path.read_bytes() == before
 
 
 def test_an_invalid_argument_is_an_error_with_value_limit_and_remedy(tmp_path: Path) -> None:
