@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.arrays import F32, U8
-from training.builtin.camera_events.scenes import Rng, fractal_noise, mixed_texture, repeated_pattern, texture
+from training.builtin.camera_events.surfaces import Rng, fractal_noise, mixed_texture, repeated_pattern, texture
 
 _MATERIALS = {
     "black": 0.1,

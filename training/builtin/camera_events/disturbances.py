@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from engines.arrays import F32, F64, U8
 from training.builtin.camera_events.covers import LensCover
-from training.builtin.camera_events.scenes import Rng, fractal_noise
+from training.builtin.camera_events.surfaces import Rng, fractal_noise
 
 MIN_COVER = 0.01
 """Covers of a smaller share of the frame are not drawn."""

@@ -14,8 +14,9 @@ from av.video.reformatter import VideoReformatter
 
 from engines.arrays import U8
 from training.builtin.camera_events.disturbances import CameraTrack, TrackRenderer, draw_track
-from training.builtin.camera_events.scenes import Rng, scene
+from training.builtin.camera_events.scenes import scene
 from training.builtin.camera_events.sprites import draw_rain, draw_sprites, draw_swaying_region
+from training.builtin.camera_events.surfaces import Rng
 
 # (height, width) of cameras. Small ones are more frequent: they cost less, and a small model sees little more.
 _SIZES = (

@@ -15,7 +15,8 @@ from engines.arrays import F32, U8
 from training.builtin.camera_events.disturbances import CameraTrack, TrackRenderer, draw_track
 from training.builtin.camera_events.footage import MAX_NORMAL_NOISE, through_codec, window_label
 from training.builtin.camera_events.footage_cache import camera_states
-from training.builtin.camera_events.scenes import MIN_STRUCTURE, Rng, structure
+from training.builtin.camera_events.scenes import MIN_STRUCTURE, structure
+from training.builtin.camera_events.surfaces import Rng
 from training.builtin.camera_events.targets import COVER_MAP
 
 KINDS = {

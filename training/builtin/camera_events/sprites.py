@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.arrays import U8
-from training.builtin.camera_events.scenes import Rng, fractal_noise, texture
+from training.builtin.camera_events.surfaces import Rng, fractal_noise, texture
 
 POSES = 6
 

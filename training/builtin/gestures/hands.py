@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.arrays import F32
-from training.builtin.camera_events.scenes import Rng, fractal_noise, texture
+from training.builtin.camera_events.surfaces import Rng, fractal_noise, texture
 
 _SKINS = np.array([[240, 200, 175], [225, 175, 140], [200, 145, 110], [165, 110, 80], [125, 80, 58], [85, 55, 42]])
 _SCALE = 40.0  # sprite pixels in a palm's width

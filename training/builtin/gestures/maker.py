@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from engines.arrays import F32, F64, U8
-from training.builtin.camera_events.scenes import Rng, scene
+from training.builtin.camera_events.scenes import scene
+from training.builtin.camera_events.surfaces import Rng
 from training.builtin.gestures import LABELS
 from training.builtin.gestures.hands import HandSprite, draw_hand_style, hand_sprite
 from training.builtin.gestures.shapes import DrawnPaths, gesture_path, other_path

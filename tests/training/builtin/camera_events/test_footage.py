@@ -9,14 +9,8 @@ from support.camera_tracks import HALF, camera_track
 from training.builtin.camera_events import scenes
 from training.builtin.camera_events.disturbances import CameraTrack
 from training.builtin.camera_events.footage import make_clip, window_label
-from training.builtin.camera_events.scenes import (
-    MIN_PART_STRUCTURE,
-    MIN_STRUCTURE,
-    mixed_texture,
-    repeated_pattern,
-    scene,
-    structure,
-)
+from training.builtin.camera_events.scenes import MIN_PART_STRUCTURE, MIN_STRUCTURE, scene, structure
+from training.builtin.camera_events.surfaces import mixed_texture, repeated_pattern
 
 
 @pytest.mark.parametrize(
