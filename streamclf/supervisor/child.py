@@ -18,6 +18,7 @@ from typing import IO, Literal
 from pydantic import BaseModel
 
 from streamclf.runtime.capture_job import CaptureChange, CaptureJob
+from streamclf.runtime.child import EXIT_CRASHED
 from streamclf.runtime.control_channel import ControlSender
 from streamclf.runtime.jobs import Job
 from streamclf.runtime.plain_messages import encode_message
@@ -90,12 +91,25 @@ class Child:
     _control: ControlSender | None = None
 
     def start(self) -> None:
-        """Start the process; it must not be running."""
+        """Start the process; it must not be running.
+
+        Where the machine has no process, memory or descriptor left for it, `notify` gets an exit as after a crash.
+        """
         assert self.job is not None
         assert not self.running
         self.run = next(_run_numbers)
         self.stopping, self.kill_reason = False, ""
         self.started_s = time.monotonic()
+        try:
+            self._start(self.job)
+        except (OSError, RuntimeError) as error:  # RuntimeError: a thread cannot be started
+            self.join(0.0)
+            if self._control:
+                self._control.close()
+            self.kill_reason = f"cannot be started: {getattr(error, 'strerror', None) or error}"
+            self.notify(ChildEvent(kind="exit", child=self.name, run=self.run, code=EXIT_CRASHED))
+
+    def _start(self, job: Job | CaptureJob) -> None:
         control = self._control = ControlSender()
         shown_name = self.stream or self.outlet or self.models
         with without_interrupts():
@@ -106,7 +120,7 @@ class Child:
                 pass_fds=self.pass_fds,
             )
         control.child_end.close()
-        control.send(_encode(self.job))  # if it died at once, the exit thread reports that
+        control.send(_encode(job))  # if it died at once, the exit thread reports that
         if process.stdout:
             self._start_thread("output", self._read_lines, process.stdout, self.run)
         self._start_thread("exit", self._wait, process, self.run)

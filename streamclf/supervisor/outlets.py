@@ -148,7 +148,7 @@ class OutletSet:
     def restart_parked(self) -> None:
         """Start outlets that are parked: the cause of their crashes may have been repaired."""
         for outlet in self._outlets.values():
-            if outlet.status.state == "parked" and not outlet.child.running:
+            if outlet.status.state == "parked" and not outlet.child.running and not outlet.child.stopping:
                 self._start_child(outlet.child)
 
     def record_line(self, outlet: Outlet, line: bytes) -> None:

@@ -55,11 +55,13 @@ class Reconfiguration:
         if self._reader is None or not self._reader.start():
             return False
         processes = self._processes
-        for stream in processes.streams.all:  # the cause of their crashes may have been repaired
-            if not stream.child.running and stream.code is None and stream.child.times_parked:
-                processes.start(stream.child)
+        # The cause of their crashes may have been repaired. One that is stopping gets its next job when its exit comes.
+        for stream in processes.streams.all:
+            child = stream.child
+            if not child.running and not child.stopping and stream.code is None and child.times_parked:
+                processes.start(child)
         for engine in processes.classifiers.all:
-            if engine.is_parked:
+            if engine.is_parked and not engine.child.stopping:
                 processes.start(engine.child)
         processes.outlets.restart_parked()
         return True

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
+from streamclf.config.source_settings import SourceSettings
+from streamclf.runtime.capture_job import CaptureJob
+from streamclf.runtime.child import EXIT_CRASHED
 from streamclf.supervisor import child as child_module
-from streamclf.supervisor.child import BACKOFF_S, MAX_CRASHES, PARKED_S, STABLE_S, Child, reap_orphans
+from streamclf.supervisor.child import BACKOFF_S, MAX_CRASHES, PARKED_S, STABLE_S, Child, ChildEvent, reap_orphans
 
 
 class Clock:
@@ -59,6 +66,25 @@ def test_a_parked_child_waits_longer_each_time_until_it_has_run_for_long(clock: 
     clock.now += STABLE_S + 1
     parked.record_crash()
     assert parked.park() == PARKED_S[0]
+
+
+@pytest.mark.parametrize("failing", ["socketpair", "Popen", "Thread"])
+def test_a_child_that_the_machine_cannot_start_counts_as_crashed(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    events: list[ChildEvent] = []
+    started = Child("capture[door]", "streamclf.capture", events.append)
+    started.job = CaptureJob(link="ipc://none", stream="door", source=SourceSettings(camera=0), views=())
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread") if failing == "Thread" else OSError(errno.EAGAIN, "no more")
+
+    module = {"socketpair": socket, "Popen": subprocess, "Thread": threading}[failing]
+    monkeypatch.setattr(module, failing, fail)
+    before = len([*Path("/dev/fd").iterdir()])
+    started.start()
+    assert [(event.kind, event.run, event.code) for event in events] == [("exit", started.run, EXIT_CRASHED)]
+    assert not started.running
+    assert started.kill_reason in ("cannot be started: no more", "cannot be started: can't start new thread")
+    assert len([*Path("/dev/fd").iterdir()]) <= before
 
 
 @pytest.mark.skipif(not hasattr(os, "waitid"), reason="needs waitid")

@@ -97,6 +97,20 @@ def test_the_reason_of_a_parked_outlet_is_the_error_that_it_reported(outlets: Ou
     assert (outlet.status.state, outlet.status.reason, outlet.status.delivered) == ("parked", "port in use", 3)
 
 
+def test_a_parked_outlet_that_is_stopping_is_not_started_again(outlets: OutletSet, started: list[str]) -> None:
+    outlets.open(READY, configs(metrics={}))
+    outlet = outlets.of_child("outlet[metrics]")
+    assert outlet
+    outlets.record_end(outlet, "parked", "signal 9", -9)
+    outlet.child.request_stop()  # it was started again in the meantime, and its exit is not handled yet
+    started.clear()
+    outlets.restart_parked()
+    assert started == []
+    outlet.child.stopping = False
+    outlets.restart_parked()
+    assert started == ["outlet[metrics]"]
+
+
 def test_a_status_survives_its_line() -> None:
     status = OutletStatus(state="running", since=datetime.now(timezone.utc), delivered=1, refused=2, lost=3)
     assert parse_status_line(status_line(status)) == status
