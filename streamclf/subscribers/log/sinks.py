@@ -130,10 +130,13 @@ class SqliteSink:
                 db.execute(f"ALTER TABLE events ADD COLUMN {column} TEXT")
 
     def position(self) -> Position | None:
-        """Return where to resume; None for a new log."""
+        """Return where to resume; None for a new log. Raises `JournalError` for a damaged one."""
         assert self._db is not None
-        row = self._db.execute("SELECT epoch, offset FROM position").fetchone()
-        others = self._db.execute("SELECT epoch, offset FROM other_positions ORDER BY epoch").fetchall()
+        try:
+            row = self._db.execute("SELECT epoch, offset FROM position").fetchone()
+            others = self._db.execute("SELECT epoch, offset FROM other_positions ORDER BY epoch").fetchall()
+        except sqlite3.Error as error:
+            raise JournalError(f"{self._path}: {error}; give a new file, or repair the disk") from error
         return (
             Position(str(row[0]), int(row[1]), tuple((str(epoch), int(offset)) for epoch, offset in others))
             if row

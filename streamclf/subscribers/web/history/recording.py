@@ -92,11 +92,14 @@ class Recorder:
             )
         else:
             self._insert_action(event, offset, began_us=at_us, ended_us=None)
-        # A label has one action of a view at a time. If a later one has begun, the end of this one is missing.
+        # A label has one action of a view at a time. If a later one has begun, the end of this one is missing. Offsets
+        # decide which one is later, because the clock may be set back; an action without one has its time only.
         same = _kind(event)
         self._db.execute(
             f"UPDATE actions SET end_offset=? WHERE {_SAME_KIND} AND end_offset IS NULL "  # noqa: S608 - constants
-            f"AND began_us<(SELECT max(began_us) FROM actions WHERE {_SAME_KIND})",
+            f"AND EXISTS (SELECT 1 FROM actions later WHERE {_SAME_KIND} AND CASE "
+            "WHEN min(later.offset, actions.offset)>0 THEN later.offset>actions.offset "
+            "ELSE later.began_us>actions.began_us END)",
             (NO_END, *same, *same),
         )
         return True

@@ -36,6 +36,8 @@ TRASH_S: Final = 7 * 86400.0
 ORDER_FILE: Final = ".labels"
 """File in the folder of a model with its labels, one a line: the keys of the page do not change with a new label."""
 MAX_ORDER_BYTES: Final = 1 << 20
+MAX_NAME_BYTES: Final = 240
+"""Longest name that an example gets here. File systems take 255 bytes."""
 MAX_PROJECTS: Final = 256
 MAX_LABELS: Final = 256
 MAX_UNDO: Final = 50
@@ -177,7 +179,7 @@ class ExampleLibrary:
         *folders, name = parse_path(file)
         with translated_errors(self.root), open_folder(self.root) as fd, contextlib.suppress(FileExistsError):
             os.mkdir(TRASH, dir_fd=fd)
-        after = self._rename(file, (TRASH,), f"{'__'.join(folders)}__{name}".lstrip("."))
+        after = self._rename(file, (TRASH,), _cut(f"{'__'.join(folders)}__{name}".lstrip(".")))
         with contextlib.suppress(OSError):
             os.utime(self.root / after, follow_symlinks=False)  # the week begins now
         self._changes.append(_Change(project or folders[0], "Delete an example", file, after))
@@ -226,7 +228,6 @@ class ExampleLibrary:
     def _rename(self, file: str, folders: tuple[str, ...], name: str) -> str:
         """Move a film into a folder under a free name; return its new path."""
         *own, own_name = parse_path(file)
-        stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix
         with (
             translated_errors(self.root),
             self._lock,
@@ -236,7 +237,7 @@ class ExampleLibrary:
             if not stat.S_ISREG(os.stat(own_name, dir_fd=source, follow_symlinks=False).st_mode):
                 raise missing_example(file)
             for number in range(1, 1000):
-                free = name if number == 1 else f"{stem[:150]}-{number}{suffix}"
+                free = name if number == 1 else _cut(name, f"-{number}")
                 try:
                     os.stat(free, dir_fd=target, follow_symlinks=False)
                 except FileNotFoundError:
@@ -271,6 +272,13 @@ class ExampleLibrary:
             if len(self._facts) > _MAX_FACTS:
                 self._facts.popitem(last=False)
         return facts
+
+
+def _cut(name: str, tail: str = "") -> str:
+    """Return a name with `tail` before its suffix, in at most `MAX_NAME_BYTES`."""
+    path = PurePosixPath(name)
+    end = f"{tail}{path.suffix}"
+    return path.stem.encode()[: MAX_NAME_BYTES - len(end)].decode(errors="ignore") + end
 
 
 def _check_project(project: str) -> None:

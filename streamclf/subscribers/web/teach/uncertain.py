@@ -1,7 +1,8 @@
 """Keep the least certain moments of each day as examples without a label, so that somebody can label them.
 
 It runs in the page: the page receives every prediction, and can save. Per stream and day it keeps at most `uncertain`
-films. A less certain moment replaces the most certain one of its day.
+films. A less certain moment replaces the most certain one of its day. Times are those of the system's clock, which may
+be set back: a time in the future never makes anything wait.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class UncertainKeeper:
         now_s = self._wall_s()
         with self._lock:
             best = self._best.get(event.stream)
-            is_free = now_s - self._kept_s.get(event.stream, -APART_S) >= APART_S
+            is_free = not 0 <= now_s - self._kept_s.get(event.stream, -APART_S) < APART_S
             if is_free and (best is None or margin < best.margin) and len(self._best) < _MAX_STREAMS:
                 self._best[event.stream] = Moment(event, margin, now_s)
 
@@ -123,10 +124,10 @@ class UncertainKeeper:
         if not self._limit or not self._is_owner(config):
             return
         now_s = self._wall_s()
-        if now_s < self._paused_until_s:
+        if 0 < self._paused_until_s - now_s <= FAULT_PAUSE_S:
             return
         with self._lock:
-            due = [each for each in self._best.values() if now_s - each.ended_s >= SETTLE_S]
+            due = [each for each in self._best.values() if not 0 <= now_s - each.ended_s < SETTLE_S]
             before = {each.prediction.stream: self._kept_s.get(each.prediction.stream) for each in due}
             for moment in due:
                 stream = moment.prediction.stream

@@ -53,6 +53,20 @@ def test_files_of_other_programs_are_refused_and_unchanged(tmp_path: Path) -> No
         assert (tmp_path / name).read_bytes() == before
 
 
+def test_a_log_with_a_damaged_position_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    SqliteSink(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name='position'").fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    with closing(SqliteSink(path)) as sink, pytest.raises(JournalError, match=r"events\.db: .*give a new file"):
+        sink.position()
+
+
 def test_the_journal_of_a_service_is_not_opened_as_a_log() -> None:
     with HubProcess() as hub, pytest.raises(JournalError, match="journal"):
         SqliteSink(hub.journal)

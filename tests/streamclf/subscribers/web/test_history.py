@@ -128,6 +128,11 @@ def test_an_action_whose_end_was_never_published_does_not_run_for_ever(history: 
     assert everything(history) == [(9, "running"), (1, "unknown")]
 
 
+def test_an_action_runs_also_after_the_clock_was_set_back(history: History) -> None:
+    history.add([action(1, "start", at=3600), action(2, "end", at=3605), action(3, "start", at=0, started_s=30.0)])
+    assert sorted(everything(history)) == [(1, "ended"), (3, "running")]
+
+
 def test_events_that_were_not_journalled_are_listed_once(history: History) -> None:
     """A full disk: the service publishes them without offsets."""
     history.add([action(None, "start", at=1)])

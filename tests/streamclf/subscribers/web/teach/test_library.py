@@ -83,6 +83,19 @@ def test_undo_of_a_saved_example_deletes_it(library: ExampleLibrary) -> None:
     assert library.undoable("yard") is None
 
 
+@pytest.mark.parametrize("stem", ["m" * 250, "\u00e9" * 125], ids=["letters", "two bytes each"])
+def test_an_example_with_a_long_name_is_moved_and_deleted(library: ExampleLibrary, stem: str) -> None:
+    for label in ("open", "shut"):
+        (library.root / "yard" / label / f"{stem}.mp4").write_bytes(b"no film")
+    moved = library.move(f"yard/open/{stem}.mp4", "yard", "shut")
+    assert moved.endswith("-2.mp4")
+    library.delete(moved)
+    library.delete(f"yard/shut/{stem}.mp4")
+    assert files(library) == ["yard/open/a.mp4", "yard/open/b.mp4", "yard/shut/c.mp4"]
+    library.undo("yard")
+    assert f"yard/shut/{stem}.mp4" in files(library)
+
+
 def test_an_equal_name_overwrites_nothing(library: ExampleLibrary) -> None:
     write_clip(library.root / "yard" / "shut" / "a.mp4", frames=5)
     after = library.move("yard/open/a.mp4", "yard", "shut")

@@ -167,6 +167,28 @@ def test_a_fault_pauses_and_without_the_key_nothing_is_kept(
     assert off.teach.requests == []
 
 
+def test_a_clock_that_is_set_back_delays_nothing(site: Site) -> None:
+    site.predict(0.3)
+    site.wait(5)
+    site.predict(0.2)
+    site.wait(61)
+    site.predict(0.2)
+    site.wait(-86400)
+    assert site.kept == [0.2, 0.3], "a moment of before is saved"
+    site.predict(0.1)
+    site.wait(5)
+    assert site.kept == [0.1, 0.2, 0.3], "the next one does not wait for the old time"
+    site.teach.fault = BusError("disk full")
+    site.wait(61)
+    site.predict(0.1)
+    site.wait(5)
+    site.teach.fault = None
+    site.wait(-86400)
+    site.predict(0.05)
+    site.wait(5)
+    assert 0.05 in site.kept, "the pause is over"
+
+
 def test_one_page_keeps_moments_where_two_follow_the_service(site: Site) -> None:
     other = Site(site.teach)
     for each in (site, other):
