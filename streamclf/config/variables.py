@@ -57,7 +57,7 @@ def read_variables(path: Path) -> dict[str, str]:
     try:
         data, mode = read_key_file(path, max_bytes=MAX_BYTES, remedy="give each variable a line NAME=VALUE")
         check_secrecy(path, mode)
-        return _parse(data.decode("utf-8"), path)
+        return _parse(data.decode("utf-8-sig"), path)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text file in UTF-8 (byte {error.start})") from None
     except UsageError as error:

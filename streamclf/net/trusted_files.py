@@ -26,7 +26,9 @@ def read_small_text(path: Path, *, max_bytes: int, remedy: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not a text file in UTF-8 (byte {error.start}); {remedy}") from None
+        raise UsageError(
+            f"{path}: not a text file in UTF-8 (byte {error.start}); save it in UTF-8, or {remedy}"
+        ) from None
 
 
 def read_key_file(path: Path, *, max_bytes: int, remedy: str) -> tuple[bytes, int]:

@@ -153,7 +153,9 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Is a directory"):
         load_config(tmp_path)
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="not a text file"):
+    with pytest.raises(
+        ConfigError, match=r"not a text file in UTF-8 \(byte 0\); save it in UTF-8, or give the path of a YAML file"
+    ):
         load_config(tmp_path / "bytes.yaml")
     (tmp_path / "large.yaml").write_bytes(b"#" * (1 << 20) + b"\n")
     with pytest.raises(ConfigError, match="at most 1048576"):

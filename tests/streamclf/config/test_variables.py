@@ -40,6 +40,11 @@ def test_a_variable_comes_from_the_file_and_the_environment_has_precedence(tmp_p
     assert load_endpoint(config, {}) == "tcp://127.0.0.1:1"
 
 
+def test_a_file_that_windows_wrote_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = write(tmp_path / "cameras.env", "\ufeffDOOR_PASSWORD=c\r\nOTHER=1\r\n")
+    assert read_variables(path) == {"DOOR_PASSWORD": "c", "OTHER": "1"}
+
+
 def test_a_file_that_is_not_needed_is_not_read(tmp_path: Path) -> None:
     config = write(tmp_path / "cameras.yaml", CONFIG)
     write(tmp_path / "cameras.env", "not an assignment, and public\n", 0o644)
