@@ -31,11 +31,16 @@ LOOP_DEADLINE_S: Final = 60.0
 
 
 class ChildStop(StopRequest):
-    """The supervisor's request to stop. Checking it extends the liveness deadline: such a loop does not hang."""
+    """The supervisor's request to stop. Checking it extends the liveness deadline: such a loop does not hang.
+
+    The first check ends the phase `starting`. The imports come before it: on a busy machine, those of the page can take
+    longer than a step of the loop may.
+    """
 
     def __init__(self, control: ChildControl) -> None:
         super().__init__(drain_s=DRAIN_S)
         self._control = control
+        self._is_starting = True
 
     @property
     def is_set(self) -> bool:
@@ -50,6 +55,9 @@ class ChildStop(StopRequest):
         return super().is_requested
 
     def _read_control(self) -> None:
+        if self._is_starting:
+            self._is_starting = False
+            self._control.liveness.enter_phase("serving", LOOP_DEADLINE_S)
         if self._control.stop_event.is_set():
             self.request()
         if self._control.has_changes and not self.when_caught_up:
@@ -62,7 +70,6 @@ def main(job: OutletJob, control: ChildControl) -> int:
     """Hand events on until asked to stop; return the exit code."""
     log = logging.getLogger(job.name)
     config = OUTLETS[job.kind].model_validate(job.options)
-    control.liveness.enter_phase("serving", LOOP_DEADLINE_S)
     report = OutletReport(job.name, log.log)
     reporter = Reporter(report)
     begin = Position(*job.begin) if job.begin else None
