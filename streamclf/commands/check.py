@@ -81,9 +81,14 @@ def _check_endpoints(config: ServiceConfig) -> Iterator[tuple[str, bool]]:
                     bind(bound, getattr(publish, key), f"publish.{key}", guarded=publish.keys is not None)
                 except BusError as error:
                     yield str(error), isinstance(error, EndpointInUseError)
+            yield from _check_ports(config.outlets.all)  # while both are bound: an outlet may have the same port
     finally:
         context.destroy(linger=0)
-    for outlet in config.outlets.all:
+
+
+def _check_ports(outlets: Sequence[OutletConfig]) -> Iterator[tuple[str, bool]]:
+    """Bind the outlets' ports for a moment; yield as `_check_endpoints` does."""
+    for outlet in outlets:
         if isinstance(outlet, MetricsConfig | WebConfig) and outlet.port:
             try:
                 family = socket.AF_INET6 if ":" in outlet.host else socket.AF_INET

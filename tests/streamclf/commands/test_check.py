@@ -37,6 +37,18 @@ def test_a_taken_port_is_a_problem(tmp_path: Path, clip: Path, capsys: pytest.Ca
     assert "1 problem(s)" in lines[-1]
 
 
+def test_an_outlet_on_the_port_of_the_events_is_a_problem(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    publish = f"publish: {{events: 'tcp://127.0.0.1:{port}', replay: 'tcp://127.0.0.1:*'}}\n"
+    text = f"streams: {{a: {{url: {clip}}}}}\n{publish}outlets: {{metrics: {{port: {port}}}}}\n"
+    code, lines = check(tmp_path, capsys, text)
+    assert code == 1
+    assert lines[0] == f"outlets.metrics: 127.0.0.1:{port}: Address already in use; choose another port"
+
+
 def test_a_shared_folder_of_a_socket_is_a_problem(
     tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
