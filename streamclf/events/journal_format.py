@@ -10,6 +10,8 @@ from streamclf.errors import JournalError
 
 APPLICATION_ID: Final = 0x73636C66
 """The bytes "sclf" distinguish a journal from any other SQLite file."""
+DATABASE_HEAD: Final = b"SQLite format 3\0"
+"""The first bytes of every SQLite file that is not empty (https://sqlite.org/fileformat.html, 1.3.1)."""
 FORMAT: Final = 1
 """The version of the tables. It grows with a change that an older version of this project would misread."""
 

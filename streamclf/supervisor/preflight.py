@@ -14,6 +14,7 @@ from streamclf.config.publish import PublishConfig
 from streamclf.config.service import ServiceConfig
 from streamclf.config.stream import StreamConfig
 from streamclf.errors import ConfigError, UsageError
+from streamclf.events.journal_format import DATABASE_HEAD
 from streamclf.net.curve_keys import load_certificate
 from streamclf.net.endpoints import is_loopback
 from streamclf.net.trusted_files import check_key_directory, read_small_file
@@ -126,6 +127,13 @@ def _check_journal(path: Path) -> None:
         raise ConfigError(f"publish.journal={path}: {path.parent} does not exist; create it first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ConfigError(f"publish.journal={path}: cannot be written; choose another place or change its permissions")
+    # The hub renames a damaged journal and begins a new one. It must not do that to a file that was never a journal.
+    is_known = os.path.exists(f"{os.path.realpath(path)}.lock")  # noqa: PTH110 - false for a name that is too long
+    if not is_known and path.is_file() and os.access(path, os.R_OK):
+        with path.open("rb") as file:
+            head = file.read(len(DATABASE_HEAD))
+        if head not in (b"", DATABASE_HEAD):
+            raise ConfigError(f"publish.journal={path}: exists and is not a journal; give another path")
 
 
 def _check_clips(key: str, folder: Path) -> None:

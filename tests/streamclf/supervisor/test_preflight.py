@@ -15,6 +15,7 @@ from streamclf.config.actions import ActionConfig
 from streamclf.config.service import load_config, parse_config
 from streamclf.config.views import UNNAMED
 from streamclf.errors import ConfigError, UsageError
+from streamclf.events.journal_format import DATABASE_HEAD
 from streamclf.net.curve_keys import make_keys
 from streamclf.supervisor.engine_groups import CLASSIFIER
 from streamclf.supervisor.preflight import preflight
@@ -129,6 +130,21 @@ def test_a_configuration_that_cannot_work_is_refused_before_anything_starts(
     make_brightness_bundle(tmp_path / "brightness")
     with pytest.raises(ConfigError, match=message):
         preflight(load_config(write(tmp_path, f"{text}\nmodel: brightness")))
+
+
+def test_a_file_that_was_never_a_journal_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    make_brightness_bundle(tmp_path / "brightness")
+    path = write(tmp_path, "streams: {a: {camera: 0}}\nmodel: brightness\npublish: {journal: film.mp4}")
+    journal = tmp_path / "film.mp4"
+    journal.write_bytes(b"a film of the user")
+    with pytest.raises(ConfigError, match=r"publish\.journal=.*film\.mp4: exists and is not a journal; give another"):
+        preflight(load_config(path))
+    (tmp_path / "film.mp4.lock").touch()  # a service has written it: it is a damaged journal, which the hub replaces
+    preflight(load_config(path))
+    (tmp_path / "film.mp4.lock").unlink()
+    for content in (b"", DATABASE_HEAD + bytes(84)):
+        journal.write_bytes(content)
+        preflight(load_config(path))
 
 
 @pytest.mark.parametrize(
