@@ -17,7 +17,7 @@ from typing import Any, Final
 import av
 import av.error
 
-from streamclf.clips.film_file import FAILURES, TIME_BASE, lock_film
+from streamclf.clips.film_file import FAILURES, TIME_BASE, WholeFile, lock_film
 from streamclf.clips.film_info import FilmInfo, parse_film_info, read_film_info
 from streamclf.clips.folder import ClipFolder
 from streamclf.clips.names import FILM, valid_day
@@ -165,7 +165,7 @@ def _copy(source: io.FileIO, path: Path, info: FilmInfo) -> None:
     path.unlink(missing_ok=True)  # of a killed process
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     lock_film(fd)
-    with io.FileIO(fd, "w") as file, av.open(source, "r") as parts:
+    with WholeFile(fd, "w") as file, av.open(source, "r") as parts:
         video = parts.streams.video[0]
         # The index moves to the beginning: libavformat reads its own file again for that.
         output: Any = av.open(

@@ -41,6 +41,21 @@ def lock_film(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+class WholeFile(io.FileIO):
+    """A file without buffer that takes all bytes of a write or raises `OSError`.
+
+    A disk that gets full takes a part of a write. libavformat ignores that, so the film would lack its last bytes.
+    """
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`; return its bytes."""
+        view = memoryview(data)
+        done = 0
+        while done < len(view):
+            done += super().write(view[done:])
+        return done
+
+
 class PacketWriter:
     """Mux the packets of one film in decoding order. Decoding times are made here: cameras send none.
 
@@ -114,7 +129,7 @@ class FilmFile:
         except OSError as error:
             raise ClipError(f"{path.parent}: {error.strerror}") from error
         lock_film(fd)
-        self._file = io.FileIO(fd, "w")
+        self._file = WholeFile(fd, "w")
         try:
             options = FRAGMENT if shown_from_ns is None else TRIMMED
             self._container: Any = av.open(self._file, "w", format="mp4", options=options)

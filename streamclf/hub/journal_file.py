@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -174,8 +175,12 @@ class JournalFiles:
         return _read_head(self._lock_fd)
 
     def mark_head(self, epoch: str, head: int) -> None:
-        """Store the last offset that is published."""
-        os.pwrite(self._lock_fd, f"{epoch} {head}".ljust(_HEAD_MARK_BYTES).encode(), 0)
+        """Store the last offset that is published.
+
+        A full disk may refuse it after it has taken the events: then the next start only checks less.
+        """
+        with contextlib.suppress(OSError):
+            os.pwrite(self._lock_fd, f"{epoch} {head}".ljust(_HEAD_MARK_BYTES).encode(), 0)
 
 
 def read_running_epoch(path: Path) -> str | None:

@@ -18,7 +18,8 @@ from support.hub_process import HubProcess, prediction, wait_until
 from streamclf.client.subscription import subscribe
 from streamclf.errors import JournalError
 from streamclf.events.types import Heartbeat, Prediction
-from streamclf.hub.journal import Journal
+from streamclf.events.views import UNNAMED
+from streamclf.hub.journal import Journal, Record
 from streamclf.producer.link import EventProducer
 
 pytestmark = pytest.mark.flaky(reruns=0)  # a failure here, even one in a hundred runs, is a lost event
@@ -111,6 +112,26 @@ def test_disk_that_is_full_at_the_start_gives_one_line(small_disk: Path) -> None
     with pytest.raises(JournalError, match=r"free space|writable") as caught:
         Journal(small_disk / "journal.db", keep_s=60)
     assert "\n" not in str(caught.value)
+
+
+def test_a_disk_that_takes_the_event_and_nothing_more_is_no_error(small_disk: Path) -> None:
+    """With one more page each time, the disk is full before, in and after the first commit."""
+    durable = set()
+    for pages in range(10):
+        with Journal(small_disk / f"{pages}.db", keep_s=60) as journal:
+            with (small_disk / "ballast").open("wb", buffering=0) as ballast:
+                with contextlib.suppress(OSError):
+                    while True:
+                        ballast.write(b"x" * 4096)
+                ballast.truncate(os.fstat(ballast.fileno()).st_size - 4096 * pages)
+            record = Record("door", "status", lambda offset, previous: b"{}", UNNAMED)
+            (entry,) = journal.append([record], {b"p" * 16: 1})
+            assert (entry.offset == 1) is journal.durable
+            durable.add(journal.durable)
+            (small_disk / "ballast").unlink()
+        for each in small_disk.iterdir():
+            each.unlink()
+    assert durable == {False, True}
 
 
 def test_read_only_disk_gives_one_line_with_a_remedy(small_disk: Path) -> None:

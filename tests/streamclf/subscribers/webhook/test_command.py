@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import json
 import re
-import resource
 import shutil
 import subprocess
 import time
@@ -24,6 +23,7 @@ import numpy as np
 import pytest
 from support.certificates import make_certificate, server_context
 from support.clip_events import CLIP_STEM, clip_event, store_picture
+from support.full_disk import files_of_at_most
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 from support.preview_camera import PreviewCamera
 from support.receiver import Receiver, Request, Response
@@ -303,13 +303,8 @@ def test_a_full_disk_leaves_no_half_dead_letter(tmp_path: Path) -> None:
     content, target = RequestContent("key", b"", b'"' + b"x" * 800 + b'"'), parse_target("http://127.0.0.1:1/")
     letters.append(target, content, Answer(400, "Bad"))
     before = letters.path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))  # cuts a write off, as a full disk does
-    try:
-        with pytest.raises(JournalError, match="nothing is lost: free space"):
-            letters.append(target, content, Answer(400, "Bad"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with files_of_at_most(len(before) + 100), pytest.raises(JournalError, match="nothing is lost: free space"):
+        letters.append(target, content, Answer(400, "Bad"))
     assert letters.path.read_bytes() == before
 
 
