@@ -7,6 +7,7 @@ import hashlib
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -17,6 +18,9 @@ from streamclf.fleet.store import make_private_folder
 
 PIECE_BYTES: Final = 4 << 20
 MAX_MODEL_BYTES: Final = 20 << 30
+LEFTOVER_S: Final = 86400.0
+"""Age at which a bundle that is not complete is removed."""
+_PARTIAL: Final = ".partial-"
 _NAMES: Final = frozenset({SPEC_FILE, GOLDEN_FILE, INT8_ENCODER_FILE, INT8_HEAD_FILE, *REQUIRED_FILES})
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -82,12 +86,13 @@ class ModelStore:
         """Yield a new folder for the files of a bundle; verify them at the end, and put the bundle into its place."""
         if hash_of(files) != model or not files.keys() <= _NAMES:
             raise ConfigError(f"model {model[:12]}: the list of its files does not have this hash")
+        self._remove_leftovers()
         total = sum(size for size, _ in files.values())
         if total > MAX_MODEL_BYTES:
             raise ConfigError(f"model {model[:12]}: {total} bytes; at most {MAX_MODEL_BYTES}")
         if total > shutil.disk_usage(self._folder).free:
             raise ConfigError(f"model {model[:12]}: {total / 1e6:.0f} MB do not fit on the disk of {self._folder}")
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self._folder))
+        partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self._folder))
         try:
             yield partial
             for name, expected in files.items():
@@ -98,6 +103,14 @@ class ModelStore:
                 partial.replace(self.path_of(model))
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what processes that were killed have left of bundles. Other nodes may receive some at this moment."""
+        oldest_s = time.time() - LEFTOVER_S
+        for partial in self._folder.glob(f"{_PARTIAL}*"):
+            with contextlib.suppress(OSError):  # another process removes it
+                if partial.stat().st_mtime < oldest_s:
+                    shutil.rmtree(partial, ignore_errors=True)
 
 
 class Upload:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 
 from engines.bundle import SPEC_FILE
 from streamclf.builtin_models import BUNDLES
 from streamclf.errors import ConfigError
 from streamclf.fleet import model_store
-from streamclf.fleet.model_store import ModelStore, Upload, describe_bundle
+from streamclf.fleet.model_store import LEFTOVER_S, ModelStore, Upload, describe_bundle
 
 BUNDLE = BUNDLES / "camera-events"
 
@@ -53,6 +56,20 @@ def test_a_damaged_bundle_never_appears(tmp_path, described):
         store.fetch(model, files, lambda _, name, offset: bytes(min(10_000, files[name][0] - offset)))
     assert not store.has(model)
     assert not [*tmp_path.iterdir()]
+
+
+def test_what_a_killed_process_has_left_of_a_bundle_is_removed_after_a_day(tmp_path, described):
+    model, files = described
+    store = ModelStore(tmp_path)
+    old, new = Upload(store, model, files), Upload(store, model, files)
+    name = next(iter(files))
+    for each in (old, new):
+        each.add(name, 0, b"x")
+    first, second = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    day_ago_s = time.time() - LEFTOVER_S - 1
+    os.utime(first, (day_ago_s, day_ago_s))
+    upload(store, model, files)
+    assert {path.name for path in tmp_path.iterdir()} == {second.name, model}
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "other.bin"])

@@ -23,7 +23,10 @@ class _Samples:
     predictions: deque[tuple[float, float | None]] = field(default_factory=lambda: deque(maxlen=_MAX_PREDICTIONS))
     """(monotonic time of arrival, latency in ms) of the latest predictions."""
     frames: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_MAX_STATUSES))
-    """(wall-clock time of the status in s, frames so far) since the stream's process started."""
+    """(wall-clock time of the status in s, frames so far) since the stream's process started. The clock is that of the
+    service, which may differ from this machine's."""
+    framed_s: float = 0.0
+    """Monotonic time of arrival of the latest one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,7 @@ class StreamMeter:
                 if stream.frames and (frames < stream.frames[-1][1] or at_s < stream.frames[-1][0]):
                     stream.frames.clear()  # its process has started again
                 stream.frames.append((at_s, float(frames)))
+                stream.framed_s = now_s
 
     def rates(self, name: str) -> StreamRates:
         """Return the rates of a stream."""
@@ -67,7 +71,7 @@ class StreamMeter:
         with self._lock:
             stream = self._streams.get(name) or _Samples()
             recent = [(at_s, ms) for at_s, ms in stream.predictions if now_s - at_s <= WINDOW_S]
-            frames = list(stream.frames)
+            frames = list(stream.frames) if now_s - stream.framed_s <= WINDOW_S else []
         latencies = sorted(ms for _, ms in recent if ms is not None)
         elapsed_s = max(1.0, min(WINDOW_S, now_s - self._began_s))
         if len(recent) == _MAX_PREDICTIONS:
@@ -82,7 +86,7 @@ class StreamMeter:
 
 def frames_per_s(frames: Sequence[tuple[float, float]]) -> float | None:
     """Return the frames per second between the oldest status of the last minute and the newest; None for fewer."""
-    if not frames or time.time() - frames[-1][0] > WINDOW_S:
+    if not frames:
         return None
     newest_s, newest = frames[-1]
     oldest_s, oldest = next(each for each in frames if newest_s - each[0] <= WINDOW_S)

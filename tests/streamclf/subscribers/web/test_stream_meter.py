@@ -59,10 +59,18 @@ def test_frames_per_second_begin_anew_with_the_process() -> None:
     assert round(fps, 2) == 10.0
 
 
-def test_frames_per_second_of_a_stream_that_ended_are_unknown() -> None:
+@pytest.mark.parametrize("clock_s", [-300, 0, 300])
+def test_frames_per_second_are_known_until_a_stream_ends(monkeypatch: pytest.MonkeyPatch, clock_s: int) -> None:
+    """The service may run on another machine, whose clock is ahead or behind."""
+    now_s = 1000.0
+    monkeypatch.setattr(meter_module.time, "monotonic", lambda: now_s)
     meter = StreamMeter()
-    meter.notice(status(200, 0))
-    meter.notice(status(190, 250))
+    meter.notice(status(clock_s + 10, 0))
+    meter.notice(status(clock_s, 250))
+    fps = meter.rates("door").fps
+    assert fps is not None
+    assert round(fps) == 25
+    now_s += 61
     assert meter.rates("door").fps is None
 
 
