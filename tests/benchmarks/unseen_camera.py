@@ -4,7 +4,7 @@
         [--sheet FILE]
 
 DATA is the folder with `tennis/` and `gestures/`, and FOLDER that of the photographs of materials. README.md describes
-the films, the five groups of disturbances, the one of photographs, the changes that leave a film normal, and the
+the films, the six groups of disturbances, the one of photographs, the changes that leave a film normal, and the
 figures.
 """
 

@@ -6,16 +6,9 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-from support.unseen.film import Material, Rng, canvas, colour_between, field
+from support.unseen.film import Material, Rng, canvas, colour_between, field, relief
 
 from engines.arrays import F32
-
-
-def _slope(height: Any, angle: float, soft: float) -> F32:
-    """Return how steeply a height (h, w) in pixels rises towards a light at `angle`, smoothed over `soft` pixels."""
-    smooth = cv2.GaussianBlur(np.asarray(height, np.float32), (0, 0), soft)
-    down, across = np.gradient(smooth)
-    return np.asarray(across * np.cos(angle) + down * np.sin(angle), np.float32)
 
 
 def _rounded(x: Any, y: Any, half: tuple[float, float], corner: float) -> Any:
@@ -78,7 +71,7 @@ def _rolled_paint(rng: Rng, h: int, w: int) -> F32:
         dry = np.clip(0.75 + 0.25 * np.cos((along / h + rng.uniform(0, 2)) * 2.2), 0, 1)
         thick += inside * (0.3 * dry - 0.25 * (thick - 0.7))
         ridges += np.exp(-(((np.abs(off) - pitch / 2) / 3.5) ** 2)) * (along < 1.2 * h)
-    slope = _slope(rng.uniform(0.2, 0.5) * peel + ridges, rng.uniform(0, 2 * np.pi), 1.5)
+    slope = relief(rng.uniform(0.2, 0.5) * peel + ridges, rng.uniform(0, 2 * np.pi), 1.5)
     thin = np.clip(0.75 - thick + 0.13 * field(rng, h, w, w / 9), 0, 1)[..., None]
     sheen = 24 * np.exp(-(((x / w - rng.uniform(0, 1)) / 0.35) ** 2)) * np.clip(slope * 5 + 0.5, 0, 1.5)
     tone = np.clip(0.9 + 0.4 * slope + 0.02 * field(rng, h, w, 4), 0.4, 1.2)
@@ -158,7 +151,7 @@ def _foil_lid(rng: Rng, h: int, w: int) -> F32:
     )
     crumple = -8 * np.abs(field(rng, h, w, 6)) - 3 * np.abs(field(rng, h, w, 15))
     height = 0.45 * dots + 20 * folds * np.clip(far, 0, 1) ** 1.5 + crumple
-    slope = _slope(height, rng.uniform(0, 2 * np.pi), 1.4)
+    slope = relief(height, rng.uniform(0, 2 * np.pi), 1.4)
     room = np.sin(2.6 * slope + 1.1 * field(rng, h, w, 3) + rng.uniform(0, 6))
     tone = 152 + 58 * room + 22 * slope
     picture = tone[..., None] * np.array([1.0, 1.0, 1.01])
@@ -174,7 +167,7 @@ def _foil_lid(rng: Rng, h: int, w: int) -> F32:
         picture *= 1 - alpha * (1 - ink)
     if rng.random() < 0.6:  # cream
         cream = np.clip(3 * (field(rng, h, w, 3) + 0.3 * field(rng, h, w, 12) - rng.uniform(0.2, 0.9)), 0, 1)
-        thick = _slope(7 * cv2.GaussianBlur(cream, (0, 0), 3) + 1.5 * field(rng, h, w, 14), 0.7, 2.5)
+        thick = relief(7 * cv2.GaussianBlur(cream, (0, 0), 3) + 1.5 * field(rng, h, w, 14), 0.7, 2.5)
         shade = np.clip(0.93 + 0.3 * thick, 0.5, 1.08)[..., None] * np.array([244, 236, 226])
         picture = picture * (1 - cream[..., None]) + shade * cream[..., None]
     return np.asarray(np.clip(picture, 0, 255) + 2 * rng.normal(size=(h, w, 1)), np.float32)
@@ -223,7 +216,7 @@ def _toothpaste(rng: Rng, h: int, w: int) -> F32:
         height = height * (1 - inside) + inside * (0.9 * lines + 0.8 * field(rng, h, w, 3))
         height += 4 * np.exp(-(((np.abs(off) - half) / (0.02 * h)) ** 2))
         mix = mix * (1 - inside) + inside * (np.sin(off / half * rng.uniform(4, 9) + rng.uniform(0, 6)) + 0.3 * lines)
-    slope = _slope(height, rng.uniform(0, 2 * np.pi), 2.5)
+    slope = relief(height, rng.uniform(0, 2 * np.pi), 2.5)
     share = (0.9 / (1 + np.exp(-3 * (mix - 0.6))))[..., None]
     gloss = 60 * np.exp(-(((slope - 0.45) / 0.12) ** 2))
     tone = np.clip(0.88 + 0.28 * slope, 0.5, 1.1)[..., None]
@@ -244,7 +237,7 @@ def _builders_foam(rng: Rng, h: int, w: int) -> F32:
     near = cv2.GaussianBlur(height, (0, 0), 0.035 * h)
     crease = np.clip((near - height) / (0.05 * h), 0, 1)
     skin = 0.35 * field(rng, h, w, 40) + 1.2 * field(rng, h, w, 14)
-    slope = np.tanh(0.9 * _slope(height + skin, rng.uniform(0, 2 * np.pi), 2.0))
+    slope = np.tanh(0.9 * relief(height + skin, rng.uniform(0, 2 * np.pi), 2.0))
     light = np.clip(0.83 + 0.3 * slope, 0.3, 1.15) * (1 - 0.6 * crease)
     foam = np.array([[236, 214, 150], [240, 232, 200], [222, 184, 110]])[rng.integers(3)]
     old = np.clip(0.3 + 0.2 * field(rng, h, w, 5), 0, 1)[..., None]
@@ -311,7 +304,7 @@ def _droppings(rng: Rng, h: int, w: int) -> F32:
                 place = (at + rng.normal(0, 0.4 * size, 2)).astype(int).tolist()
                 axes = (int(size * rng.uniform(0.15, 0.5)) + 1, int(size * rng.uniform(0.1, 0.25)) + 1)
                 cv2.ellipse(picture, place, axes, float(rng.uniform(0, 180)), 0, 360, core.tolist(), -1, cv2.LINE_AA)
-    grain = 1 + 0.2 * _slope(0.6 * field(rng, h, w, w / 8) + 1.5 * field(rng, h, w, 25), 0.8, 1.5)
+    grain = 1 + 0.2 * relief(0.6 * field(rng, h, w, w / 8) + 1.5 * field(rng, h, w, 25), 0.8, 1.5)
     return np.asarray(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1.6) * grain[..., None], np.float32)
 
 
@@ -344,7 +337,7 @@ def _modelling_clay(rng: Rng, h: int, w: int) -> F32:
         way = np.arctan2(y - at[1], x - at[0])
         arc = np.abs(np.hypot(x - at[0], y - at[1]) - bow) + 9 * np.clip(np.cos(way - rng.uniform(0, 6)), 0, None) * bow
         height -= 6 * np.exp(-((arc / 4) ** 2))
-    slope = np.tanh(_slope(height, rng.uniform(0, 2 * np.pi), 1.8))
+    slope = np.tanh(relief(height, rng.uniform(0, 2 * np.pi), 1.8))
     tone = np.clip(0.85 + 0.33 * slope, 0.35, 1.2) + 0.012 * rng.normal(size=(h, w))
     return np.asarray(tone[..., None] * mixed + 22 * np.clip(slope - 0.3, 0, 1)[..., None], np.float32)
 
@@ -364,7 +357,7 @@ def _rubber_glove(rng: Rng, h: int, w: int) -> F32:
     stud = np.maximum(np.abs(u % 1 - 0.5), np.abs(v % 1 - 0.5)) * 2
     palm = 1 / (1 + np.exp(-6 * (field(rng, h, w, 2) + rng.uniform(-0.4, 0.9))))
     raised = 3.2 * palm / (1 + np.exp(14 * (stud - 0.72)))
-    slope = np.tanh(1.1 * _slope(folds + raised + 0.25 * field(rng, h, w, 30), rng.uniform(0, 2 * np.pi), 1.6))
+    slope = np.tanh(1.1 * relief(folds + raised + 0.25 * field(rng, h, w, 30), rng.uniform(0, 2 * np.pi), 1.6))
     shine = 60 * np.exp(-(((slope - 0.5) / 0.22) ** 2)) + 16 * np.exp(
         -((((x - y) / w - rng.uniform(-0.5, 0.7)) / 0.2) ** 2)
     )
@@ -411,7 +404,7 @@ def _shipping_label(rng: Rng, h: int, w: int) -> F32:
     for size in rng.uniform(0.015, 0.05, 14) * h:  # air below
         off = np.hypot(x - rng.uniform(0, w), y - rng.uniform(0, h)) / size
         height += 3 * np.exp(-(off**2))
-    light = 0.97 + 0.3 * _slope(height, rng.uniform(0, 2 * np.pi), 2.5) + 0.02 * field(rng, h, w, 3)
+    light = 0.97 + 0.3 * relief(height, rng.uniform(0, 2 * np.pi), 2.5) + 0.02 * field(rng, h, w, 3)
     scuffs = np.clip(field(rng, max(h // 8, 8), w, 60) - 1.3, 0, 1)
     scuffed = 90 * cv2.resize(scuffs, (w, h)) * (page[..., 0] < 120)
     picture = light[..., None] * page + scuffed[..., None]
@@ -427,7 +420,7 @@ def _egg(rng: Rng, h: int, w: int) -> F32:
     deep = np.clip(0.9 + 0.12 * field(rng, h, w, 4), 0.6, 1.1)[..., None]
     orange = deep * colour_between(rng, [226, 140, 22], [246, 190, 60])
     height = 9 * yolk[..., 0] + 2 * field(rng, h, w, 7) + 2 * strings
-    slope = np.tanh(_slope(height, rng.uniform(0, 2 * np.pi), 3))
+    slope = np.tanh(relief(height, rng.uniform(0, 2 * np.pi), 3))
     picture = slime * (1 - yolk) + orange * yolk
     wet = canvas(
         h, w, picture * (0.96 + 0.2 * slope)[..., None] + 95 * np.exp(-(((slope - 0.42) / 0.1) ** 2))[..., None]

@@ -102,6 +102,25 @@ def field(rng: Rng, height: int, width: int, cells: float) -> F32:
     return np.asarray((hills - hills.mean()) / (hills.std() + 1e-6), np.float32)
 
 
+def relief(height: Any, angle: float, soft: float) -> F32:
+    """Return how steeply a height (h, w) in pixels rises towards a light at `angle`, smoothed over `soft` pixels."""
+    smooth = cv2.GaussianBlur(np.asarray(height, np.float32), (0, 0), soft)
+    down, across = np.gradient(smooth)
+    return np.asarray(across * np.cos(angle) + down * np.sin(angle), np.float32)
+
+
+def facets(rng: Rng, h: int, w: int, count: int) -> tuple[Any, F32, F32, Any]:
+    """Divide (h, w) into about `count` cells; return numbers, offsets from the cell's middle (y, x), and the edges."""
+    seeds = np.ones((h, w), np.uint8)
+    seeds.flat[rng.integers(0, h * w, count)] = 0
+    _, numbers = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    middles = np.zeros((count + 1, 2), np.float32)
+    middles[numbers[seeds == 0]] = np.argwhere(seeds == 0)
+    y, x = np.indices((h, w), np.float32)
+    edges = cv2.morphologyEx(numbers.astype(np.float32), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) > 0
+    return numbers, y - middles[numbers, 0], x - middles[numbers, 1], edges
+
+
 def disc(radius: float) -> F32:
     """Return the kernel of a lens out of focus: a disc."""
     reach = int(np.ceil(radius))

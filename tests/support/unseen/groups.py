@@ -13,6 +13,8 @@ from support.unseen.fourth_forms import FOURTH_FORMS
 from support.unseen.fourth_materials import FOURTH_MATERIALS
 from support.unseen.second_forms import SECOND_FORMS
 from support.unseen.second_materials import SECOND_MATERIALS
+from support.unseen.sixth_forms import SIXTH_FORMS
+from support.unseen.sixth_materials import SIXTH_MATERIALS
 from support.unseen.third_forms import THIRD_FORMS
 from support.unseen.third_materials import THIRD_MATERIALS
 
@@ -24,5 +26,6 @@ GROUPS: Final = {
         Group(name="third", seed=2028, materials=THIRD_MATERIALS, forms=THIRD_FORMS, covers_per_film=3),
         Group(name="fourth", seed=2029, materials=FOURTH_MATERIALS, forms=FOURTH_FORMS, covers_per_film=3),
         Group(name="fifth", seed=2030, materials=FIFTH_MATERIALS, forms=FIFTH_FORMS, covers_per_film=3),
+        Group(name="sixth", seed=2032, materials=SIXTH_MATERIALS, forms=SIXTH_FORMS, covers_per_film=3),
     )
 }

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
-from support.unseen.film import Material, Rng, canvas, colour_between, field
+from support.unseen.film import Material, Rng, canvas, colour_between, facets, field
 
 from engines.arrays import F32
-
-
-def _facets(rng: Rng, h: int, w: int, count: int) -> tuple[Any, F32, F32, Any]:
-    """Divide (h, w) into about `count` cells; return numbers, offsets from the cell's middle (y, x), and the edges."""
-    seeds = np.ones((h, w), np.uint8)
-    seeds.flat[rng.integers(0, h * w, count)] = 0
-    _, numbers = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    middles = np.zeros((count + 1, 2), np.float32)
-    middles[numbers[seeds == 0]] = np.argwhere(seeds == 0)
-    y, x = np.indices((h, w), np.float32)
-    edges = cv2.morphologyEx(numbers.astype(np.float32), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) > 0
-    return numbers, y - middles[numbers, 0], x - middles[numbers, 1], edges
 
 
 def _foil(rng: Rng, h: int, w: int) -> F32:
     """Draw crumpled foil: facets, large and small, each of which mirrors another part of the room."""
     tone = np.full((h, w), rng.uniform(110, 150), np.float32)
     for count, spread in ((int(rng.integers(25, 60)), 38), (int(rng.integers(150, 400)), 30)):
-        cell, dy, dx, edges = _facets(rng, h, w, count)
+        cell, dy, dx, edges = facets(rng, h, w, count)
         lean = rng.normal(0, 0.9, (count + 1, 2))
         tone += rng.normal(0, spread, count + 1)[cell] + dy * lean[cell, 0] + dx * lean[cell, 1]
         tone[edges] += 35
@@ -187,7 +175,7 @@ def _leaf(rng: Rng, h: int, w: int) -> F32:
     pitch = rng.uniform(0.1, 0.2) * w
     lateral = np.abs((x - 0.7 * off - 0.0006 * off**2 + np.where(y > middle, pitch / 2, 0)) % pitch - pitch / 2)
     tone = 1 + 0.1 * field(rng, h, w, 4) + 0.05 * field(rng, h, w, 30) - 0.12 * np.cos(2 * np.pi * lateral / pitch)
-    tone[_facets(rng, h, w, 1500)[3]] *= 1.1
+    tone[facets(rng, h, w, 1500)[3]] *= 1.1
     tone += 0.45 * np.exp(-((lateral / 2.5) ** 2)) + 0.7 * np.exp(-((off / (0.012 * h + 2)) ** 2))
     tone -= 0.3 * np.exp(-(((off - 0.035 * h) / (0.015 * h)) ** 2))
     return np.asarray(tone[..., None] * green, np.float32)

@@ -172,6 +172,7 @@ def test_the_figures_count_windows_and_their_interval_counts_excerpts() -> None:
     mud, fur = {**cap, "group": "second", "material": "mud"}, {**cap, "group": "third", "material": "fur"}
     sand = {**cap, "group": "fourth", "material": "sand"}
     felt = {**cap, "group": "fifth", "material": "felt pad"}
+    sock = {**cap, "group": "sixth", "material": "striped sock"}
     leather = {**cap, "group": "photographed", "material": "owner/leather", "photograph": "a.png"}
     every = [
         judged("normal", ["normal"] * 9 + ["moved"], kind="film", view="whole"),
@@ -182,6 +183,7 @@ def test_the_figures_count_windows_and_their_interval_counts_excerpts() -> None:
         judged("covered", ["covered", "moved", "moved", "noise"], **fur),
         judged("covered", ["covered", "noise"], **sand),
         judged("covered", ["covered"], **felt),
+        judged("covered", ["covered", "normal", "noise", "noise", "covered"], **sock),
         judged("covered", ["covered", "moved", "noise", "noise", "noise"], **leather),
         judged("normal", ["flashing", "normal"], group=making.CHANGED, kind="rain", scene="film"),
     ]
@@ -199,9 +201,10 @@ def test_the_figures_count_windows_and_their_interval_counts_excerpts() -> None:
     assert by_group["by_group"]["covered by group"]["fourth"]["recall"] == 0.5
     assert by_group["by_group"]["normal by kind"]["rain"]["recall"] == 0.5
     assert by_group["by_group"]["covered by group"]["fifth"]["recall"] == 1.0
+    assert by_group["by_group"]["covered by group"]["sixth"]["recall"] == 0.4
     assert list(by_group["groups"]) == [*GROUPS, "photographed"]
     assert by_group["groups"]["photographed"]["parts"]["covered by material"]["owner/leather"]["recall"] == 0.2
-    for name in ("second", "third", "fourth", "fifth", "photographed"):
+    for name in ("second", "third", "fourth", "fifth", "sixth", "photographed"):
         assert by_group["groups"][name]["labels"]["normal"] == figures["labels"]["normal"]
         assert by_group["groups"][name]["labels"]["noise"]["windows"] == 0
     text = benchmark.as_text(by_group)
