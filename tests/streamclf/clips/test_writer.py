@@ -119,7 +119,7 @@ def test_pictures_are_made_of_the_complete_film_before_its_event(tmp_path: Path)
 
 
 class FullDisk:
-    """Stand for `io.FileIO` on a disk that takes only some bytes."""
+    """Stand for `WholeFile` on a disk that takes only some bytes."""
 
     def __init__(self, real: Callable[..., Any], limit: int) -> None:
         self._real, self._limit = real, limit
@@ -148,7 +148,7 @@ def test_a_full_disk_loses_the_film_and_leaves_nothing(
     caplog.set_level(logging.WARNING)
     setup = Setup(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(film_file.io, "FileIO", FullDisk(film_file.io.FileIO, limit))
+        patch.setattr(film_file, "WholeFile", FullDisk(film_file.WholeFile, limit))
         setup.play(0, 20)
         setup.writer.start()
         for number in range(3):
