@@ -13,7 +13,7 @@ from training.cli.options import Json, print_result
 
 
 def download(
-    name: Annotated[str, typer.Argument(help="organmnist3d, ucf101top5, fixed-cameras, photos, materials or clothes")],
+    name: Annotated[str, typer.Argument(help="organmnist3d, ucf101top5, fixed-cameras, photos or materials")],
     folder: Annotated[Path, typer.Option(help="folder to write to")] = Path("data"),
     url: Annotated[str | None, typer.Option(help="address of a mirror")] = None,
 ) -> None:

@@ -48,7 +48,7 @@ class PublishedFilms:
     """Films or photographs of GitHub repositories, which a list of this package names; `url` is the files' server.
 
     Columns of the list: path, split, licence, repository, commit, source (the path in the repository) and sha256, for
-    films also start_s, end_s and scene. A list may name a region of each picture.
+    films also start_s, end_s and scene.
     """
 
     films: Path
@@ -75,14 +75,8 @@ DATA_SETS: dict[str, DataSetFile | PublishedFilms] = {
     "materials": PublishedFilms(
         films=Path(__file__).with_name("materials.csv"),
         unpacked="materials",
-        source="photographs of cloth, paper, foil and so on, as covers for camera-events; films.csv names their origin",
+        source="photographs of cloth, paper, wood and so on, as covers for camera-events; films.csv names their origin",
         licence="that of each photograph's repository, in films.csv",
-    ),
-    "clothes": PublishedFilms(
-        films=Path(__file__).with_name("clothes.csv"),
-        unpacked="clothes",
-        source="photographs of clothes, whose middle part is a cover for camera-events; films.csv names their origin",
-        licence="CC0-1.0",
     ),
     "organmnist3d": DataSetFile(
         url="https://zenodo.org/records/10519652/files/organmnist3d.npz",

@@ -260,7 +260,7 @@ def test_command_prints_the_path(site, organs, tmp_path):
     assert "CC BY 4.0" in result.stderr
     unknown = CliRunner().invoke(app, ["download", "kinetics"])
     assert unknown.exit_code == 1
-    assert "there are fixed-cameras, photos, materials, clothes, organmnist3d, ucf101top5" in unknown.stderr
+    assert "there are fixed-cameras, photos, materials, organmnist3d, ucf101top5" in unknown.stderr
 
 
 def test_every_data_set_is_fetched_over_https():
@@ -305,7 +305,7 @@ def test_a_list_whose_films_are_gone_or_changed_is_refused(site, tmp_path, monke
     assert not (tmp_path / "fixed-cameras" / "films.csv").exists()
 
 
-@pytest.mark.parametrize("name", ["fixed-cameras", "photos", "materials", "clothes"])
+@pytest.mark.parametrize("name", ["fixed-cameras", "photos", "materials"])
 def test_a_list_of_films_or_photographs_is_complete(name: str) -> None:
     published = DATA_SETS[name]
     assert isinstance(published, PublishedFilms)
@@ -313,8 +313,8 @@ def test_a_list_of_films_or_photographs_is_complete(name: str) -> None:
         rows = list(csv.DictReader(file))
     assert len({row["path"] for row in rows}) == len({row["sha256"] for row in rows}) == len(rows) > 100
     splits = {row["repository"]: row["split"] for row in rows}
-    parts = {"materials": {"train", "held-out"}, "clothes": {"train"}}
-    assert set(splits.values()) == parts.get(name, {"train", "tuning", "held-out"})
+    parts = {"train", "held-out"} if name == "materials" else {"train", "tuning", "held-out"}
+    assert set(splits.values()) == parts
     for row in rows:
         assert len(row["sha256"]) == 64
         assert len(row["commit"]) == 40

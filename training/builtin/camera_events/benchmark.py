@@ -25,9 +25,8 @@ import numpy as np
 from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.offline import file_chunks
-from streamclf.config.picture_area import WHOLE
 from training.builtin.camera_events import LABELS
-from training.builtin.camera_events.film_windows import LIST, frames_for, hold_photo, listed_films
+from training.builtin.camera_events.film_windows import frames_for, hold_photo, listed_films
 from training.builtin.camera_events.tampering import STRENGTHS, TAMPERINGS, Excerpt, Tampered, inside
 from training.data.decode import decode_clip
 from training.errors import DataError
@@ -136,19 +135,11 @@ def real_photos(data: Path) -> list[RealFilm]:
 
 
 def _listed(folder: Path) -> list[RealFilm]:
-    """Return the films that the list of `folder` names, without those to train on; none without the folder.
-
-    Raises `DataError` for a film of which only a region is shown.
-    """
-    films = [film for film in (listed_films(folder) if folder.is_dir() else []) if film.split != "train"]
-    if cropped := [film for film in films if film.area != WHOLE]:
-        raise DataError(
-            f"{folder / LIST}: {cropped[0].path.name} has a region, and the benchmark shows whole pictures; empty its "
-            "region, or give it the split 'train'"
-        )
+    """Return the films that the list of `folder` names, without those to train on; none without the folder."""
     return [
         RealFilm(path=film.path, source=folder.name, half=film.split, start_s=film.start_s, end_s=film.end_s)
-        for film in films
+        for film in (listed_films(folder) if folder.is_dir() else [])
+        if film.split != "train"
     ]
 
 

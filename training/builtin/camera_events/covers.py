@@ -26,13 +26,6 @@ _MATERIALS = {
     "smear": 0.02,
 }
 """Materials and their shares."""
-_FOCUS = [0.0015, 0.004, 0.012, 0.03]
-"""Blurs of a material, in frame widths.
-
-A cover on the lens is far out of focus. Cloth or paper that hangs before the camera may be sharp.
-"""
-_SMALLEST_PART = 0.4
-"""The smallest part of a photograph of a material that is shown, as a share of its height and width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +46,10 @@ class LensCover:
     brightening: float
 
     @classmethod
-    def drawn(cls, rng: Rng, height: int, width: int, material: U8 | None = None) -> LensCover:
-        """Draw a shape of the edge, how the cover moves, and, without a photograph (h, w, 3) of it, the material."""
+    def drawn(cls, rng: Rng, height: int, width: int) -> LensCover:
+        """Draw a material, a shape of the edge, and how the cover moves."""
         return cls(
-            surface=draw_surface(rng, height, width, material),
+            surface=draw_surface(rng, height, width),
             edge=draw_edge(rng, height, width),
             softness=float(np.exp(rng.uniform(np.log(0.015), np.log(0.14)))),
             shine=float(rng.uniform(0.1, 0.6)) if rng.random() < 0.2 else 0.0,
@@ -108,17 +101,11 @@ def draw_edge(rng: Rng, height: int, width: int) -> F32:
     return np.asarray(cv2.resize(ranks.astype(np.float32), (width, height)), np.float32)
 
 
-def draw_surface(rng: Rng, height: int, width: int, photo: U8 | None = None) -> F32:
-    """Draw a cap, paper, tape, plastic, cloth, a print, a text, a hand or a smear: (height, width, 3) in 0..255.
-
-    With the photograph of a material, (h, w, 3), show a part of it.
-    """
+def draw_surface(rng: Rng, height: int, width: int) -> F32:
+    """Draw a cap, paper, tape, plastic, cloth, a print, a text, a hand or a smear: (height, width, 3) in 0..255."""
     cover: npt.NDArray[Any]
-    kind = "photo" if photo is not None else rng.choice(list(_MATERIALS), p=list(_MATERIALS.values()))
-    if photo is not None:
-        cover = _part_of(rng, photo, height, width)
-        cover = cv2.GaussianBlur(cover, (0, 0), float(rng.choice(_FOCUS)) * width)
-    elif kind == "black":
+    kind = rng.choice(list(_MATERIALS), p=list(_MATERIALS.values()))
+    if kind == "black":
         cover = np.full((height, width, 3), rng.uniform(0, 25), np.float32)
     elif kind == "flat":  # paper, plastic: white, grey or coloured
         cover = np.broadcast_to(_tone(rng), (height, width, 3))
@@ -136,7 +123,8 @@ def draw_surface(rng: Rng, height: int, width: int, photo: U8 | None = None) -> 
         cover = np.clip(draw(rng, height, width), 0, 255)
         if kind == "smear":
             cover = cover * 0.3 + rng.uniform(60, 230, 3) * 0.7
-        blurs = [0.004, 0.012, 0.03, 0.08] if kind == "smear" else _FOCUS
+        # A cover on the lens is far out of focus. Cloth or paper that hangs before the camera may be sharp.
+        blurs = [0.004, 0.012, 0.03, 0.08] if kind == "smear" else [0.0015, 0.004, 0.012, 0.03]
         cover = cv2.GaussianBlur(cover, (0, 0), float(rng.choice(blurs)) * width)
     if rng.random() < 0.6:  # light that falls on it from one side, or passes at its edge
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
@@ -146,22 +134,6 @@ def draw_surface(rng: Rng, height: int, width: int, photo: U8 | None = None) -> 
         if rng.random() < 0.3:
             cover = cover + rng.uniform(5, 90) * np.exp((side - 1.2) * rng.uniform(3, 9))
     return np.asarray(np.clip(cover, 0, 255), np.float32)
-
-
-def _part_of(rng: Rng, photo: U8, height: int, width: int) -> F32:
-    """Show a part of a photograph, turned, in another light: (height, width, 3) in grey levels."""
-    share = float(rng.uniform(_SMALLEST_PART, 1))
-    angle = float(rng.choice([0, 90, 180, 270]) + rng.normal(0, 12))
-    scale = max(height / photo.shape[0], width / photo.shape[1]) / share
-    turn = np.asarray(cv2.getRotationMatrix2D((photo.shape[1] / 2, photo.shape[0] / 2), angle, scale), np.float64)
-    room = (1 - share) / 2 * scale * np.array(photo.shape[1::-1])
-    turn[:, 2] += np.array([width, height]) / 2 - np.array(photo.shape[1::-1]) / 2 + rng.uniform(-room, room) / 2
-    turned = cv2.warpAffine(photo, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    part = np.asarray(turned, np.float32)
-    mean = part.mean()
-    part = mean + (part - mean) * np.float32(rng.uniform(0.6, 1.3))
-    tint = np.clip(rng.normal(1, 0.08, 3), 0.7, 1.3) * np.exp(rng.uniform(-1.1, 0.35))
-    return np.asarray(np.clip(part * tint, 0, 255), np.float32)
 
 
 def _tone(rng: Rng) -> F32:

@@ -30,8 +30,6 @@ VALIDATION_SEED_OFFSET = 1_000_000
 """Added to the recipe's seed for validation clips, so that they differ from all training clips."""
 VALIDATION_BATCH = 32
 """Windows of one validation batch."""
-PHOTO_COVERS = 0.45
-"""Share of the covers in the windows disturbed anew that are photographs, where the recipe has `materials`."""
 GOLDEN_LABEL = "moved"
 """The label of the windows from which the golden window is chosen."""
 
@@ -62,11 +60,6 @@ class CameraEventsData(DataSection):
     film_windows: float = Field(
         0.0, ge=0, le=1, description="share of the windows disturbed anew that come from the film, not from the footage"
     )
-    materials: tuple[Path, ...] = Field(
-        (),
-        description="folders with films.csv: photographs of cloth, paper and other materials, for a part of the covers "
-        "in the windows disturbed anew",
-    )
     workers: int = Field(2, ge=0, le=64, description="processes that render, or decode")
 
     synthetic: ClassVar[bool] = True
@@ -80,11 +73,11 @@ class CameraEventsData(DataSection):
 
     def open(self, shape: Shape, *, seed: int, stretch: bool) -> FootageDataSet:
         """Prepare the data set; it renders each part when the part is first used. Raises `DataError` without film."""
-        for folder in (*self.film, *self.materials):
+        for folder in self.film:
             training_films(folder)
         return FootageDataSet(self, shape, seed=seed)
 
-    @field_validator("film", "materials", mode="before")
+    @field_validator("film", mode="before")
     @classmethod
     def _one_folder(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | Path) else value
@@ -95,10 +88,6 @@ class CameraEventsData(DataSection):
             raise ValueError(
                 f"data.film={', '.join(map(str, self.film)) or '[]'}, data.film_windows={self.film_windows:g}: give "
                 "both, or neither; the second is a share above 0"
-            )
-        if (self.film or self.materials) and not self.fresh_windows:
-            raise ValueError(
-                "data.fresh_windows=0: data.film and data.materials need windows disturbed anew; give a share above 0"
             )
         return self
 
@@ -127,18 +116,14 @@ class CameraEventsData(DataSection):
             f"disturbances, codecs. {self.clips} clips for training, {self.validation_clips} for validation. "
             "`golden.npz` is a window of the synthetic footage. "
         )
-        if self.film:
-            rendered += (
-                f"{self.film_windows:.0%} of the windows that are disturbed anew come from real film and photographs "
-                f"(files: {_counted(self.film)})."
-            )
-        else:
-            rendered += "No film of any real camera, no real person."
-        if self.materials:
-            rendered += (
-                f" {PHOTO_COVERS:.0%} of their covers are photographs of materials (files: {_counted(self.materials)})."
-            )
-        return rendered
+        if not self.film:
+            return rendered + "No film of any real camera, no data set, no real person."
+        return (
+            rendered + f"{self.film_windows:.0%} of the windows that are disturbed anew come from real film and "
+            "photographs (files: "
+            + ", ".join(f"{len(training_films(folder)):,} of `{folder.name}`" for folder in self.film)
+            + ")."
+        )
 
     def spec_metrics(self, metrics: dict[str, Any], benchmark: dict[str, Any] | None) -> dict[str, float]:
         """Select balanced accuracy and false alarms: on synthetic footage and, if measured, on real film."""
@@ -153,10 +138,6 @@ class CameraEventsData(DataSection):
         return selected
 
 
-def _counted(folders: tuple[Path, ...]) -> str:
-    return ", ".join(f"{len(training_films(folder)):,} of `{folder.name}`" for folder in folders)
-
-
 class FootageDataSet(DataSet):
     """Windows of synthetic footage. The training footage is rendered only when training batches are made."""
 
@@ -169,12 +150,12 @@ class FootageDataSet(DataSet):
         self, shape: Shape, *, windows: WindowsRecipe, augment: AugmentRecipe, seed: int, batch: int
     ) -> FootageTrainingBatches:
         """Return batches of augmented windows; `windows` and `augment` are not used."""
-        # Before the footage: a film that does not fit is reported before minutes of rendering.
-        film, materials = (self._decoded(folders, shape) for folders in (self._data.film, self._data.materials))
+        film = None
+        if self._data.film:  # before the footage: a film that does not fit is reported before minutes of rendering
+            film = FilmWindows.decoded(self._data.film, shape, self._data.cache, workers=self._data.workers)
+            self.notes += film.notes
         footage = self._open(self._data.clips, self._seed)
-        return FootageTrainingBatches(
-            footage, self._data, shape, seed=seed, batch=batch, film=film, materials=materials
-        )
+        return FootageTrainingBatches(footage, self._data, shape, seed=seed, batch=batch, film=film)
 
     def validation_batches(self, shape: Shape, windows: WindowsRecipe) -> FootageValidationBatches:
         """Return batches of all validation windows whose label is clear; `windows` is not used."""
@@ -196,13 +177,6 @@ class FootageDataSet(DataSet):
     @cached_property
     def _validation(self) -> Footage:
         return self._open(self._data.validation_clips, self._seed + VALIDATION_SEED_OFFSET)
-
-    def _decoded(self, folders: tuple[Path, ...], shape: Shape) -> FilmWindows | None:
-        if not folders:
-            return None
-        windows = FilmWindows.decoded(folders, shape, self._data.cache, workers=self._data.workers)
-        self.notes += windows.notes
-        return windows
 
     def _open(self, clips: int, seed: int) -> Footage:
         data, shape = self._data, self._shape
@@ -231,11 +205,10 @@ class FootageTrainingBatches(TrainingBatches):
         seed: int,
         batch: int,
         film: FilmWindows | None = None,
-        materials: FilmWindows | None = None,
     ) -> None:
         super().__init__(seed=seed, batch=batch)
         self.footage, self.shape = footage, shape
-        self._film, self._film_share, self._materials = film, data.film_windows, materials
+        self._film, self._film_share = film, data.film_windows
         normal, disturbed = np.argwhere(footage.labels == 0), np.argwhere(footage.labels > 0)
         if not len(normal) or not len(disturbed):
             raise RunError(
@@ -261,16 +234,7 @@ class FootageTrainingBatches(TrainingBatches):
         """Draw a window (T, t, H, W, 3), its auxiliary targets (T, 70) and its class."""
         if rng.random() < self._fresh_share:
             (frames, states), (other, _) = (self._undisturbed(rng) for _ in range(2))
-            is_photo = self._materials is not None and rng.random() < PHOTO_COVERS
-            frames, states, covers, label = fresh_window(
-                rng,
-                frames,
-                states,
-                other,
-                size=(self.shape.height, self.shape.width),
-                fps=self.shape.fps,
-                material=self._materials.draw(rng)[0] if self._materials is not None and is_photo else None,
-            )
+            frames, states, covers, label = fresh_window(rng, frames, states, other, fps=self.footage.spec.fps)
             target = LABELS.index(label)
         else:
             clip, i = self.windows[rng.choice(len(self.odds), p=self.odds)]
@@ -281,12 +245,10 @@ class FootageTrainingBatches(TrainingBatches):
         return *training_window(rng, frames, states, covers, self.shape.frames_per_chunk), np.int64(target)
 
     def _undisturbed(self, rng: np.random.Generator) -> tuple[U8, F32]:
-        """Draw an undisturbed window of the film or of the footage: frames (F, h, w, 3), states (F, 7).
-
-        Frames of film are larger than the model's, and a photograph is one frame.
-        """
+        """Draw an undisturbed window of the film or of the footage: frames (F, H, W, 3), states (F, 7)."""
         if self._film is not None and rng.random() < self._film_share:
-            return self._film.draw(rng), np.zeros((self.shape.window, len(STATES)), np.float32)
+            frames = self._film.draw(rng)
+            return frames, np.zeros((len(frames), len(STATES)), np.float32)
         return self._window(*rng.choice(self._normal))
 
     def _window(self, clip: int, i: int) -> tuple[U8, F32]:

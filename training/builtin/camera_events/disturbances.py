@@ -195,16 +195,12 @@ def _flash(rng: Rng, times: F64) -> F64:
 
 @dataclass(slots=True, kw_only=True)
 class TrackRenderer:
-    """Apply a track to frames of (height, width). The cover, the light and the kind of noise stay the same.
-
-    material: a photograph (h, w, 3) uint8 of what a cover is made of; without it, a cover is drawn.
-    """
+    """Apply a track to frames of (height, width). The cover, the light and the kind of noise stay the same."""
 
     rng: Rng
     height: int
     width: int
     model_width: int
-    material: U8 | None = None
     _cover: LensCover | None = field(default=None, init=False)
     _light: F32 | None = field(default=None, init=False)
     _grain: str = field(init=False)
@@ -250,7 +246,7 @@ class TrackRenderer:
             frame = np.asarray(cv2.multiply(frame, gain, dtype=cv2.CV_8U), np.uint8)
         if track.cover[i] > MIN_COVER:
             if self._cover is None:
-                self._cover = LensCover.drawn(self.rng, self.height, self.width, self.material)
+                self._cover = LensCover.drawn(self.rng, self.height, self.width)
             frame = self._cover.over(frame, float(track.cover[i]), number=i, exposure=float(track.exposure[i]))
         if track.blur[i] > 2e-4:
             frame = _defocus(frame, float(track.blur[i] * self.width))

@@ -1,4 +1,4 @@
-"""Real film of fixed cameras, and photographs: the list of a folder, and the decoded files to train on.
+"""Real film of fixed cameras, and photographs: the list of a folder, and undisturbed windows to train on.
 
 A photograph is held, as a fixed camera shows a scene in which nothing moves. There are far more photographs than films
 of fixed cameras, so they show a network many more kinds of scenes.
@@ -7,7 +7,7 @@ of fixed cameras, so they show a network many more kinds of scenes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +15,8 @@ import numpy as np
 
 from engines.arrays import U8
 from engines.bundle import ModelSpec
-from streamclf.config.picture_area import WHOLE, PictureArea
-from streamclf.config.picture_shapes import check_rectangle
 from streamclf.sources import Resize
-from training.data.clip_cache import StoredClip, read_array, store_clips
+from training.data.clip_cache import read_array, store_clips
 from training.data.csv_columns import plain_name
 from training.data.csv_lists import read_records
 from training.data.decode import DecodeSpec
@@ -27,14 +25,8 @@ from training.data.shape import Shape
 from training.errors import DataError
 
 LIST: Final = "films.csv"
-"""The list in a folder of films or photographs.
-
-Columns: `path`, `split` (train, tuning or held-out), `start_s`, `end_s`, and `region`, the part of the picture that is
-shown: left, top, right and bottom as shares of its width and height, with spaces between them.
-"""
+"""The list in a folder of films or photographs: `path`, `split` (train, tuning or held-out), `start_s` and `end_s`."""
 SPLITS: Final = ("train", "tuning", "held-out")
-SCALE: Final = 1.5
-"""The size of decoded files, as a multiple of the model's frame. A part is shown, so that the view has room to move."""
 PHOTO_NOISE: Final = 2.5
 """The strongest noise of a held photograph, as a standard deviation in grey levels. A camera's picture has some."""
 
@@ -47,14 +39,12 @@ class ListedFilm:
     split: str
     start_s: float
     end_s: float
-    area: PictureArea = WHOLE
 
 
 def listed_films(folder: Path) -> list[ListedFilm]:
     """Read the list of the films in `folder`. Raises `DataError` that names the line.
 
-    `split` is `train` where the list has no such column. The whole film is used where it gives no times, and the whole
-    picture where it gives no region.
+    `split` is `train` where the list has no such column, and the whole film is used where it gives no times.
     """
     path = folder / LIST
     header, records = read_records(path)
@@ -73,15 +63,8 @@ def listed_films(folder: Path) -> list[ListedFilm]:
             raise DataError(f"{path}:{line}: {error}; write start_s and end_s in seconds") from error
         if not 0 <= start_s < end_s:
             raise DataError(f"{path}:{line}: start_s {start_s:g}, end_s {end_s:g}; write 0 or more, then more")
-        try:
-            region = [float(number) for number in row.get("region", "").split()]
-            area = PictureArea(region=check_rectangle(region)) if region else WHOLE
-        except ValueError as error:
-            raise DataError(f"{path}:{line}: region {row['region']!r}: {error}") from error
         films.append(
-            ListedFilm(
-                path=folder / listed_path(folder, row["path"]), split=split, start_s=start_s, end_s=end_s, area=area
-            )
+            ListedFilm(path=folder / listed_path(folder, row["path"]), split=split, start_s=start_s, end_s=end_s)
         )
     if not films:
         raise DataError(f"{path}: lists no film")
@@ -92,9 +75,8 @@ def training_films(folder: Path) -> list[ListedFilm]:
     """Return the films of `folder` that may be trained on. Raises `DataError` where there is none."""
     if not (folder / LIST).is_file():
         raise DataError(
-            f"{folder / LIST}: no such file; `python -m training download {folder.name}` gets it where it is "
-            "fixed-cameras, photos, materials or clothes; data.film=[] data.film_windows=0 data.materials=[] trains "
-            "without"
+            f"{folder / LIST}: no such file; `python -m training download fixed-cameras` and `download photos` get the "
+            "project's lists with their files, and data.film=[] data.film_windows=0 trains without them"
         )
     films = [film for film in listed_films(folder) if film.split == "train"]
     if not films:
@@ -104,9 +86,9 @@ def training_films(folder: Path) -> list[ListedFilm]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilmWindows:
-    """Windows of decoded films, by folder: each has its file of frames (F, h, w, 3) and its undisturbed frames.
+    """Windows of decoded films, by folder: each has its file of frames (F, H, W, 3) and its undisturbed frames.
 
-    h and w are `SCALE` times the model's height and width. A file of one frame is a photograph.
+    A file of one frame is a photograph.
     """
 
     window: int
@@ -115,39 +97,33 @@ class FilmWindows:
 
     @classmethod
     def decoded(cls, folders: Sequence[Path], shape: Shape, cache: Path, *, workers: int) -> FilmWindows:
-        """Decode the training films of `folders` that `cache` lacks, at the service's times.
+        """Decode the training films of `folders` that `cache` lacks, as the service samples and scales them.
 
         Raises `DataError` where they cannot be read, or are shorter than a window.
         """
-        height, width = shape.enlarged(SCALE)
-        spec = replace(frames_for(shape, "stretch"), height=height, width=width)
+        spec = frames_for(shape, "stretch")
         decoded, notes = [], []
         for folder in folders:
             listed = training_films(folder)
-            stored: list[tuple[ListedFilm, StoredClip]] = []
-            for area in dict.fromkeys(film.area for film in listed):
-                films = [film for film in listed if film.area == area]
-                clips = store_clips([film.path for film in films], replace(spec, area=area), cache, workers=workers)
-                stored += zip(films, clips, strict=True)
-            notes += [clip.reason for _, clip in stored if clip.frames is None]
+            stored = store_clips([film.path for film in listed], spec, cache, workers=workers)
+            notes += [clip.reason for clip in stored if clip.frames is None]
             decoded.append(
                 tuple(
                     (clip.frames, _undisturbed(film, clip.facts["frames"], shape))
-                    for film, clip in stored
+                    for film, clip in zip(listed, stored, strict=True)
                     if clip.frames is not None
                 )
             )
         return cls(window=shape.window, folders=tuple(decoded), notes=notes)
 
     def draw(self, rng: np.random.Generator) -> U8:
-        """Draw a folder, a film of it, each as often as another, and a window: (F, h, w, 3) uint8 RGB, read-only.
-
-        F is 1 for a photograph.
-        """
+        """Draw a folder, a film of it, each as often as another, and a window: (F, H, W, 3) uint8 RGB, read-only."""
         films = self.folders[int(rng.integers(len(self.folders)))]
         path, frames = films[int(rng.integers(len(films)))]
         images = read_array(path)
-        start = 0 if len(images) == 1 else int(rng.integers(frames.start, frames.stop - self.window + 1))
+        if len(images) == 1:
+            return hold_photo(rng, np.asarray(images[0], np.uint8), self.window)
+        start = int(rng.integers(frames.start, frames.stop - self.window + 1))
         return np.asarray(images[start : start + self.window], np.uint8)
 
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from engines.arrays import F32, U8
 from training.builtin.camera_events.disturbances import CameraTrack, TrackRenderer, draw_track
-from training.builtin.camera_events.film_windows import SCALE, hold_photo
 from training.builtin.camera_events.footage import MAX_NORMAL_NOISE, through_codec, window_label
 from training.builtin.camera_events.footage_cache import camera_states
 from training.builtin.camera_events.scenes import MIN_STRUCTURE, structure
@@ -23,53 +21,42 @@ from training.builtin.camera_events.targets import COVER_MAP
 
 KINDS = {
     "normal": 0.28,
-    "covered": 0.30,
+    "covered": 0.28,
     "moved": 0.15,
     "shaking": 0.1,
     "defocused": 0.06,
-    "flashing": 0.04,
+    "flashing": 0.06,
     "noise": 0.07,
 }
 """Labels and their shares. A label that a network learns less well from the rendered clips alone has a larger share."""
-MAX_ZOOM = SCALE
-"""The largest enlargement. It costs rendered footage detail, and an image with too little detail is defocused."""
+MAX_ZOOM = 1.5
+"""The largest enlargement. It costs detail, and an image with too little detail is defocused."""
 PARTIAL_COVERS = 0.5
 """Share of the drawn covers of the whole frame that are made partial."""
 
 
-def fresh_window(
-    rng: Rng, frames: U8, states: F32, other: U8, *, size: tuple[int, int], fps: float, material: U8 | None = None
-) -> tuple[U8, F32, F32, str]:
-    """Disturb an undisturbed window: frames (F, h, w, 3) and states (F, 7) -> new frames, states, maps and label.
+def fresh_window(rng: Rng, frames: U8, states: F32, other: U8, *, fps: float) -> tuple[U8, F32, F32, str]:
+    """Disturb an undisturbed window: frames (F, H, W, 3) and states (F, 7) -> new frames, states, maps and label.
 
-    The new frames have `size`, (height, width); h and w are as large or larger. One frame, of a photograph, is held.
-    The maps (F, 3, 4) are the covered share of each part of the frame. A part of the frame is shown enlarged, so that
-    the view has room to move. `other`, frames of any such size, is the scene that a camera shows after it was turned
-    away. `material`, a photograph (h, w, 3), is what a cover is made of; without it, a cover is drawn.
+    The maps (F, 3, 4) are the covered share of each part of the frame. A part of the frame is enlarged, so that the
+    view has room to move. `other`, frames of the same shape, is the scene that a camera shows after it was turned away.
     """
-    height, width = size
+    height, width = frames.shape[1:3]
     while True:
         kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-        zoom, track = _draw(rng, kind, len(states), fps, width / height)
-        renderer = TrackRenderer(rng=rng, height=height, width=width, model_width=width, material=material)
-        scenes = [
-            _scene(rng, each, len(states), size, zoom) for each in ([frames, other] if track.view.any() else [frames])
-        ]
-        # The renderer moves over a larger image in units of the frame. A scene as large as the frame is enlarged.
-        paths = [
-            replace(track, x=track.x * scale, y=track.y * scale, zoom=track.zoom / scale)
-            for scale in (scene.shape[2] / (width * zoom) for scene in scenes)
-        ]
+        zoom, track = _draw(rng, kind, len(frames), fps, width / height)
+        renderer = TrackRenderer(rng=rng, height=height, width=width, model_width=width)
+        # The renderer moves over a larger image in units of the frame; here the frame itself is the larger image.
+        path = replace(track, x=track.x / zoom, y=track.y / zoom, zoom=track.zoom * zoom)
         steps = np.hypot(np.diff(track.x, prepend=track.x[0]), np.diff(track.y, prepend=track.y[0]))
         smear = np.minimum(steps * rng.uniform(0, 0.3), 0.06)  # the distance moved during the exposure
         views = [
-            renderer.view(scenes[number][i], paths[number], i, smear[i])
-            for i, number in enumerate((track.view % 2).astype(int))
+            renderer.view((other if path.view[i] % 2 else frames)[i], path, i, smear[i]) for i in range(len(path.x))
         ]
         # A part of a scene may show a bare wall only, which looks like a cover.
         if zoom == 1 or structure(views[0]) >= MIN_STRUCTURE <= structure(views[-1]):
             break
-    images = [renderer.disturb(view, track, i) for i, view in enumerate(views)]
+    images = [renderer.disturb(view, path, i) for i, view in enumerate(views)]
     if rng.random() < 0.3:  # weak noise does not survive a coarse codec at this size
         decoded = through_codec(
             rng, images, fps, worst_crf=24 if track.noise.max() > MAX_NORMAL_NOISE else 33, reduced=0
@@ -81,17 +68,8 @@ def fresh_window(
     disturbed[:, :2] += states[:, :2] * zoom
     disturbed[:, 2] += states[:, 2]
     disturbed[:, 4] = np.maximum(disturbed[:, 4], states[:, 4])
-    covers = np.stack([renderer.cover_map(track.cover[i], *COVER_MAP) for i in range(len(track.x))])
+    covers = np.stack([renderer.cover_map(path.cover[i], *COVER_MAP) for i in range(len(path.x))])
     return np.stack(images), disturbed, covers, kind
-
-
-def _scene(rng: Rng, frames: U8, count: int, size: tuple[int, int], zoom: float) -> U8:
-    """Scale frames to `zoom` times the size where they are larger, and hold a single one for `count` frames."""
-    rows, columns = (round(zoom * length) for length in size)
-    if frames.shape[1] > rows:
-        scaled = [cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_AREA) for frame in frames]
-        frames = np.asarray(np.stack(scaled), np.uint8)
-    return hold_photo(rng, frames[0], count) if len(frames) == 1 else frames
 
 
 def _draw(rng: Rng, kind: str, frames: int, fps: float, aspect: float) -> tuple[float, CameraTrack]:

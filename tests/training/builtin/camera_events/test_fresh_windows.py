@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import cv2
 import numpy as np
 import pytest
 
@@ -13,20 +12,19 @@ from training.builtin.camera_events.footage_cache import STATES
 from training.builtin.camera_events.fresh_windows import KINDS, fresh_window
 from training.builtin.camera_events.scenes import scene
 
-FRAMES, FPS, SIZE = 16, 10.0, (72, 96)
+FRAMES, FPS = 16, 10.0
 
 
 @pytest.fixture(scope="module")
 def scenes() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    first, other = (np.repeat(scene(rng, *SIZE)[None], FRAMES, axis=0) for _ in range(2))
+    first, other = (np.repeat(scene(rng, 72, 96)[None], FRAMES, axis=0) for _ in range(2))
     return first, other
 
 
 def _fresh(scenes: tuple[np.ndarray, np.ndarray], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     states = np.zeros((FRAMES, len(STATES)), np.float32)
-    size = scenes[0].shape[1:3]
-    return fresh_window(np.random.default_rng(seed), scenes[0], states, scenes[1], size=size, fps=FPS)
+    return fresh_window(np.random.default_rng(seed), scenes[0], states, scenes[1], fps=FPS)
 
 
 def _state(states: np.ndarray, name: str) -> np.ndarray:
@@ -75,7 +73,7 @@ def test_the_map_of_a_cover_tells_where_it_lies(
     for seed in range(40):
         try:
             drawn = [
-                fresh_window(np.random.default_rng(seed), each, states, scenes[1], size=SIZE, fps=FPS)
+                fresh_window(np.random.default_rng(seed), each, states, scenes[1], fps=FPS)
                 for each in (scenes[0], detailed)
             ]
         except TypeError:
@@ -103,8 +101,7 @@ def test_motion_of_the_clip_is_enlarged_with_the_picture(
     moving = states.copy()
     moving[:, 0] = np.linspace(0, 0.004, FRAMES)
     still_out, moving_out = (
-        fresh_window(np.random.default_rng(4), scenes[0], each, scenes[1], size=SIZE, fps=FPS)[1]
-        for each in (states, moving)
+        fresh_window(np.random.default_rng(4), scenes[0], each, scenes[1], fps=FPS)[1] for each in (states, moving)
     )
     zoom = (moving_out[-1, 0] - still_out[-1, 0]) / 0.004
     assert 1 < zoom <= fresh_windows.MAX_ZOOM
@@ -114,39 +111,3 @@ def test_a_window_of_odd_size_keeps_its_size(scenes: tuple[np.ndarray, np.ndarra
     """Most codecs encode even sizes only."""
     odd = np.ascontiguousarray(scenes[0][:, :45, :75]), np.ascontiguousarray(scenes[1][:, :45, :75])
     assert {_fresh(odd, seed)[0].shape for seed in range(8)} == {odd[0].shape}
-
-
-def test_a_camera_that_moves_over_a_large_photograph_shows_its_details(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Enlarged from the size of the frame, the same photograph has lost them."""
-    monkeypatch.setattr(fresh_windows, "KINDS", {"moved": 1.0})
-    photo = np.random.default_rng(3).integers(0, 255, (108, 144, 3)).astype(np.uint8)
-    small = np.asarray(cv2.resize(photo, SIZE[::-1], interpolation=cv2.INTER_AREA), np.uint8)
-    states, details = np.zeros((FRAMES, len(STATES)), np.float32), []
-    for frames in (photo[None], small[None]):
-        windows = [
-            fresh_window(np.random.default_rng(seed), frames, states, frames, size=SIZE, fps=FPS)[0]
-            for seed in range(12)
-        ]
-        assert {window.shape for window in windows} == {(FRAMES, *SIZE, 3)}
-        first = [window[0].astype(float) for window in windows]
-        details.append(np.mean([np.abs(np.diff(image, axis=1)).mean() for image in first]))
-    assert details[0] > 1.1 * details[1]
-
-
-def test_a_cover_is_made_of_the_photograph_of_a_material(
-    scenes: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fresh_windows, "KINDS", {"covered": 1.0})
-    red = np.zeros((108, 144, 3), np.uint8)
-    red[...] = [200, 10, 10]
-    states, reds = np.zeros((FRAMES, len(STATES)), np.float32), []
-    for seed in range(12):
-        frames, _, covers, _ = fresh_window(
-            np.random.default_rng(seed), scenes[0], states, scenes[1], size=SIZE, fps=FPS, material=red
-        )
-        hidden = covers[8].repeat(24, axis=0).repeat(24, axis=1) > 0.98
-        if hidden.any():
-            colour = frames[8][hidden].astype(float).mean(axis=0)
-            reds.append(colour[0] - colour[1:].max())
-    assert len(reds) >= 8
-    assert np.median(reds) > 30
