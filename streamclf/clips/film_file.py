@@ -20,6 +20,7 @@ from av.packet import Packet
 from streamclf.clips.bitstream import ParameterSets, parameter_sets_of, to_annex_b
 from streamclf.clips.ring import PacketEntry
 from streamclf.errors import ClipError
+from streamclf.runtime.durable_files import write_all
 from streamclf.units import NS
 
 CLOCK_HZ: Final = 90_000
@@ -49,11 +50,8 @@ class WholeFile(io.FileIO):
 
     def write(self, data: Any) -> int:
         """Write all of `data`; return its bytes."""
-        view = memoryview(data)
-        done = 0
-        while done < len(view):
-            done += super().write(view[done:])
-        return done
+        write_all(self.fileno(), data)
+        return len(data)
 
 
 class PacketWriter:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.positions import Position
 from streamclf.events.types import Epoch, Offset
+from streamclf.runtime.durable_files import replace_file
 from streamclf.runtime.file_lock import open_locked
-from streamclf.subscribers.durable_files import replace_file
 
 MAX_POSITION_BYTES = 16 << 20
 MAX_JOURNALS = 16_384

@@ -6,11 +6,11 @@ import logging
 import mmap
 import multiprocessing
 import os
-import resource
 import time
 from pathlib import Path
 
 import pytest
+from support.full_disk import files_of_at_most
 
 from engines.cache import ALIGNMENT, MAGIC, SECRET_FILE, CompiledCache, StaleBlobError, open_cache
 
@@ -114,16 +114,11 @@ def test_bytes_that_the_library_refuses_are_built_again(caplog: pytest.LogCaptur
 
 
 def test_a_full_disk_leaves_no_partial_file(caplog: pytest.LogCaptureFixture) -> None:
-    """A limit of 4 KiB on the files of this process makes the kernel raise the error of a full disk."""
     cache = cache_of()
     assert cache.directory is not None
     get_or_build(cache_of(device="other"))  # creates the secret
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    try:
+    with files_of_at_most(4096):
         assert get_or_build(cache) == (BLOB, True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "cannot be cached: File too large" in caplog.text
     assert "STREAMCLF_CACHE" in caplog.text
     assert [path.name for path in cache.directory.iterdir()] == [".plan.lock"]

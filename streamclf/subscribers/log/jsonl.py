@@ -20,8 +20,8 @@ from streamclf.config.log_file import Rotation
 from streamclf.errors import JournalError
 from streamclf.events.positions import Position
 from streamclf.events.types import TIME_FORMAT, Lost, StreamEvent, published_json
+from streamclf.runtime.durable_files import append, sync_directory
 from streamclf.runtime.file_lock import open_locked
-from streamclf.subscribers.durable_files import append, sync_directory
 from streamclf.subscribers.log.rotation import complete_files, next_name, surplus
 
 _READ_BYTES = 1 << 20

@@ -12,7 +12,7 @@ import orjson
 
 from streamclf.errors import JournalError
 from streamclf.net.http_target import Target
-from streamclf.subscribers.durable_files import append
+from streamclf.runtime.durable_files import append
 from streamclf.subscribers.webhook.http_post import Answer
 
 MAX_DEAD_LETTER_BYTES: Final = 64 << 20

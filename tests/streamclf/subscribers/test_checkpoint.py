@@ -8,7 +8,7 @@ import pytest
 
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.positions import Position
-from streamclf.subscribers import durable_files
+from streamclf.runtime import durable_files
 from streamclf.subscribers.checkpoint import PositionFile
 
 EPOCH = "9f" * 16

@@ -62,7 +62,10 @@ def moved(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Distu
 
 
 def shaking(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Disturbed:
-    """Shake the camera by an RMS of 1, 1.8 or 3 % of the width: a pan gear that skips teeth, or a drone in gusts."""
+    """Shake the camera by an RMS of 1, 1.8 or 3 % of the width.
+
+    Its pan gear skips teeth, or it is on a drone in gusts.
+    """
     _, _, w, _ = frames.shape
     fine = np.arange(0, times_s[-1] + 0.05, STEP_S)
     path = np.zeros((len(fine), 4))  # across, down, roll, zoom
@@ -88,7 +91,10 @@ def shaking(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Dis
 
 
 def defocused(rng: Rng, frames: U8, times_s: F64, form: str, strength: str) -> Disturbed:
-    """Blur by as much as a disc of 4.5, 7 or 12 % of the width: a liquid lens without power, or film left on a lens."""
+    """Blur by as much as a disc of 4.5, 7 or 12 % of the width.
+
+    A liquid lens has lost its power, or protective film was left on the lens.
+    """
     _, h, w, _ = frames.shape
     radius, turn, hertz = RADII[strength] * w, float(rng.uniform(0, 2 * np.pi)), rng.uniform(2, 3.5)
     begin = float(rng.uniform(0.1, 0.4)) if form == "liquid lens" else 0.0

@@ -15,7 +15,7 @@ from typing import Final
 from streamclf.config.service import MAX_CONFIG_BYTES
 from streamclf.errors import ConfigError
 from streamclf.net.trusted_files import read_small_file
-from streamclf.subscribers.durable_files import sync_directory, write_all
+from streamclf.runtime.durable_files import sync_directory, write_all
 
 LOCK_S: Final = 5.0
 """Longest wait for another page that edits a file of the same folder."""

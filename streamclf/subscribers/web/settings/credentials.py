@@ -18,7 +18,7 @@ from streamclf.config.variables import Variables, read_variables, variables_path
 from streamclf.errors import ConfigError
 from streamclf.net.urls import UrlError, split_url
 from streamclf.redact import register_secrets
-from streamclf.subscribers.durable_files import replace_file
+from streamclf.runtime.durable_files import replace_file
 from streamclf.subscribers.web.settings.edits import AddStream
 from streamclf.subscribers.web.settings.shown_text import find_plain_secret
 

@@ -162,7 +162,7 @@ def test_a_full_disk_leaves_no_half_line_and_loses_nothing(tmp_path: Path, monke
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("streamclf.subscribers.durable_files.os.write", full)
+        patch.setattr("streamclf.runtime.durable_files.os.write", full)
         with pytest.raises(JournalError, match="nothing is lost: free space"):
             write(sink, [status(2)])
     assert path.read_bytes() == before

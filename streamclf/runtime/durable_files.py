@@ -1,4 +1,4 @@
-"""Replace files and rename them so that a crash or a power failure leaves the old content or the new."""
+"""Write and replace files so that a crash, a power failure or a full disk leaves the old content or the new."""
 
 from __future__ import annotations
 
