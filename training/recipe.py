@@ -143,7 +143,10 @@ class Recipe(Section):
     num_workers: int = Field(
         0, ge=0, le=64, description="processes that cut and augment windows; 0: the training process does it"
     )
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true",
+        description="bf16-mixed: on a CPU without instructions for bfloat16, 32-true is used, which is faster",
+    )
     validate_every: int = Field(250, ge=1, description="steps between two validations")
     monitor: Literal["balanced_accuracy", "top1", "map", "macro_f1", "auc", "loss"] = Field(
         "balanced_accuracy",

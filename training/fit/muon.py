@@ -61,10 +61,14 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Bring all singular values of matrices (N, rows, columns) to about 1 (0.7 to 1.2), computed in bfloat16."""
+    """Bring all singular values of matrices (N, rows, columns) to about 1 (0.7 to 1.2).
+
+    A GPU computes in bfloat16. A CPU computes in float32: without instructions for bfloat16, that takes a sixteenth of
+    the time, and all processes of a run must compute the same weights.
+    """
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT
-    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(torch.bfloat16 if x.is_cuda else torch.float32)
     a, b, c = _COEFFICIENTS
     for _ in range(_ITERATIONS):
         gram = x @ x.mT

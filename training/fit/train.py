@@ -25,6 +25,7 @@ from training.data.batches import Batch, TrainingBatches, rank, world_size
 from training.data.pool import prepare_process, starting_processes
 from training.errors import RecipeError, RunError, TrainingError
 from training.fit.bundle_limits import check_exportable, check_graph_size
+from training.fit.precision import cpu_has_bfloat16
 from training.fit.processes import CONTINUES, end_of, keep_freed_memory, process_counts, training_processes
 from training.fit.run_folder import (
     BEST_FILE,
@@ -171,6 +172,16 @@ def _trainer(recipe: Recipe, best: ModelCheckpoint, newest: ModelCheckpoint) -> 
             "give accelerator: cpu"
         )
     on_gpu = recipe.accelerator != "cpu" and gpus >= local_processes
+    precision = recipe.precision
+    if precision == "bf16-mixed" and not on_gpu and not cpu_has_bfloat16():
+        precision = "32-true"
+        if rank() == 0:
+            print(
+                "note: precision: bf16-mixed: this CPU has no instructions for bfloat16; the run uses "
+                "32-true, which is faster here",
+                file=sys.stderr,
+                flush=True,
+            )
     strategy = "auto"
     if all_processes > 1:
         # Some parameters get no gradient: the encoder's with cached features, the auxiliary predictor's without weight.
@@ -181,7 +192,7 @@ def _trainer(recipe: Recipe, best: ModelCheckpoint, newest: ModelCheckpoint) -> 
         devices=local_processes,
         num_nodes=all_processes // local_processes,
         strategy=strategy,
-        precision=recipe.precision,
+        precision=precision,
         max_steps=o.steps,
         val_check_interval=min(recipe.validate_every, o.steps),
         check_val_every_n_epoch=None,

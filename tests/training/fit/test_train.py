@@ -53,6 +53,24 @@ def test_two_runs_are_equal_with_and_without_worker_processes(films: Path, tmp_p
     assert all(torch.equal(weights[0][name], other[name]) for other in weights[1:] for name in weights[0])
 
 
+def test_run_uses_bfloat16_only_where_the_cpu_has_it(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = {}
+    for name, precision, has_it in (
+        ("single", "32-true", True),
+        ("without", "bf16-mixed", False),
+        ("with", "bf16-mixed", True),
+    ):
+        monkeypatch.setattr("training.fit.train.cpu_has_bfloat16", lambda answer=has_it: answer)
+        recipe = clip_recipe(films, accelerator="cpu", precision=precision, optimiser={"steps": 2})
+        train(recipe, tmp_path / name)
+        weights[name] = load_file(tmp_path / name / "model.safetensors")
+        assert ("this CPU has no instructions for bfloat16" in capsys.readouterr().err) == (name == "without")
+    assert all(torch.equal(value, weights["without"][name]) for name, value in weights["single"].items())
+    assert any(not torch.equal(value, weights["with"][name]) for name, value in weights["single"].items())
+
+
 def test_killed_run_resumes_and_ends_with_the_same_weights(films: Path, tmp_path: Path) -> None:
     """SIGKILL in step 3; the second start resumes at step 2."""
     recipe = clip_recipe(films, optimiser={"steps": 6, "ema_decay": 0.5})
