@@ -102,7 +102,7 @@ class FilmWriter:
             self._container.close()
         except (OSError, av.error.FFmpegError) as error:
             raise self._unwritable(error) from error
-        if self._stream is None:
+        if self.frames == 0:
             self._path.unlink(missing_ok=True)
 
     def _add_stream(self, height: int, width: int) -> None:
@@ -128,7 +128,9 @@ class FilmWriter:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError | av.error.FFmpegError) -> SourceError:
-        if self.sound_track is not None and error.errno not in _NO_SPACE:
+        is_sound = self.sound_track is not None and error.errno not in _NO_SPACE
+        self._stream = self.sound_track = None  # a packet after a header that failed would crash FFmpeg
+        if is_sound:
             return SoundError(f"{self._path}: its sound cannot be written ({error.strerror})")
         return SourceError(f"{self._path}: {error.strerror}; check that its disk is not full")
 

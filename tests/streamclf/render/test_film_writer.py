@@ -11,6 +11,7 @@ import pytest
 from streamclf.errors import SourceError, UsageError
 from streamclf.render import film_writer
 from streamclf.render.film_writer import FilmWriter, GifWriter, fit
+from support.full_disk import files_of_at_most
 
 
 def frame(height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -46,6 +47,20 @@ def test_a_film_without_frames_leaves_no_file(tmp_path: Path) -> None:
         FilmWriter(tmp_path / "film.txt")
     with pytest.raises(SourceError, match="writable"):
         FilmWriter(tmp_path / "missing" / "film.mp4")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".gif"])
+@pytest.mark.parametrize("missing", [None, 1])
+def test_a_film_that_does_not_fit_is_an_error(tmp_path: Path, suffix: str, missing: int | None) -> None:
+    def write(path: Path) -> None:
+        with GifWriter(path) if suffix == ".gif" else FilmWriter(path) as film:
+            for number in range(70):  # more than the encoder holds back, so that a write fails before the end
+                film.write(frame(60, 80 + number % 2), number / 25)
+
+    write(whole := tmp_path / f"whole{suffix}")
+    size = 1 if missing is None else whole.stat().st_size - missing
+    with files_of_at_most(size), pytest.raises(SourceError, match=r"File too large; check that its disk is not full"):
+        write(tmp_path / f"cut{suffix}")
 
 
 def test_a_gif_repeats_and_keeps_times(tmp_path: Path) -> None:
