@@ -114,11 +114,15 @@ class TeachRunner:
             except OSError as error:
                 raise UsageError(f"the training cannot be started: {error.strerror}; try again") from None
             _set_limits(self._process.pid)
-            self.current, self._cancelled = training, False
-            self._thread = threading.Thread(
-                target=self._follow, args=(self._process, training, done), name="teach", daemon=True
-            )
-            self._thread.start()
+            self._cancelled = False
+            thread = threading.Thread(target=self._follow, args=(self._process, training, done), name="teach", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                _signal(self._process, signal.SIGKILL)
+                self._process.communicate()
+                raise UsageError(f"the training cannot be started: {error}; try again") from None
+            self.current, self._thread = training, thread
             return training
 
     def cancel(self) -> None:
@@ -135,15 +139,19 @@ class TeachRunner:
         assert process.stderr is not None
         errors = threading.Thread(target=_collect, args=(process.stderr, training), name="teach-log", daemon=True)
         watch = threading.Thread(target=self._limit, args=(process, training), name="teach-limit", daemon=True)
-        errors.start()
-        watch.start()
         began_s = time.monotonic()
         try:
+            errors.start()
+            watch.start()
             while line := process.stdout.readline(MAX_LINE_BYTES):
                 _apply(training, line)
+        except Exception as error:  # no thread or no memory is left: whatever it is, the training must end
+            training.error = f"the page could not follow the training ({error or type(error).__name__}); try again"
+            _signal(process, signal.SIGKILL)
         finally:
             code = process.wait()
-            errors.join(CANCEL_S)
+            if errors.is_alive():
+                errors.join(CANCEL_S)
             process.stdout.close()
             process.stderr.close()
         training.seconds = time.monotonic() - began_s

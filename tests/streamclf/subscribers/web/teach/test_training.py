@@ -116,6 +116,27 @@ def test_a_child_that_ignores_the_end_is_killed(tmp_path: Path, monkeypatch: pyt
     assert "longer than" in str(training.error)
 
 
+@pytest.mark.parametrize("thread", ["teach", "teach-log", "teach-limit"])
+def test_a_training_that_cannot_be_followed_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread: str) -> None:
+    start = threading.Thread.start
+
+    def start_others(self: threading.Thread) -> None:
+        if self.name == thread:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start_others)
+    if thread == "teach":
+        with pytest.raises(UsageError, match="can't start new thread; try again"):
+            run(tmp_path, WAITS)
+    else:
+        training = end_of(run(tmp_path, WAITS))
+        assert (training.outcome, str(training.error)) == (
+            "failed",
+            "the page could not follow the training (can't start new thread); try again",
+        )
+
+
 def test_the_page_ends_its_child(tmp_path: Path) -> None:
     with run(tmp_path, WAITS) as runner:
         pass
