@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import zmq
-
 from engines.bundle import Bundle
 from streamclf.commands.device_checks import find_missing_devices
 from streamclf.commands.probes import CONNECT_S, MARGIN_S, Picture, Probe, longest_s, reach, read_picture, run_probes
@@ -23,11 +21,11 @@ from streamclf.config.outlet_options import MetricsConfig, MqttConfig, OutletCon
 from streamclf.config.picture_area import PictureArea
 from streamclf.config.service import ServiceConfig, load_config
 from streamclf.config.source import SourceConfig
-from streamclf.errors import BusError, EndpointInUseError
+from streamclf.errors import EndpointInUseError
 from streamclf.net.broker_address import parse_broker
-from streamclf.net.zeromq import bind
 from streamclf.redact import redact
 from streamclf.supervisor.disk_need import describe_disk
+from streamclf.supervisor.endpoint_checks import bound_endpoints
 from streamclf.supervisor.preflight import preflight
 
 _PORTS: Final = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
@@ -71,19 +69,10 @@ def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]
 
 def _check_endpoints(config: ServiceConfig) -> Iterator[tuple[str, bool]]:
     """Bind the service's endpoints for a moment; yield each problem, and whether a program has the endpoint already."""
-    publish = config.publish
-    context = zmq.Context[zmq.Socket[bytes]]()
-    try:
-        with context.socket(zmq.PUB) as events, context.socket(zmq.ROUTER) as replay:
-            for bound, key in ((events, "events"), (replay, "replay")):
-                bound.linger = 0
-                try:
-                    bind(bound, getattr(publish, key), f"publish.{key}", guarded=publish.keys is not None)
-                except BusError as error:
-                    yield str(error), isinstance(error, EndpointInUseError)
-            yield from _check_ports(config.outlets.all)  # while both are bound: an outlet may have the same port
-    finally:
-        context.destroy(linger=0)
+    with bound_endpoints(config.publish) as errors:
+        for error in errors:
+            yield str(error), isinstance(error, EndpointInUseError)
+        yield from _check_ports(config.outlets.all)  # while both are bound: an outlet may have the same port
 
 
 def _check_ports(outlets: Sequence[OutletConfig]) -> Iterator[tuple[str, bool]]:

@@ -25,6 +25,7 @@ from streamclf.supervisor.checked_config import CheckedConfig
 from streamclf.supervisor.child import Child, ChildEvent, reap_orphans
 from streamclf.supervisor.config_reader import ConfigReader, ReadConfig
 from streamclf.supervisor.config_watch import ConfigFile
+from streamclf.supervisor.endpoint_checks import check_endpoints
 from streamclf.supervisor.engine_process import EngineProcess, failures
 from streamclf.supervisor.exits import ExitHandler
 from streamclf.supervisor.hub_process import Ready
@@ -92,6 +93,7 @@ class Supervisor:
     def run(self, seconds: float | None = None) -> int:
         """Serve until the end, for at most `seconds`; return the process's exit code."""
         check_machine(self._initial)
+        check_endpoints(self._initial.config.publish)
         table = LivenessTable()
         runtime = Path(tempfile.mkdtemp(prefix="streamclf-"))  # mode 0700: no other user can open the link's socket
         self._processes = ProcessSet(
