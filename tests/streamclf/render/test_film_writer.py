@@ -7,11 +7,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from support.full_disk import files_of_at_most
 
 from streamclf.errors import SourceError, UsageError
 from streamclf.render import film_writer
 from streamclf.render.film_writer import FilmWriter, GifWriter, fit
-from support.full_disk import files_of_at_most
 
 
 def frame(height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

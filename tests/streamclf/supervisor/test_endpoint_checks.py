@@ -25,7 +25,9 @@ def test_a_service_on_a_taken_port_starts_no_process(
     with socket.create_server(("127.0.0.1", 0)) as other:
         events = f"tcp://127.0.0.1:{other.getsockname()[1]}"
         file = tmp_path / "service.yaml"
-        file.write_text(f"streams: {{a: {{url: {clip}}}}}\npublish: {{events: '{events}', replay: 'tcp://127.0.0.1:*'}}\n")
+        file.write_text(
+            f"streams: {{a: {{url: {clip}}}}}\npublish: {{events: '{events}', replay: 'tcp://127.0.0.1:*'}}\n"
+        )
         with pytest.raises(EndpointInUseError, match=f"publish.events {events}: Address already in use"):
             Supervisor(preflight(load_config(file))).run()
 

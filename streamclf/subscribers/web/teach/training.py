@@ -115,7 +115,9 @@ class TeachRunner:
                 raise UsageError(f"the training cannot be started: {error.strerror}; try again") from None
             _set_limits(self._process.pid)
             self._cancelled = False
-            thread = threading.Thread(target=self._follow, args=(self._process, training, done), name="teach", daemon=True)
+            thread = threading.Thread(
+                target=self._follow, args=(self._process, training, done), name="teach", daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError as error:
@@ -145,7 +147,7 @@ class TeachRunner:
             watch.start()
             while line := process.stdout.readline(MAX_LINE_BYTES):
                 _apply(training, line)
-        except Exception as error:  # no thread or no memory is left: whatever it is, the training must end
+        except Exception as error:  # noqa: BLE001 - no thread or no memory, for example: the training must end
             training.error = f"the page could not follow the training ({error or type(error).__name__}); try again"
             _signal(process, signal.SIGKILL)
         finally:
