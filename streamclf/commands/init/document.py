@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,6 +12,8 @@ from engines.printable import printable
 
 DOCUMENTATION: Final = "docs/configuration.md"
 RULES: Final = "{on: 0.8, off: 0.5}"
+_PLAIN: Final = re.compile(r"(?!(true|false|null|yes|no|on|off)$)[A-Za-z][A-Za-z0-9_-]*", re.IGNORECASE)
+"""Texts that YAML takes neither for a number nor for a truth value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ class Document:
         lines += ["streams:"]
         for stream in self.streams:
             lines += [f"  # {note}" for note in stream.notes]
-            lines.append(f"  {'' if stream.enabled else '# '}{stream.name}: {_section(stream.keys)}")
+            lines.append(f"  {'' if stream.enabled else '# '}{_value(stream.name)}: {_section(stream.keys)}")
         return [*lines, ""]
 
     def _actions(self) -> list[str]:
@@ -107,6 +110,6 @@ def _section(keys: Mapping[str, str | int | bool]) -> str:
 
 def _value(value: str | int | bool) -> str:
     """Return a value as YAML; a text is quoted unless it is a plain word."""
-    if isinstance(value, str) and value.replace("-", "").replace("_", "").isalpha() and value.isascii():
-        return value if value not in ("true", "false", "null", "yes", "no", "on", "off") else f'"{value}"'
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return value
     return json.dumps(value, ensure_ascii=printable(value) != value)  # YAML takes U+0085 and U+2028 for line breaks

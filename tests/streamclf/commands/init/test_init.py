@@ -185,6 +185,13 @@ def test_a_film_is_played_again_and_again_from_wherever_the_file_is(here: Path, 
     assert Path(stream.url or "").samefile(here / "front door.mp4")
 
 
+@pytest.mark.parametrize("name", ["20240101_120000", "0", "-1", "NULL"])
+def test_a_film_whose_name_yaml_would_read_as_another_value_keeps_it(here: Path, name: str) -> None:
+    write_flat(here / f"{name}.mp4", (9, 9, 9), width=64, height=48)
+    assert init("--yes", "--no-try", "--url", f"{name}.mp4") == 0
+    assert list(load_config(here / "cameras.yaml", {}).streams) == [name.strip("-")]
+
+
 def test_existing_files_stay_without_force(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--yes", "--no-try", "--url", "door=rtsp://me:first9@h/1")
     (here / "cameras.yaml").write_text("mine")
