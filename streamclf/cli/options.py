@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from streamclf.errors import UsageError
+
 Seconds = Annotated[
     float | None,
     typer.Option(
@@ -136,7 +138,9 @@ def split_values(values: list[str] | None) -> list[str] | None:
 
 
 def parse_path(text: str) -> Path:
-    """Return the path that `text` names, which may be a file URL."""
+    """Return the path that `text` names, which may be a file URL. Raises `UsageError` if it is empty."""
     from streamclf.config.source_settings import path_of
 
+    if not text:  # an unset variable of a script; `Path` would take it for the working directory
+        raise UsageError("an empty path; give a file or a folder")
     return path_of(text)

@@ -94,6 +94,14 @@ def test_files_with_odd_names_are_classified_and_do_not_stop_the_others(
     assert "x\\x1b]0;PWNED\\x07\\n.mp4  (" in output
 
 
+def test_an_empty_path_is_refused_and_not_taken_for_the_working_directory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert _main(["classify", "", "--model", "0"]) == 2
+    assert "an empty path; give a file or a folder" in capsys.readouterr().err
+
+
 @pytest.fixture
 def films(tmp_path: Path) -> Path:
     """A folder of classes: two films of each label, one that is no film, and files of other kinds."""
