@@ -98,7 +98,7 @@ def query(
         float | None, typer.Option(min=0, max=1, help="Only events with at least this probability.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, max=100_000, help="Only the newest events: 100, or all for an export.")
+        int | None, typer.Option(min=1, max=100_000, help="Only so many of the newest; default: 100, with -o all.")
     ] = None,
     as_json: Json = False,
     output: Annotated[
