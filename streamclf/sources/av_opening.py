@@ -170,11 +170,14 @@ def to_ns(value: int, time_base: Fraction | None) -> int:
     return (2 * value * NS * time_base.numerator + time_base.denominator) // (2 * time_base.denominator)
 
 
-def _rank(stream: VideoStream) -> tuple[int, int]:
-    """Return the number of pixels, and the bit rate that an HLS playlist declares: its pixels are not known yet."""
+def _rank(stream: VideoStream) -> tuple[bool, int, int]:
+    """Return whether it is more than a still, its pixels, and the bit rate that an HLS playlist declares.
+
+    An animated AVIF image also has its first picture as a stream of one frame. A playlist's pixels are not known yet.
+    """
     rate = stream.metadata.get("variant_bitrate", "")
     pixels = stream.codec_context.width * stream.codec_context.height
-    return pixels, int(rate) if rate.isascii() and rate.isdigit() and len(rate) < 20 else 0
+    return stream.frames != 1, pixels, int(rate) if rate.isascii() and rate.isdigit() and len(rate) < 20 else 0
 
 
 def _tagged_ns(stream: VideoStream) -> int | None:

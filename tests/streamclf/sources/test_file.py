@@ -308,6 +308,18 @@ def test_a_file_of_three_frames_gives_three_frames(tmp_path: Path) -> None:
     assert [number(frame) for frame in frames_of(write_clip(tmp_path / "short.mp4", frames=3))] == [0, 1, 2]
 
 
+def test_the_still_beside_an_animation_is_not_taken_for_the_film(tmp_path: Path) -> None:
+    """An animated AVIF image has the still first, in the size of the animation."""
+    path = tmp_path / "both.mp4"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=10, width=320, height=180) for _ in range(2)]
+        for stream, frames in zip(streams, (1, 5), strict=True):
+            for each in range(frames):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(draw(each, 320, 180), "rgb24")))
+            container.mux(stream.encode(None))
+    assert [number(frame) for frame in frames_of(path)] == [0, 1, 2, 3, 4]
+
+
 def test_a_loop_begins_again_with_a_discontinuity(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "loop.mp4", frames=5)
     seen = []
