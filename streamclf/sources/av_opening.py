@@ -79,7 +79,8 @@ def choose_stream(container: InputContainer, shown: str) -> VideoStream:
     # FFmpeg counts the cover image of a music file as video.
     streams = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not streams:
-        kinds = ", ".join(sorted({f"{stream.type}" for stream in container.streams})) or "nothing"
+        found = {"cover picture" if stream.type == "video" else f"{stream.type}" for stream in container.streams}
+        kinds = ", ".join(sorted(found)) or "nothing"
         raise SourceError(f"{shown}: holds {kinds}, no video; give a source with a video stream")
     known = [stream for stream in streams if _has_decoder(stream)]
     if not known:

@@ -394,6 +394,18 @@ def audio(path: Path) -> Path:
     return write_audio(path / "sound.m4a")
 
 
+def audio_with_a_cover(path: Path) -> Path:
+    with av.open(str(audio(path))) as sound, av.open(str(path / "song.mp3"), "w") as song:
+        track, cover = song.add_stream("mp3", rate=48000), song.add_stream("png")
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        song.mux(cover.encode(av.VideoFrame.from_ndarray(draw(0, 64, 48), "rgb24")))
+        for frame in sound.decode(audio=0):
+            song.mux(track.encode(frame))
+        song.mux(track.encode(None))
+    return path / "song.mp3"
+
+
 def a_pipe(path: Path) -> Path:
     os.mkfifo(path / "pipe.mp4")
     return path / "pipe.mp4"
@@ -426,6 +438,7 @@ def unknown_codec(path: Path) -> Path:
         (a_plain_text, "a text file, not a video"),
         (nothing, "an empty file"),
         (audio, "holds audio, no video"),
+        (audio_with_a_cover, "holds audio, cover picture, no video"),
         (a_pipe, "not a regular file"),
         (a_playlist_to_elsewhere, "cannot be read|not allowed|not a video"),
         (only_a_header, "no frame could be decoded|not a video"),
