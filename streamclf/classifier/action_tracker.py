@@ -5,6 +5,8 @@ A label's probability is smoothed exponentially over `smooth_s`. An action start
 an end and the next start of the same label lie at least `cooldown_s`. Labels are independent: several actions may run
 at once. A window in which no label reaches `unknown_below` is evidence for `unknown` alone. A label with `hold_s` hides
 the scene: its action goes on until the scene is back, for at most `hold_s` after the label is not probable any more.
+The action `scene_lost` belongs to no label: its evidence is that the picture is not the scene of the last seconds. It
+runs until the scene is back, or for `hold_s`; from then on, the picture is the scene.
 
 Example, predictions every 0.2 s, `on=0.8, off=0.5, min_s=0.6`: 0.9 from 10.0 s on starts an action at
 10.6 s with `started_s=10.0`. One prediction of 0.3 lowers the smoothed value to 0.61 and does not end it; several do.
@@ -20,7 +22,7 @@ from zoneinfo import ZoneInfo
 
 from streamclf.classifier.scene_hold import SMOOTH_S, SceneHold
 from streamclf.classifier.smoothing import smooth
-from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
+from streamclf.config.actions import SCENE_LOST, UNKNOWN, ActionConfig, StreamActions
 from streamclf.config.hours import Hours, local_time, parse_hours, within, zone_of
 from streamclf.events.kinds import Phase
 
@@ -134,9 +136,31 @@ class ActionTracker:
         return min(starts, default=None)
 
     @property
+    def watches_scene(self) -> bool:
+        """Whether the picture is compared with the scene while no action runs that may be held, too."""
+        return SCENE_LOST in self._labels
+
+    @property
+    def is_label_held(self) -> bool:
+        """Whether the action of a label runs that may be held; `scene_lost` is none."""
+        return any(
+            each.hold_s and each.started_s is not None for name, each in self._labels.items() if name != SCENE_LOST
+        )
+
+    def has_given_up(self, since_s: float, at_s: float) -> bool:
+        """Return whether the scene, lost since `since_s`, has been lost for `hold_s` of the action `scene_lost`."""
+        return self.watches_scene and at_s - since_s >= self._labels[SCENE_LOST].hold_s - _EPSILON_S
+
+    @property
     def may_be_hidden(self) -> bool:
-        """Whether a label whose action may be held has a smoothed probability of `off` or more."""
-        return any(label.hold_s and (label.smoothed or 0.0) >= label.config.off for label in self._labels.values())
+        """Whether a label whose action may be held has a smoothed probability of `off` or more.
+
+        With `scene_lost`, any label: a moment in which the camera is shaken or blinded is not the scene, either.
+        """
+        return any(
+            (label.hold_s or self.watches_scene) and (label.smoothed or 0.0) >= label.config.off
+            for label in self._labels.values()
+        )
 
     def update(
         self,
@@ -150,8 +174,8 @@ class ActionTracker:
         """Evaluate one prediction and return the changes. A label that is not in `probabilities` counts as 0.
 
         `start_s` and `end_s` are the window's; segment numbers only grow. `time_s` is the wall clock in seconds since
-        1970; only hours need it. `scene_lost`: how much the picture differs from the scene before the action, 0 to 1;
-        None if it was not compared. Then no action is held.
+        1970; only hours need it. `scene_lost`: how much the picture differs from the scene (before the action, if one
+        runs that may be held), 0 to 1; None if it was not compared. Then no action is held.
         """
         changes = self.end_outside_hours(time_s)
         if segment != self._segment or end_s < self._at_s:
@@ -161,6 +185,8 @@ class ActionTracker:
         holding = [bare[name] for name in self.holding_labels]
         self.hidden_probability = smooth(self.hidden_probability, max(holding, default=0.0), elapsed_s, SMOOTH_S)
         evidence = self._evidence(probabilities)
+        if self.watches_scene:
+            evidence[SCENE_LOST] = bare[SCENE_LOST] = _probability(scene_lost or 0.0)
         for name, label in self._labels.items():
             label.add(evidence.get(name, 0.0), bare[name], elapsed_s)
             if label.started_s is not None:
@@ -230,7 +256,12 @@ class ActionTracker:
             return None
         if label.started_s is None:
             return self._start(name, label) if label.ready_to_start(self._at_s) else None
-        if label.smoothed >= label.config.off:
+        if name == SCENE_LOST:
+            if label.smoothed < label.config.off:
+                return self._end(name, label, "scene")
+            if self.has_given_up(label.started_s, self._at_s) and not self.is_label_held:
+                return self._end(name, label, "hold")
+        elif label.smoothed >= label.config.off:
             label.hold.release(self._at_s, label.bare)
         elif (reason := label.hold.reason_to_end(self._at_s, label.bare, label.hold_s)) is not None:
             return self._end(name, label, reason)

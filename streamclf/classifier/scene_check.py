@@ -1,8 +1,11 @@
-"""Measure how much the picture of a feed differs from the scene before an action, with the model's own head.
+"""Measure how much the picture of a feed differs from its scene, with the model's own head.
 
 A window is composed of chunks of the scene and the present chunks. Its probabilities are compared with those of the
 scene alone. If the picture has not changed, they are nearly equal. If something covers the lens, the window shows a
 change that the model recognises. So a model needs no other output, and no threshold of its own.
+
+During an action that may be held, the scene is that from before the action. For the action `scene_lost`, the picture is
+always compared: without an action, with the scene of a few seconds ago, and with that of a minute ago.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from engines.arrays import F32, I32
 from engines.bundle import ModelSpec
 from streamclf.classifier.prediction import media_s
 from streamclf.classifier.scene_hold import LOST, cover_was_removed
-from streamclf.classifier.scene_memory import SceneMemory
+from streamclf.classifier.scene_memory import SCENES, SceneMemory
 from streamclf.windows.assembler import Window
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ FindTracker: TypeAlias = "Callable[[str, str], ActionTracker | None]"
 
 MAX_EARLIER: Final = 2
 """Scenes of earlier actions that are kept for one feed and model."""
+WATCH_S: Final = 2.0
+"""The newest stretch of the scene ended at least this long before the present window began."""
 MAX_STRETCHES: Final = 3
 """Stretches in one run of the head; enough for those of the latest scene and the old one."""
 
@@ -73,8 +78,20 @@ class _Comparison:
         return min(self.losses, default=0.0)
 
 
+@dataclass(slots=True, kw_only=True)
+class _Watch:
+    """The comparison for `scene_lost` while no action runs that may be held."""
+
+    moments: tuple[float, ...]
+    """See `SceneMemory.moments_before`: other moments are other scenes."""
+    scenes: list[_Scene]
+    """As those of a comparison; none if the latest is not known."""
+    lost: float = 0.0
+    """How much the picture differs from the scene that it is most like, 0 to 1; 0 if no scene is known."""
+
+
 class SceneCheck:
-    """Remember the scenes of feeds, and compare their pictures with them while an action runs that may be held.
+    """Remember the scenes of feeds, and compare their pictures with them: for held actions, and for `scene_lost`.
 
     Call `update` only while no submitted window waits for its result.
     """
@@ -86,6 +103,7 @@ class SceneCheck:
         self._window_s = spec.window_s
         self._memories: dict[str, SceneMemory] = {}
         self._running: dict[tuple[str, str], _Comparison] = {}
+        self._watches: dict[tuple[str, str], _Watch] = {}
         self._earlier: dict[tuple[str, str], list[_Scene]] = {}
         """Scenes that had not returned when the action ended. They may return later, without another action."""
 
@@ -100,16 +118,20 @@ class SceneCheck:
 
     def _forget(self, is_gone: Callable[[tuple[str, str]], bool]) -> None:
         self._running = {key: each for key, each in self._running.items() if not is_gone(key)}
+        self._watches = {key: each for key, each in self._watches.items() if not is_gone(key)}
         self._earlier = {key: each for key, each in self._earlier.items() if not is_gone(key)}
 
     def lost(self, feed: str, model: str, tracker: ActionTracker | None) -> float | None:
-        """Return how much the picture differs from the scene, 0 to 1; None while no action runs that may be held.
+        """Return how much the picture differs from the scene, 0 to 1; None if it is not compared.
 
-        It is 0 if the scene is not known. Before the first comparison it is 1: one batch of a late classifier may
-        contain all windows in which the label is probable.
+        It is 0 if the scene is not known. Before the first comparison of an action it is 1: one batch of a late
+        classifier may contain all windows in which the label is probable.
         """
-        if self._first_slot is None or tracker is None or tracker.hidden_since_s is None:
+        if self._first_slot is None or tracker is None:
             return None
+        if tracker.hidden_since_s is None:
+            watch = self._watches.get((feed, model))
+            return (watch.lost if watch else 0.0) if tracker.watches_scene else None
         comparison = self._running.get((feed, model))
         return 1.0 if comparison is None else comparison.lost
 
@@ -122,6 +144,8 @@ class SceneCheck:
             for model in group:
                 if model not in trackers:
                     self._running.pop((feed, model), None)
+                if model not in trackers or not trackers[model].watches_scene:
+                    self._watches.pop((feed, model), None)
             if trackers:
                 self._update_feed(group, feed, window, trackers)
             elif feed in self._memories:
@@ -135,16 +159,17 @@ class SceneCheck:
             if memory.is_due(at_s, may_be_hidden=may_be_hidden):
                 memory.add(at_s, self._read(group, window.slots[-self._length :]))
         for model, tracker in trackers.items():
-            key = feed, model
+            key, present = (feed, model), window.slots[self._length :]
             started_s = tracker.hidden_since_s
             if started_s is None:
-                self._end(key, memory)
+                self._end(key, memory, tracker, at_s)
+                if tracker.watches_scene:
+                    self._watch(at_s, group, key, memory, tracker, present)
                 continue
             comparison = self._running.get(key)
             # One late batch may hold the end of an action and the start of the next. The scene is then the same.
             if comparison is None or comparison.started_s != started_s:
                 comparison = self._running[key] = self._begin(group, key, memory, started_s, tracker)
-            present = window.slots[self._length :]
             comparison.losses = self._compare(group, group[model], comparison.scenes, present)
             comparison.was_cover |= cover_was_removed(comparison.hidden_probability, tracker.hidden_probability)
             if comparison.was_cover:
@@ -153,35 +178,72 @@ class SceneCheck:
     def _begin(
         self, group: EngineGroup, key: tuple[str, str], memory: SceneMemory, started_s: float, tracker: ActionTracker
     ) -> _Comparison:
-        """Take the scenes from before the window in which the label became probable, and those of earlier actions."""
-        engine, before_s = group[key[1]], started_s - self._window_s
+        """Take the scenes from before the window in which the label became probable, and those of earlier actions.
+
+        If `scene_lost` begins alone, they are the scenes that are lost.
+        """
+        watch = self._watches.pop(key, None)
+        if watch is not None and watch.scenes and not tracker.is_label_held:
+            return _Comparison(started_s=started_s, scenes=watch.scenes, earlier=len(watch.scenes) - 1)
+        earlier, latest, hidden = self._scenes_before(started_s - self._window_s, group, key, memory, tracker)
+        return _Comparison(
+            started_s=started_s, scenes=[*earlier, *latest], earlier=len(earlier), hidden_probability=hidden
+        )
+
+    def _scenes_before(
+        self, at_s: float, group: EngineGroup, key: tuple[str, str], memory: SceneMemory, tracker: ActionTracker
+    ) -> tuple[list[_Scene], list[_Scene], float]:
+        """Return the scenes of earlier times, the latest one, and the probability of a cover in it.
+
+        The lists leave out scenes that are not known or show a cover.
+        """
+        engine = group[key[1]]
         labels = [i for i, label in enumerate(engine.spec.labels) if label in tracker.holding_labels]
 
         def scene_of(features: F32 | None) -> tuple[list[_Scene], float]:
-            """Return a list with the scene, empty if it shows a cover, and the probability of a cover in it."""
             if features is None:
                 return [], 0.0
             probabilities = self._classify(group, engine, features)
             hidden = float(probabilities[:, labels].max(initial=0.0))
             return ([], 0.0) if hidden >= LOST else ([_Scene(features=features, probabilities=probabilities)], hidden)
 
-        old, _ = scene_of(memory.long_before(before_s))
-        latest, hidden = scene_of(memory.before(before_s))
-        earlier = [*old, *self._earlier.get(key, ())]
-        return _Comparison(
-            started_s=started_s, scenes=[*earlier, *latest], earlier=len(earlier), hidden_probability=hidden
-        )
+        old, _ = scene_of(memory.long_before(at_s))
+        latest, hidden = scene_of(memory.before(at_s))
+        return [*old, *self._earlier.get(key, ())], latest, hidden
 
-    def _end(self, key: tuple[str, str], memory: SceneMemory) -> None:
+    def _watch(
+        self,
+        at_s: float,
+        group: EngineGroup,
+        key: tuple[str, str],
+        memory: SceneMemory,
+        tracker: ActionTracker,
+        present: I32,
+    ) -> None:
+        """Compare the chunks in `present` with the scene while no action runs that may be held."""
+        before_s = at_s - self._window_s - WATCH_S
+        moments = memory.moments_before(before_s)
+        watch = self._watches.get(key)
+        if watch is None or watch.moments != moments:
+            earlier, latest, _ = self._scenes_before(before_s, group, key, memory, tracker)
+            # One moment alone may show somebody who passes. Without a latest scene, the picture cannot have left it.
+            is_known = latest and len(latest[0].features) == SCENES
+            watch = self._watches[key] = _Watch(moments=moments, scenes=[*earlier, *latest] if is_known else [])
+        watch.lost = min(self._compare(group, group[key[1]], watch.scenes, present), default=0.0)
+
+    def _end(self, key: tuple[str, str], memory: SceneMemory, tracker: ActionTracker, at_s: float) -> None:
         """Stop comparing. If no scene has returned, keep all for later actions.
 
-        If an earlier scene has returned, it is the scene again. If the latest one was a cover, forget it.
+        If an earlier scene has returned, it is the scene again. If the latest one was a cover, forget it. If
+        `scene_lost` has run for its longest time, the present picture is to become the scene.
         """
         comparison = self._running.pop(key, None)
         if comparison is None or not comparison.losses:
             return
         if comparison.lost >= LOST:
             self._earlier[key] = comparison.scenes[-MAX_EARLIER:]
+            if tracker.has_given_up(comparison.started_s, at_s):
+                memory.clear()
             return
         self._earlier.pop(key, None)
         earlier, latest = comparison.losses[: comparison.earlier], comparison.losses[comparison.earlier :]

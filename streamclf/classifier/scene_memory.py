@@ -62,6 +62,11 @@ class SceneMemory:
         found = [features for end_s, features in self._stretches if end_s <= at_s]
         return np.stack(found[:SCENES]) if found else None
 
+    def moments_before(self, at_s: float) -> tuple[float, ...]:
+        """Return the media times of the stretches that `before` and `long_before` return."""
+        found = [end_s for end_s, _ in self._stretches if end_s <= at_s][:SCENES]
+        return (*found, *(self._old[0][:1] if self._old else ()))
+
     def long_before(self, at_s: float) -> F32 | None:
         """Return the oldest stretch (1, T // 2, *F) if `before` does not return it already; else None."""
         if not self._old or not self._stretches or self._old[0][0] >= min(self._stretches[0][0], at_s):

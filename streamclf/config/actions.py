@@ -15,12 +15,16 @@ ConfigT = TypeVar("ConfigT")
 
 UNKNOWN: Final = "unknown"
 """Label of the action that reports windows in which no label is likely enough."""
+SCENE_LOST: Final = "scene_lost"
+"""Label of the action that reports that the picture is not the scene any more."""
 MAX_ENTRIES: Final = 64
 OFF_SHARE: Final = 0.625
 """`off` as a share of `on` where only the default of `off` is too high: the ratio of the defaults, 0.5 and 0.8."""
 
 HOLD_S: Final = 600.0
 """`hold_s` of a label that hides the scene. A scene that has changed meanwhile, as at dusk, must not hold for hours."""
+_SCENE_LOST_DEFAULTS: Final = {"on": 0.5, "min_s": 3.0, "smooth_s": 0.3, "hold_s": HOLD_S}
+"""Defaults of the action `scene_lost` where they differ. A person who passes the lens hides the scene for a second."""
 
 
 def as_list(value: object) -> object:
@@ -95,6 +99,16 @@ class ActionConfig(Section):
             raise ValueError(f"off={self.off}: must be below on={self.on}")
         return self
 
+    def for_scene(self) -> ActionConfig:
+        """Return this action with the defaults of `scene_lost`. Raises `ValueError` where its own keys contradict."""
+        try:
+            filled = ActionConfig.model_validate({**_SCENE_LOST_DEFAULTS, **self.model_dump(exclude_unset=True)})
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        if not filled.hold_s:
+            raise ValueError("hold_s=0: the action would end at once; give more, or `active: []` for no action")
+        return filled
+
     def with_threshold(self, threshold: float) -> ActionConfig:
         """Return this action for a label to which the model gives a threshold.
 
@@ -152,18 +166,15 @@ class StreamActions(Section):
     timezone: str | None = None
 
     def with_thresholds(self, thresholds: Mapping[str, float]) -> StreamActions:
-        """Return these actions with the thresholds of the model, by label: see `ActionConfig.with_threshold`.
+        """Return these actions with the model's thresholds by label, and the defaults of `scene_lost`.
 
-        Raises `ValueError`, which begins with the label.
+        See `ActionConfig.with_threshold` and `for_scene`. Raises `ValueError`, which begins with the label.
         """
         known = {unicodedata.normalize("NFC", label): value for label, value in thresholds.items()}
-        labels = dict(self.labels)
-        for label, action in self.labels.items():
-            if (threshold := known.get(unicodedata.normalize("NFC", label))) is not None:
-                try:
-                    labels[label] = action.with_threshold(threshold)
-                except ValueError as error:
-                    raise ValueError(f"{label}: {error}") from None
+        labels = {
+            label: _with_defaults(label, action, known.get(unicodedata.normalize("NFC", label)))
+            for label, action in self.labels.items()
+        }
         return self.model_copy(update={"labels": labels})
 
     def with_hold(self, hides_scene: Collection[str]) -> StreamActions:
@@ -176,3 +187,12 @@ class StreamActions(Section):
             for label, action in self.labels.items()
         }
         return self.model_copy(update={"labels": labels})
+
+
+def _with_defaults(label: str, action: ActionConfig, threshold: float | None) -> ActionConfig:
+    try:
+        if threshold is not None:
+            return action.with_threshold(threshold)
+        return action.for_scene() if label.rpartition("/")[2] == SCENE_LOST else action
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from None

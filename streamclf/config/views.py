@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
+from streamclf.config.actions import SCENE_LOST, UNKNOWN, ActionConfig, StreamActions
 from streamclf.config.classify import StreamSettings
 from streamclf.config.picture_area import PictureArea
 
@@ -40,12 +40,13 @@ def actions_of_model(actions: StreamActions, model: str, find_label: Callable[[s
     prefix = f"{model or MODEL_KEY}/"
     named: dict[str, ActionConfig] = {}
     for key, action in actions.labels.items():
-        if label := _find(key, find_label):
+        if label := find_named(key, find_label):
             labels[label] = action
-        elif key.startswith(prefix) and (label := _find(key.removeprefix(prefix), find_label)):
+        elif key.startswith(prefix) and (label := find_named(key.removeprefix(prefix), find_label)):
             named[label] = action
     return actions.model_copy(update={"labels": labels | named})
 
 
-def _find(name: str, find_label: Callable[[str], str | None]) -> str | None:
-    return find_label(name) or (UNKNOWN if name == UNKNOWN else None)
+def find_named(name: str, find_label: Callable[[str], str | None]) -> str | None:
+    """Return the model's label of a name, or the name of an action that needs no label; None for other names."""
+    return find_label(name) or (name if name in (SCENE_LOST, UNKNOWN) else None)

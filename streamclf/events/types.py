@@ -123,8 +123,8 @@ class Prediction(_JournalledEvent):
     `region` is None for the whole picture, and `model_name` for the model without a name. `labels` is set only for a
     model that can report several labels at once: those at or above their thresholds, most probable first; it may be
     empty. `decode` is "fast" if a frame of the window was not decoded exactly. `scene_lost`, 0 to 1, is how much the
-    picture differs from the scene before an action that may be held; it is None while no such action runs,
-    1 before the first comparison, and 0 if the scene is not known.
+    picture differs from the scene; it is None where the picture is not compared (no action runs that may be held,
+    and the stream has no action `scene_lost`), 1 before the first comparison, and 0 if the scene is not known.
     """
 
     __pydantic_config__ = _WIRE

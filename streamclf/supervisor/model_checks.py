@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from engines.bundle import ModelSpec
-from streamclf.config.actions import UNKNOWN
+from streamclf.config.actions import SCENE_LOST, UNKNOWN
 from streamclf.config.service import ServiceConfig
 from streamclf.config.views import MODEL_KEY, StreamView, actions_of_model
 from streamclf.errors import ConfigError
@@ -45,6 +45,11 @@ def _check_view(key: str, view: StreamView, specs: Specs, own_actions: Collectio
         except ValueError as error:
             label = str(error).partition(": ")[0]
             raise ConfigError(f"{_place(key, label, own_actions)}.{error}") from None
+        if SCENE_LOST in actions.labels and (SCENE_LOST in spec.labels or spec.chunks < 2):
+            fault = "a label of this name" if SCENE_LOST in spec.labels else "windows of one chunk, and two are needed"
+            raise ConfigError(
+                f"{_place(key, SCENE_LOST, own_actions)}.{SCENE_LOST}: {spec.id} has {fault}; leave it out"
+            )
         for label, action in actions.labels.items():
             if action.hold_s and spec.chunks < 2:
                 raise ConfigError(
@@ -79,7 +84,7 @@ def _check_labels(key: str, labels: Iterable[str], specs: Specs, all_specs: Spec
             choices = [each for spec in specs.values() for each in spec.labels]
         if name == UNKNOWN and unknown_below == 0 and not found:
             raise ConfigError(f"{key}.{label}: give unknown_below, too, like 0.4: the best probability that is unknown")
-        if not found and name != UNKNOWN:
+        if not found and name not in (SCENE_LOST, UNKNOWN):
             raise ConfigError(f"{key}.{label}: {describe_unknown('label', name, list(choices), owner)}")
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamclf.classifier.action_tracker import ActionChange, ActionTracker
-from streamclf.config.actions import ActionConfig, StreamActions
+from streamclf.config.actions import SCENE_LOST, ActionConfig, StreamActions
 from streamclf.config.hours import parse_hours, within
 from streamclf.events.drafts import Draft
 from streamclf.hub.draft_rules import MAX_SILENT_HEARTBEATS, OpenActions
@@ -292,3 +292,36 @@ def check_one_label(entries: list[tuple[dict[str, Any], int, float]], config: Ac
                 running, ended_s = None, body["at_s"]
                 ended_life = -1 if body["reason"] == "lost" else life  # the hub ended an action of a killed classifier
     assert running is None
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.sampled_from([None, 0.0, 0.2, 0.4, 0.6, 1.0])), min_size=1, max_size=120),
+    st.sampled_from([1.0, 3.0, 10.0]),
+)
+def test_scene_lost_lasts_at_most_hold_s_unless_a_label_hides_the_scene(
+    predictions: list[tuple[float, float | None]], hold_s: float
+) -> None:
+    actions = {
+        "a": ActionConfig(on=0.7, min_s=0.4, smooth_s=0, cooldown_s=0, hold_s=5),
+        SCENE_LOST: ActionConfig(min_s=0.4, smooth_s=0, cooldown_s=0, hold_s=hold_s).for_scene(),
+    }
+    tracker = ActionTracker(actions)
+    started: dict[str, float] = {}
+    hidden_s = 0.0  # when a label last hid the scene
+    for i, (probability, lost) in enumerate(predictions):
+        at_s = 1.6 + i * 0.2
+        if "a" in started:
+            hidden_s = at_s
+        for change in tracker.update({"a": probability}, at_s - 1.6, at_s, 1, scene_lost=lost):
+            if change.phase == "start":
+                assert change.label not in started
+                started[change.label] = change.started_s
+            elif change.phase == "end":
+                del started[change.label]
+                if change.label == SCENE_LOST:
+                    assert change.reason == ("hold" if (lost or 0.0) >= 0.3125 else "scene")
+        if "a" in started:
+            hidden_s = at_s
+        if SCENE_LOST in started:
+            assert (lost or 0.0) >= 0.3125, "it ends when the scene is back"
+            assert at_s - started[SCENE_LOST] < hold_s or at_s - hidden_s < 0.3

@@ -20,7 +20,7 @@ from engines.protocol import SharingEngine
 from streamclf.classifier.classifier import Classifier
 from streamclf.classifier.feed import MAX_BURST, bank_slots
 from streamclf.classifier.scene_check import scene_slots
-from streamclf.config.actions import ActionConfig, StreamActions
+from streamclf.config.actions import SCENE_LOST, ActionConfig, StreamActions
 from streamclf.config.classify import HeadSettings
 
 CAMERAS = 2
@@ -64,9 +64,17 @@ class Rig:
     """Cameras whose chunks are of one light each."""
 
     def __init__(
-        self, engine: SharingEngine, hold_s: float = 600, *, cameras: int = 1, slots: bool = True, off: float = 0.5
+        self,
+        engine: SharingEngine,
+        hold_s: float = 600,
+        *,
+        cameras: int = 1,
+        slots: bool = True,
+        off: float = 0.5,
+        labels: dict[str, ActionConfig] | None = None,
     ) -> None:
-        actions = StreamActions(labels={"covered": ACTION.model_copy(update={"hold_s": hold_s, "off": off})})
+        covered = ACTION.model_copy(update={"hold_s": hold_s, "off": off})
+        actions = StreamActions(labels={"covered": covered} if labels is None else labels)
         heads = {"": HeadSettings(actions=actions)}
         self.cameras = [Camera(f"cam{i}", engine, i, heads=heads) for i in range(cameras)]
         self.posted = Posted()
@@ -291,3 +299,72 @@ def test_a_scene_from_before_a_cover_that_came_slowly_is_known(engine: SharingEn
     start, end = rig.actions()[2:]
     assert start[1] < 24
     assert (end[2], 27 < end[1] < 29) == ("scene", True)
+
+
+def watching(hold_s: float = 600, **others: ActionConfig) -> dict[str, ActionConfig]:
+    return {SCENE_LOST: ActionConfig(min_s=1, hold_s=hold_s, cooldown_s=0).for_scene(), **others}
+
+
+def test_scene_lost_needs_no_label(engine: SharingEngine) -> None:
+    """The model's labels have no action, so nothing but the comparison with the scene can begin one."""
+    rig = Rig(engine, labels=watching())
+    rig.show(SCENE, 10)
+    rig.show(CLOTH, 6)
+    rig.show(SCENE, 4)
+    start, end = rig.actions()
+    assert start[0] == "start"
+    assert 11 <= start[1] <= 12.5
+    assert (end[0], end[2]) == ("end", "scene")
+    assert 16 <= end[1] <= 18
+    lost = {body["window"]["end_s"]: body["scene_lost"] for body in rig.bodies() if "window" in body}
+    assert lost[9.0] < 0.1 < 0.9 < lost[15.0]
+
+
+def test_scene_lost_ignores_what_passes_and_a_scene_that_changes_slowly(engine: SharingEngine) -> None:
+    rig = Rig(engine, labels=watching())
+    rig.show(SCENE, 10)
+    rig.show(CLOTH, 0.6)
+    rig.show(SCENE, 10)
+    for level in range(SCENE, SCENE + 20):
+        rig.show(level, 2)
+    assert rig.actions() == []
+
+
+def test_after_hold_s_the_picture_is_the_scene_and_the_earlier_one_may_return(engine: SharingEngine) -> None:
+    rig = Rig(engine, labels=watching(hold_s=5))
+    rig.show(SCENE, 10)
+    rig.show(CLOTH, 30)
+    assert [action[2] for action in rig.actions()] == [None, "hold"]
+    rig.show(SCENE, 10)
+    assert len(rig.actions()) == 2, "the scene from before the action has returned"
+    rig.show(DUSK, 3)
+    assert len(rig.actions()) == 3, "and another picture is not it"
+
+
+def test_scene_lost_lasts_as_long_as_a_label_hides_the_scene(engine: SharingEngine) -> None:
+    """Otherwise, it would end after its `hold_s`, and begin again at once, because the scene is still hidden."""
+    covered = ACTION.model_copy(update={"hold_s": 15.0})
+    rig = Rig(engine, labels=watching(hold_s=5, covered=covered))
+    rig.show(SCENE, 10)
+    rig.show(CLOTH, 40)
+    ends = [(body["label"], body["reason"]) for body in rig.bodies() if body.get("phase") == "end"]
+    assert sorted(ends) == [("covered", "hold"), (SCENE_LOST, "hold")]
+
+
+def test_a_camera_that_is_covered_from_the_beginning_has_lost_no_scene(engine: SharingEngine) -> None:
+    rigs = [Rig(engine, labels=watching()) for _ in range(2)]
+    for rig, seconds in zip(rigs, (0.6, 4), strict=True):
+        rig.show(SCENE, seconds)
+        rig.show(CLOTH, 20)
+    assert [[action[0] for action in rig.actions()] for rig in rigs] == [[], ["start"]]
+
+
+def test_nothing_is_compared_after_scene_lost_was_left_out(engine: SharingEngine) -> None:
+    rig = Rig(engine, labels=watching())
+    rig.show(SCENE, 8)
+    rig.classifier.update_feed(
+        "cam0", rig.cameras[0].feed.settings, {"": HeadSettings(actions=StreamActions(labels={"covered": ACTION}))}
+    )
+    before = len(rig.bodies())
+    rig.show(CLOTH, 4)
+    assert not any("scene_lost" in body for body in rig.bodies()[before:])

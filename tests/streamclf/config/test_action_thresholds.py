@@ -35,6 +35,22 @@ def test_off_is_always_below_on(threshold: float) -> None:
     assert 0 <= low.off < low.on == threshold
 
 
+def test_scene_lost_has_defaults_of_its_own() -> None:
+    found = StreamActions(
+        labels={"scene_lost": ActionConfig(), "cam/scene_lost": ActionConfig(min_s=5)}
+    ).with_thresholds({})
+    scene, named = found.labels["scene_lost"], found.labels["cam/scene_lost"]
+    assert (scene.on, scene.off, scene.min_s, scene.hold_s) == (0.5, 0.3125, 3, 600)
+    assert (named.on, named.min_s) == (0.5, 5)
+    assert found.with_thresholds({}) == found
+    for keys, fault in (
+        ({"off": 0.6}, "off=0.6: must be below on=0.5"),
+        ({"hold_s": 0}, "hold_s=0: the action would end"),
+    ):
+        with pytest.raises(ValueError, match=rf"^scene_lost: {fault}"):
+            StreamActions(labels={"scene_lost": ActionConfig(**keys)}).with_thresholds({})
+
+
 def test_an_off_above_the_threshold_is_refused_with_the_label() -> None:
     actions = StreamActions(labels={"café": ActionConfig(off=0.45), "other": ActionConfig()})
     message = r"café: off=0\.45: must be below on=0\.4, the model's threshold of this label; set `on`, too, or a lower"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.bundles import make_brightness_bundle, make_other_head
 
+from engines.bundle import load_bundle
 from streamclf.config.service import MAX_MODELS, parse_config
 from streamclf.errors import ConfigError, UsageError
 from streamclf.supervisor.checked_config import CheckedConfig
@@ -120,6 +121,20 @@ def test_a_label_with_a_slash_is_first_a_whole_label(folder: Path) -> None:
 )
 def test_an_unknown_label_is_reported_with_its_model(folder: Path, actions: dict[str, Any], message: str) -> None:
     assert refused(folder, actions=actions).startswith(message)
+
+
+def test_scene_lost_needs_a_model_that_compares_and_has_no_such_label(folder: Path) -> None:
+    actions = {"scene_lost": {}}
+    make_brightness_bundle(folder / "one", chunks=1)
+    make_other_head(folder / "own", load_bundle(folder / "low"), labels=("scene_lost", "bright", "high"))
+    for name, fault in (
+        ("one", "brightness@1 has windows of one chunk, and two are needed"),
+        ("own", "own@1 has a label of this name"),
+    ):
+        text = refused(folder, model=name, models={}, streams={"door": CAMERA}, actions=actions)
+        assert text == f"actions.scene_lost: {fault}; leave it out"
+    check(folder, model="low", models={}, streams={"door": CAMERA}, actions=actions)
+    check(folder, actions={"a/scene_lost": {}})
 
 
 def test_an_action_of_a_stream_needs_a_model_of_the_stream(folder: Path) -> None:

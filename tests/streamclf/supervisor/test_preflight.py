@@ -189,14 +189,14 @@ def test_the_example_in_the_documentation_of_actions_is_valid(tmp_path: Path) ->
     (example,) = re.findall(r"```yaml\n(.*?)```", docs.read_text(), re.S)
     config = load_config(write(tmp_path, example))
     preflight(config)
-    assert config.actions_of("desk").labels.keys() == {"covered", "moved", "unknown"}
+    assert config.actions_of("desk").labels.keys() == {"covered", "moved", "scene_lost", "unknown"}
     assert config.actions_of("door").labels["covered"] == ActionConfig(on=0.9, off=0.5, min_s=0.6, cooldown_s=3)
 
 
 def test_the_example_in_configs_is_valid() -> None:
     config = load_config(ROOT / "configs" / "cameras.yaml")
     assert preflight(config).bundles[UNNAMED].spec.name == "camera-events"
-    assert config.actions.keys() == {"covered", "moved"}
+    assert config.actions.keys() == {"scene_lost", "covered", "moved"}
 
 
 @pytest.mark.parametrize(

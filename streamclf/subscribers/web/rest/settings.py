@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from streamclf.config.actions import ActionConfig, Off, On, StreamActions, UpToADay, UpToAnHour
+from streamclf.config.actions import SCENE_LOST, ActionConfig, Off, On, StreamActions, UpToADay, UpToAnHour
 from streamclf.config.stream import StreamName
 from streamclf.errors import BusError, ConfigError, SourceError, UsageError, plain_fault
 from streamclf.events.views import Label, ViewKey
@@ -219,8 +219,12 @@ def _thresholds(editor: ConfigEditor, request: PreviewRequest) -> _Chosen:
     values = request.model_dump(include={"on", "off", "min_s", "cooldown_s"})
     try:
         tried = ActionConfig.model_validate({**(action.model_dump() if action else {}), **values})
+        if request.label.rpartition("/")[2] == SCENE_LOST:
+            tried = tried.for_scene()
     except ValidationError as error:
         raise HTTPException(422, plain_fault(error.errors()[0]["msg"])) from None
+    except ValueError as error:
+        raise HTTPException(422, plain_fault(str(error))) from None
     bundles = now.bundles or {}
     model, label = find_model_of(view, bundles, request.label)
     hides_scene = bundles[model].spec.hides_scene if model in bundles else ()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
+from streamclf.config.actions import SCENE_LOST, UNKNOWN, ActionConfig, StreamActions
 from streamclf.config.placeholders import PLACEHOLDER
 from streamclf.config.service import ServiceConfig
 from streamclf.config.source import SOURCES
@@ -130,6 +130,8 @@ def describe_settings(editor: ConfigEditor, now: ConfigVersion, service: LiveSer
     common = StreamActions(labels=config.actions).with_thresholds(thresholds)
     found.actions = {label: Thresholds.of(action) for label, action in common.labels.items()}
     found.labels = now.labels
+    if any(bundle.spec.hides_scene for bundle in (now.bundles or {}).values()):
+        found.labels.append(SCENE_LOST)
     if config.unknown_below > 0:
         found.labels.append(UNKNOWN)
     return found

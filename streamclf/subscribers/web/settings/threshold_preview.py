@@ -10,8 +10,8 @@ from typing import Final
 from engines.bundle import Bundle
 from streamclf.classifier.action_tracker import ActionChange, ActionTracker
 from streamclf.classifier.scene_hold import LOST
-from streamclf.config.actions import UNKNOWN, StreamActions
-from streamclf.config.views import MODEL_KEY, StreamView
+from streamclf.config.actions import SCENE_LOST, UNKNOWN, StreamActions
+from streamclf.config.views import MODEL_KEY, StreamView, find_named
 from streamclf.subscribers.web.settings.recent_predictions import Sample
 
 MAX_POINTS: Final = 720
@@ -79,6 +79,8 @@ def curve(samples: Sequence[Sample], label: str, since_s: float, until_s: float)
         if not since_s <= sample.time_s <= until_s:
             continue
         probability = 0.0 if label == UNKNOWN else sample.probabilities.get(label, 0.0)
+        if label == SCENE_LOST:
+            probability = sample.scene_lost or 0.0
         index = int((sample.time_s - since_s) / step_s)
         if index not in points or probability > points[index][1]:
             points[index] = (sample.time_s, probability)
@@ -93,7 +95,7 @@ def find_model_of(view: StreamView, bundles: Mapping[str, Bundle], key: str) -> 
         if bundle is None:
             continue
         found = bundle.spec.find_label(key) or (
-            bundle.spec.find_label(key.removeprefix(prefix)) if key.startswith(prefix) else None
+            find_named(key.removeprefix(prefix), bundle.spec.find_label) if key.startswith(prefix) else None
         )
         if found is not None:
             return model, found
