@@ -13,7 +13,9 @@ from training.cli.options import Json, print_result
 
 
 def download(
-    name: Annotated[str, typer.Argument(help="organmnist3d, ucf101top5, fixed-cameras, photos or materials")],
+    name: Annotated[
+        str, typer.Argument(help="organmnist3d, ucf101top5, fixed-cameras, photos, materials or real-events")
+    ],
     folder: Annotated[Path, typer.Option(help="folder to write to")] = Path("data"),
     url: Annotated[str | None, typer.Option(help="address of a mirror")] = None,
 ) -> None:

@@ -91,7 +91,10 @@ def explain(
 
 
 def camera_events_benchmark(
-    data: Annotated[Path, typer.Option(help="folder with clips/ and fight/, and maybe fixed-cameras/ and photos/")],
+    data: Annotated[
+        Path,
+        typer.Option(help="folder with clips/ and fight/, and maybe fixed-cameras/ and photos/; or with real-events/"),
+    ],
     bundle: Annotated[Path, typer.Option(help="the bundle to measure")] = Path("streamclf/bundles/camera-events"),
     precision: Annotated[Precision, typer.Option(help="precision of its engine")] = "fp32",
     calibrate: Annotated[
@@ -99,6 +102,9 @@ def camera_events_benchmark(
     ] = False,
     is_live: Annotated[
         bool, typer.Option("--live", help="measure actions instead: events, false starts, seconds to the event")
+    ] = False,
+    is_real: Annotated[
+        bool, typer.Option("--real", help="measure film in which something really happens to a camera instead")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -110,10 +116,16 @@ def camera_events_benchmark(
     from training.builtin.camera_events.figures import as_text, classify_cases, compute_figures
     from training.evaluation.camera_events_live import camera_events_text, measure_camera_events
     from training.evaluation.live import live_bank_slots
+    from training.evaluation.real_events import FOLDER, measure_real_events, read_real_films, real_events_text
 
-    if is_live and calibrate:
-        raise RecipeError("--calibrate: --live measures actions and chooses no biases; leave one of the two out")
+    if is_live + calibrate + is_real > 1:
+        raise RecipeError("--calibrate, --live and --real measure different things; give one of them")
     loaded = load_bundle(bundle)
+    if is_real:
+        listed = read_real_films(data / FOLDER)
+        engine = open_engine(loaded, precision=precision, bank_slots=live_bank_slots(loaded.spec, 16))
+        print_result(measure_real_events(engine, listed), as_json=as_json, as_text=real_events_text)
+        return
     if is_live:
         engine = open_engine(loaded, precision=precision, bank_slots=live_bank_slots(loaded.spec, 16))
         live = measure_camera_events(engine, real_films(data))

@@ -48,7 +48,7 @@ class PublishedFilms:
     """Films or photographs of GitHub repositories, which a list of this package names; `url` is the files' server.
 
     Columns of the list: path, split, licence, repository, commit, source (the path in the repository) and sha256, for
-    films also start_s, end_s and scene.
+    films also start_s, end_s and scene. A film may have several rows.
     """
 
     films: Path
@@ -77,6 +77,13 @@ DATA_SETS: dict[str, DataSetFile | PublishedFilms] = {
         unpacked="materials",
         source="photographs of cloth, paper, wood and so on, as covers for camera-events; films.csv names their origin",
         licence="that of each photograph's repository, in films.csv",
+    ),
+    "real-events": PublishedFilms(
+        films=Path(__file__).with_name("real_events.csv"),
+        unpacked="real-events",
+        source="film of cameras that are really covered, turned or blinded, to measure camera-events; films.csv names "
+        "their origin",
+        licence="that of each film's repository, in films.csv; most state none: to measure with, not to publish",
     ),
     "organmnist3d": DataSetFile(
         url="https://zenodo.org/records/10519652/files/organmnist3d.npz",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -15,7 +15,8 @@ from streamclf.classifier.action_tracker import ActionChange, ActionTracker
 from streamclf.classifier.offline import iter_full_windows, open_film
 from streamclf.classifier.scene_check import SceneCheck, scene_slots
 from streamclf.classifier.window_classifier import WindowResult, offline_bank_slots
-from streamclf.config.actions import ActionConfig, StreamActions
+from streamclf.config.actions import SCENE_LOST, ActionConfig, StreamActions
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.config.service import ServiceConfig, load_config
 from streamclf.config.views import UNNAMED, actions_of_model
 from streamclf.errors import SourceError
@@ -54,20 +55,38 @@ class PlayedFilm:
 
 
 def play_film(
-    engine: Engine, path: Path, actions: StreamActions, *, hop: int = 1, on_frame: FrameHook | None = None
+    engine: Engine,
+    path: Path,
+    actions: StreamActions,
+    *,
+    hop: int = 1,
+    on_frame: FrameHook | None = None,
+    on_window: Callable[[WindowResult], None] | None = None,
+    area: PictureArea = WHOLE,
 ) -> PlayedFilm:
-    """Play a film file. The engine's bank needs `live_bank_slots`. Raises `DataError` if it cannot be read."""
+    """Play a film file, of which the model sees `area`. Raises `DataError` if it cannot be read.
+
+    The engine's bank needs `live_bank_slots`. `on_frame` is called with each frame as it is read, `on_window` with each
+    window.
+    """
     try:
-        with open_film(path, [engine.spec], "auto") as source:
-            return play_source(engine, source, actions, hop=hop, on_frame=on_frame)
+        with open_film(path, [engine.spec], "auto", area) as source:
+            return play_source(engine, source, actions, hop=hop, on_frame=on_frame, on_window=on_window, area=area)
     except SourceError as error:
         raise DataError(str(error)) from error
 
 
 def play_source(
-    engine: Engine, source: Source, actions: StreamActions, *, hop: int = 1, on_frame: FrameHook | None = None
+    engine: Engine,
+    source: Source,
+    actions: StreamActions,
+    *,
+    hop: int = 1,
+    on_frame: FrameHook | None = None,
+    on_window: Callable[[WindowResult], None] | None = None,
+    area: PictureArea = WHOLE,
 ) -> PlayedFilm:
-    """Play the frames of a source to its end. Raises the errors of the source.
+    """Play the frames of a source to its end, as `play_film` does. Raises the errors of the source.
 
     As in the service, an action that hides the scene is held until the scene is back, if the bank has
     `live_bank_slots`.
@@ -76,7 +95,9 @@ def play_source(
     has_slots = engine.bank_slots >= live_bank_slots(spec, engine.max_batch)
     scenes = SceneCheck(spec, offline_bank_slots(spec, engine.max_batch) if has_slots else None)
     group = EngineGroup(UNNAMED, cast("SharingEngine", engine))  # it shares nothing: it has only this model
-    for window, result in iter_full_windows(engine, source, hop, on_frame):
+    for window, result in iter_full_windows(engine, source, hop, on_frame, area):
+        if on_window is not None:
+            on_window(result)
         scenes.update(group, {UNNAMED: window}, lambda feed, model: player.tracker)
         player.add(result, scenes.lost(UNNAMED, UNNAMED, player.tracker))
     return player.finish(source.warning)
@@ -140,6 +161,11 @@ def default_actions(spec: ModelSpec) -> StreamActions:
     """Return an action with the defaults for each label that is not `EVENTLESS`, with the bundle's thresholds."""
     labels = {label: ActionConfig() for label in spec.labels if label not in EVENTLESS}
     return StreamActions(labels=labels).with_thresholds(spec.thresholds).with_hold(spec.hides_scene)
+
+
+def with_scene_lost(actions: StreamActions) -> StreamActions:
+    """Return `actions` with the action `scene_lost`, too, with its defaults."""
+    return actions.model_copy(update={"labels": {**actions.labels, SCENE_LOST: ActionConfig().for_scene()}})
 
 
 def configured_actions(path: Path, bundle: Bundle, stream: str | None = None) -> tuple[StreamActions, int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from streamclf.config.actions import SCENE_LOST
 from training.evaluation.live import ActionRun, PlayedFilm
 
 TOLERANCE_S: Final = 1.5
@@ -87,6 +88,14 @@ def compare_film(played: PlayedFilm, events: Sequence[TrueEvent], *, tolerance_s
         watched_s=played.watched_s,
         outside_s=max(0.0, played.watched_s - _busy_s(played, events, tolerance_s)),
     )
+
+
+def compare_labels_and_scene(played: PlayedFilm, events: Sequence[TrueEvent]) -> tuple[FilmResult, FilmResult]:
+    """Compare the actions of labels with the events, and those of `scene_lost` with the same events of any label."""
+    scene = tuple(run for run in played.runs if run.label == SCENE_LOST)
+    labels = tuple(run for run in played.runs if run.label != SCENE_LOST)
+    lost = [replace(event, label=SCENE_LOST) for event in events]
+    return compare_film(replace(played, runs=labels), events), compare_film(replace(played, runs=scene), lost)
 
 
 def _is_near(run: ActionRun, event: TrueEvent, tolerance_s: float) -> bool:

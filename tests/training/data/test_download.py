@@ -260,7 +260,7 @@ def test_command_prints_the_path(site, organs, tmp_path):
     assert "CC BY 4.0" in result.stderr
     unknown = CliRunner().invoke(app, ["download", "kinetics"])
     assert unknown.exit_code == 1
-    assert "there are fixed-cameras, photos, materials, organmnist3d, ucf101top5" in unknown.stderr
+    assert "there are fixed-cameras, photos, materials, real-events, organmnist3d, ucf101top5" in unknown.stderr
 
 
 def test_every_data_set_is_fetched_over_https():
