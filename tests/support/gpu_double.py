@@ -354,6 +354,7 @@ class DoublePlan:
         self._cuda, self._max_batch = cuda, max_batch
         self._free_profiles = profiles
         settings = ort.SessionOptions()
+        settings.add_session_config_entry("session.x64quantprecision", "1")  # no saturation without VNNI
         settings.intra_op_num_threads = 1
         self._session = ort.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
         kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
